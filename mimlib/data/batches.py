@@ -1,0 +1,33 @@
+"""The batches that sources yield and methods read. Images are uint8 RGB until a method takes them."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class ImageBatch(NamedTuple):
+    """Images alone."""
+
+    images: Tensor  # [B, 3, H, W] uint8
+
+
+class LabelBatch(NamedTuple):
+    """Images with one class each."""
+
+    images: Tensor  # [B, 3, H, W] uint8
+    labels: Tensor  # [B] int64
+
+
+class DenseBatch(NamedTuple):
+    """Images with one value or class per pixel."""
+
+    images: Tensor  # [B, 3, H, W] uint8
+    target: Tensor  # [B, H, W] float32 metres (depth) or int64 class ids (segmentation)
+    valid: Tensor  # [B, H, W] bool, False where there is no ground truth
+
+
+class PairBatch(NamedTuple):
+    """Two views of one scene."""
+
+    image_1: Tensor  # [B, 3, H, W] uint8
+    image_2: Tensor  # [B, 3, H, W] uint8
