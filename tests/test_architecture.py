@@ -1,0 +1,211 @@
+"""The rules of the house: who may import whom, how long a file may be, what is never written."""
+
+import ast
+import importlib
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "mimlib"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+ENTRY = {"presets", "launch", "bench", "doctor", "studies", "course", "figures", "__main__"}
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "protocol": set(),
+    "world": {"protocol"},
+    "data": {"protocol", "world"},
+    "layers": {"protocol"},
+    "encoders": {"protocol", "layers"},
+    "methods": {"protocol", "layers", "encoders", "data.batches"},
+    "tasks": {"protocol", "layers", "encoders", "data"},
+    "training": {"protocol"},
+    "weights": {"protocol", "encoders", "methods"},
+    "presets": {
+        *("protocol", "world", "data", "layers", "encoders", "methods"),
+        *("tasks", "training", "weights"),
+    },
+    "launch": {"protocol", "presets", "training", "weights"},
+    "figures": {"protocol", "world", "layers"},
+    "bench": {"protocol", "world", "layers", "methods", "presets", "launch", "training"},
+    "doctor": {"protocol", "world", "presets", "launch", "training", "course.report"},
+    "course": {
+        *("protocol", "world", "data", "layers", "encoders", "methods", "tasks"),
+        *("training", "weights", "presets", "launch", "figures"),
+    },
+    "studies": {"presets", "launch", "training", "course.report", "figures"},
+    "__main__": {"*"},
+}
+LOUD_ROOMS = {"training", "course", "figures", "bench", "doctor", "launch", "studies", "__main__"}
+PICTURE_ROOMS = {"course", "figures", "studies"}
+FORBIDDEN_NAMES = {"utils", "util", "misc", "helper", "helpers", "common"}
+LONG_FILES = 300
+LONG_FUNCTION = 60
+LONG_FUNCTION_P90 = 40
+
+
+def room_of(path: Path) -> str:
+    """Name of the room a file lives in: its folder, or its own name at the top."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0].removesuffix(".py")
+
+
+def our_imports(path: Path) -> set[str]:
+    """Dotted names below mimlib that a file imports, relative imports resolved."""
+    names = set()
+    package = ("mimlib", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            found = [f"{stem}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        names |= {name.removeprefix("mimlib.") for name in found if name.startswith("mimlib.")}
+    return names
+
+
+def is_allowed(room: str, name: str) -> bool:
+    """Whether the table lets `room` import `name`."""
+    if room == name.split(".")[0] or name == "__version__" or "*" in ALLOWED[room]:
+        return True
+    return any(name == entry or name.startswith(entry + ".") for entry in ALLOWED[room])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path):
+    room = room_of(path)
+    assert room in ALLOWED, f"{path} is in no known room; add it to the table with its reasons"
+    wrong = sorted(name for name in our_imports(path) if not is_allowed(room, name))
+    assert not wrong, f"{room} may import {sorted(ALLOWED[room])}, but {path.name} imports {wrong}"
+
+
+def test_no_method_imports_another():
+    files = [p for p in (PACKAGE / "methods").glob("*.py") if p.stem not in ("__init__",)]
+    assert files
+    shared = {"methods.objectives"}
+    for path in files:
+        others = {
+            n for n in our_imports(path)
+            if n.startswith("methods.") and not any(n.startswith(s) for s in shared)
+        }
+        assert not others or path.stem == "objectives", f"{path.name} imports {others}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_names_sizes_and_forbidden_calls(path):
+    text = path.read_text(encoding="utf-8")
+    room = room_of(path)
+    assert path.stem not in FORBIDDEN_NAMES, f"{path.name}: name the file after what it holds"
+    lines = text.splitlines()
+    assert len(lines) <= LONG_FILES, f"{path} has {len(lines)} lines; split it by ideas"
+    assert text.isascii(), f"{path} holds non-ASCII characters"
+    tree = ast.parse(text)
+    if lines:
+        assert ast.get_docstring(tree), f"{path} has no module docstring"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not any(a.name == "*" for a in node.names), f"{path}: import *"
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= LONG_FUNCTION, f"{path}: {node.name} has {length} lines"
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), f"{path}: an unfinished place"
+    if room not in LOUD_ROOMS:
+        quiet = re.compile(r"\.cuda\(|\.item\(\)|\bprint\(|autocast\(|[\"']cuda[\"']|[\"']mps[\"']")
+        hits = [
+            f"{i}: {line.strip()}" for i, line in enumerate(lines, 1)
+            if quiet.search(line.split("#")[0])
+        ]
+        assert not hits, f"{path} speaks of devices or prints: {hits}"
+    if room not in PICTURE_ROOMS:
+        assert not re.search(r"^\s*(import|from) (matplotlib|ipywidgets)", text, re.M), path
+
+
+def test_functions_are_mostly_short():
+    lengths = [
+        node.end_lineno - node.lineno + 1
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert statistics.quantiles(lengths, n=10)[-1] <= LONG_FUNCTION_P90
+
+
+def test_only_collectives_and_training_touch_distributed():
+    for path in FILES:
+        if "torch.distributed" in path.read_text(encoding="utf-8"):
+            inside = path.relative_to(PACKAGE).as_posix()
+            assert inside == "layers/collectives.py" or room_of(path) in {"training", "launch"}, path
+
+
+def test_importing_does_no_work():
+    """No torch setting, seed, thread count or environment variable changes on import."""
+    modules = [
+        "mimlib." + ".".join(p.relative_to(PACKAGE).with_suffix("").parts)
+        for p in FILES if p.stem not in ("__init__", "__main__")
+    ]
+    code = f"""
+import importlib, os, torch, matplotlib, matplotlib.pyplot, timm, torchvision, torchmetrics
+def state():
+    return (torch.get_num_threads(), torch.initial_seed(), torch.get_default_dtype(),
+            torch.get_float32_matmul_precision(), dict(matplotlib.rcParams), dict(os.environ))
+before = state()
+for name in {modules!r}:
+    importlib.import_module(name)
+assert state() == before, "an import changed global state"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_public_functions_have_docstrings():
+    missing = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node) and node.name != "forward":
+                missing.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    nested_or_trivial = [m for m in missing if m.split()[-1] in {"build", "reset", "update"}]
+    assert not set(missing) - set(nested_or_trivial), missing
+
+
+def test_environment_yml_agrees_with_pyproject():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "environment.yml").read_text()
+    listed = {
+        re.split(r"[><=\[ ]", line.strip()[2:])[0]
+        for line in text.splitlines() if line.strip().startswith("- ")
+    }
+    named = {"python", "jupyterlab", "pytorch", "torchvision", "timm", "einops", "nbval",
+             "papermill", "matplotlib"}
+    assert named <= listed
+    assert '-e ".[test]"' in text, "environment.yml must install this package"
+    conda_name = {"pytorch": "torch"}
+    ours = {re.split(r"[><=\[ ;]", d)[0] for d in project["dependencies"]}
+    ours |= {re.split(r"[><=\[ ;]", d)[0] for d in project["optional-dependencies"]["test"]}
+    strangers = {conda_name.get(n, n) for n in listed} - ours - {"python", "pip", "pip:", "-e"}
+    strangers = {n for n in strangers if n not in {"conda-forge", '-e'}}
+    assert not strangers, f"environment.yml names packages pyproject.toml does not: {strangers}"
+    for line in text.splitlines():
+        if match := re.match(r"\s*- ([a-z0-9-]+)(>=|==?)([\d.]+)", line):
+            name, _, version = match.groups()
+            if name == "python":
+                assert project["requires-python"] == f">={version}"
+                continue
+            wanted = [d for d in project["dependencies"] + project["optional-dependencies"]["test"]
+                      if re.split(r"[><=\[ ;]", d)[0] == conda_name.get(name, name)]
+            assert any(version in d for d in wanted), f"{line.strip()} against {wanted}"
+
+
+def test_version_is_the_package_version():
+    assert importlib.import_module("mimlib").__version__
