@@ -1,0 +1,138 @@
+"""One call that trains a run: here in this process, or in several through torchrun.
+
+The same call serves the command line, the lessons and the studies. A folder that already holds
+the finished run is read instead of trained again; an unfinished one is resumed.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mimlib.presets import Run, build, preset
+from mimlib.protocol import Trainable
+from mimlib.training.checkpoint import latest_checkpoint, load_checkpoint
+from mimlib.training.trainer import Summary, Trainer
+
+SUMMARY_FILE = "summary.json"
+
+
+class Result(NamedTuple):
+    """What a finished (or stopped) run leaves behind."""
+
+    method: Trainable  # on the CPU, in evaluation mode
+    summary: Summary
+    out: Path
+
+
+def launch(run: Run, out: Path | str, num_processes: int = 1, progress: bool = True) -> Result:
+    """Train `run` in folder `out` and return the trained method.
+
+    Args:
+        run: what to train, from `presets.preset` and `presets.override`.
+        out: folder for checkpoints, logs and the summary; created if missing.
+        num_processes: processes on this machine; more than one goes through torchrun.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if `num_processes` is below one.
+        RuntimeError: if a process of a torchrun launch fails.
+    """
+    if num_processes < 1:
+        raise ValueError(f"num_processes must be 1 or more, got {num_processes}")
+    out = Path(out)
+    finished = read_finished(run, out)
+    if finished is not None:
+        return finished
+    if num_processes > 1:
+        _launch_processes(run, out, num_processes)
+        finished = read_finished(run, out)
+        if finished is None:
+            raise RuntimeError(f"training stopped before its last step; run it again to go on: {out}")
+        return finished
+    return train_here(run, out, progress)
+
+
+def train_here(run: Run, out: Path, progress: bool = True) -> Result:
+    """Train in this process (one of several under torchrun)."""
+    method, source, evaluations = build(run)
+    trainer = Trainer(
+        method, source, run.train, evaluations, out, run_info=run_info(run), progress=progress
+    )
+    summary = trainer.fit()
+    if trainer.is_main and not summary.stopped:
+        text = json.dumps({"run": run_info(run), "summary": dataclasses.asdict(summary)}, indent=1)
+        temporary = out / f"{SUMMARY_FILE}.part"
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(out / SUMMARY_FILE)
+    return Result(method.cpu().eval(), summary, out)
+
+
+def read_finished(run: Run, out: Path) -> Result | None:
+    """Load a finished run from its folder, or return None if there is none of this very config."""
+    path = out / SUMMARY_FILE
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["run"] != run_info(run):
+        return None
+    checkpoint = latest_checkpoint(out)
+    if checkpoint is None:
+        return None
+    method, _, _ = build(run, with_data=False)
+    method.load_state_dict(load_checkpoint(checkpoint)["model"])
+    return Result(method.eval(), Summary(**stored["summary"]), out)
+
+
+def run_info(run: Run) -> dict:
+    """Describe a run as plain JSON values, for checkpoints and receipts."""
+    return json.loads(json.dumps(dataclasses.asdict(run)))
+
+
+def flags(run: Run) -> list[str]:
+    """Command-line flags that turn the preset of this name into `run`."""
+    changed = []
+    base = _leaves(run_info(preset(run.name)))
+    for name, value in _leaves(run_info(run)).items():
+        if base.get(name) != value:
+            changed += _flag(name, value)
+    return changed
+
+
+def _flag(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        head, _, last = name.rpartition(".")
+        switch = last if value else f"no-{last}"
+        return ["--" + ".".join(filter(None, [head, switch])).replace("_", "-")]
+    values = value if isinstance(value, list) else [value]
+    return ["--" + name.replace("_", "-"), *map(str, values)]
+
+
+def _leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Flatten nested dictionaries to dotted names."""
+    found = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= _leaves(value, name + ".") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _launch_processes(run: Run, out: Path, num_processes: int) -> None:
+    """Start torchrun on the command line that describes this run."""
+    if run.train.device == "cuda" and torch.cuda.device_count() < num_processes:
+        raise ValueError(
+            f"{num_processes} processes asked for, but this machine has "
+            f"{torch.cuda.device_count()} GPUs; lower num_processes or use device='cpu'"
+        )
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(num_processes), "-m", "mimlib", "train", run.name),
+        *(*flags(run), "--out", str(out)),
+    ]
+    done = subprocess.run(command)
+    if done.returncode != 0:
+        raise RuntimeError(f"torchrun ended with code {done.returncode}: {' '.join(command)}")
