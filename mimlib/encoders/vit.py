@@ -1,0 +1,205 @@
+"""The Vision Transformer: patches in, tokens out.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, in the form MAE uses: pre-norm blocks,
+sine-cosine positions, one class token that is never masked.
+
+Letters: B images, N patches, K computed patches, D width, A heads, L blocks, h and w the grid.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimlib.layers.blocks import NORM_EPS, Block, initialize
+from mimlib.layers.masking import gather_tokens
+from mimlib.layers.patches import PatchEmbed, grid_of, patchify
+from mimlib.layers.positions import look_up, resize_table, sincos_table
+from mimlib.protocol import Encoder, Features, PatchMask
+
+# Width, depth, heads. Ti, S: DeiT, table 1. B, L, H: ViT, table 1.
+VIT_SIZES = {
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "H": (1280, 32, 16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """Shape of a Vision Transformer."""
+
+    width: int  # D, channels of a token; a multiple of 4 and of heads
+    depth: int  # L, blocks
+    heads: int  # A, attention heads
+    patch_size: int  # P, pixels
+    image_size: int  # pixels, the side the position table is made for; others resize the table
+    class_token: bool = True  # one extra learned token in front
+    drop_path: float = 0.0  # stochastic depth of the last block, rising linearly from 0
+    learned_positions: bool = (
+        False  # False: fixed table (pre-training); True: trained (fine-tuning)
+    )
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} does not divide into {self.heads} heads; "
+                "choose a width that is a multiple of heads"
+            )
+        if self.width % 4:
+            raise ValueError(f"width {self.width} is not a multiple of 4; the positions need that")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
+                "choose one that is"
+            )
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"drop_path is {self.drop_path}; choose a rate in [0, 1)")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches at the configured image size."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def num_patches(self) -> int:
+        """N at the configured image size."""
+        return self.grid[0] * self.grid[1]
+
+    def build(self) -> "ViT":
+        """Make the encoder, freshly initialised."""
+        return ViT(self)
+
+
+def vit_config(size: str, patch_size: int, image_size: int, **changes) -> ViTConfig:
+    """Return the configuration of a named size: Ti, S, B, L or H.
+
+    Raises:
+        ValueError: if the size is unknown.
+    """
+    if size not in VIT_SIZES:
+        raise ValueError(f"unknown ViT size {size!r}; choose one of {', '.join(VIT_SIZES)}")
+    width, depth, heads = VIT_SIZES[size]
+    shape = {"width": width, "depth": depth, "heads": heads}
+    return ViTConfig(**{**shape, "patch_size": patch_size, "image_size": image_size, **changes})
+
+
+class ViT(Encoder):
+    """A Vision Transformer that computes visible patches only."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.config = config
+        self.stride, self.width, self.num_layers = config.patch_size, config.width, config.depth
+        self.image_size = config.image_size
+        self.cls_token = nn.Parameter(torch.empty(1, 1, self.width)) if config.class_token else None
+        table = sincos_table(config.grid, self.width, config.class_token)[None]  # [1, N + 1, D]
+        if config.learned_positions:
+            self.pos_embed = nn.Parameter(table)
+        else:
+            self.register_buffer("pos_embed", table)
+        self.patch_embed = PatchEmbed(config.patch_size, self.width)
+        self.blocks = nn.ModuleList(
+            Block(
+                self.width, config.heads, drop_path=config.drop_path * i / max(1, config.depth - 1)
+            )
+            for i in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(self.width, eps=NORM_EPS)
+        self.apply(initialize)
+        if config.class_token:
+            nn.init.normal_(self.cls_token, std=0.02)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        mask: PatchMask | None = None,
+        levels: tuple[int, ...] = (),
+    ) -> Features:
+        """Encode normalised images; under a mask only the visible patches are computed.
+
+        Args:
+            images: ImageNet-normalised, sides multiples of the patch side.
+            mask: which patches to compute; None for all.
+            levels: blocks whose outputs (before the final norm) are returned as maps
+                [B, D, h, w]; -1 is the last block. Only without a mask.
+
+        Raises:
+            ValueError: if levels are asked for under a mask.
+        """
+        if mask is not None and levels:
+            raise ValueError("levels are maps of the whole grid; ask for them without a mask")
+        grid = grid_of(images, self.stride)
+        tokens = self.embed(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
+        tokens, outputs = self._run_blocks(tokens, levels)
+        tokens, class_token = self._split(self.norm(tokens))
+        maps = tuple(
+            self._split(output)[0].transpose(1, 2).unflatten(2, grid) for output in outputs
+        )
+        return Features(tokens, class_token, grid, maps)
+
+    def encode(
+        self,
+        patches: Float[Tensor, "B N pixels"],
+        grid: tuple[int, int],
+        mask: PatchMask | None = None,
+    ) -> Float[Tensor, "B K D"]:
+        """Encode images that are already patches; a class token is row 0 of the result."""
+        tokens, _ = self._run_blocks(self.embed(patches, grid, mask))
+        return self.norm(tokens)
+
+    def embed(
+        self,
+        patches: Float[Tensor, "B N pixels"],
+        grid: tuple[int, int],
+        mask: PatchMask | None = None,
+    ) -> Float[Tensor, "B K D"]:
+        """Turn the (visible) patches into tokens with positions, class token in front."""
+        table = resize_table(self.pos_embed[0], self.config.grid, grid)  # [N + 1, D]
+        has_class_token = self.cls_token is not None
+        if mask is None:
+            positions = table[None]  # [1, 1 + N, D]
+        else:
+            patches = gather_tokens(patches, mask.visible)  # [B, V, P*P*3]
+            positions = look_up(table, mask.visible, has_class_token)  # [B, 1 + V, D]
+        tokens = self.patch_embed(patches)  # [B, K, D]
+        if has_class_token:
+            class_token = self.cls_token.expand(len(tokens), -1, -1)
+            tokens = torch.cat([class_token, tokens], dim=1)  # [B, 1 + K, D]
+        return tokens + positions
+
+    def attention_maps(
+        self, images: Float[Tensor, "B 3 H W"], block: int = -1
+    ) -> Float[Tensor, "B A K K"]:
+        """Return the attention weights of one block, K = N + 1 with a class token (row 0)."""
+        tokens = self.embed(patchify(images, self.stride), grid_of(images, self.stride))
+        blocks = self.blocks[: block % self.num_layers + 1]
+        for earlier in blocks[:-1]:
+            tokens = earlier(tokens)
+        return blocks[-1].attn.weights(blocks[-1].norm1(tokens))
+
+    def layer_of(self, name: str) -> int:
+        """Depth of the parameter `name`: 0 for embeddings, i + 1 for block i, L + 1 after them."""
+        part, _, rest = name.partition(".")
+        if part in ("cls_token", "pos_embed", "patch_embed"):
+            return 0
+        return int(rest.partition(".")[0]) + 1 if part == "blocks" else self.num_layers + 1
+
+    def _run_blocks(
+        self, tokens: Tensor, levels: tuple[int, ...] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
+        outputs = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            if levels:
+                outputs.append(tokens)
+        return tokens, [outputs[level] for level in levels]
+
+    def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.cls_token is None:
+            return tokens, None
+        return tokens[:, 1:], tokens[:, 0]

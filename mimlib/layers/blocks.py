@@ -1,0 +1,87 @@
+"""The pre-norm transformer block and its parts.
+
+Letters: B images, K tokens, M the tokens that are computed, D token width.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimlib.layers.attention import Attention
+
+NORM_EPS = 1e-6  # as official: MAE, ConvMAE, CroCo and DINO all use it in their transformers
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an exact (erf) GELU between them."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+        """Map every token alone."""
+        return self.fc2(self.act(self.fc1(tokens)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, leave out a branch for some images (Huang et al. 2016).
+
+    Kept branches are divided by the chance to be kept. The draw comes from torch's own generator:
+    it is the one randomness allowed outside `sample_views`.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+        """Return the branch, zero for the images that leave it out."""
+        if not self.training or self.rate == 0.0:
+            return branch
+        keep = 1.0 - self.rate
+        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) < keep  # [B, 1, 1]
+        return branch * kept / keep
+
+
+class Block(nn.Module):
+    """x <- x + Attention(LN(x)); x <- x + MLP(LN(x)).
+
+    ViT, section 3.1, equations 2 and 3.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_eps: float = NORM_EPS,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
+    ) -> Float[Tensor, "B M D"]:
+        """Update all tokens, or compute only the last `num_outputs` of them."""
+        outputs = tokens if num_outputs is None else tokens[:, -num_outputs:]  # [B, M, D]
+        outputs = outputs + self.drop_path(self.attn(self.norm1(tokens), num_outputs))
+        return outputs + self.drop_path(self.mlp(self.norm2(outputs)))
+
+
+def initialize(module: nn.Module) -> None:
+    """Initialise one layer as MAE does (appendix A.1); use as `network.apply(initialize)`.
+
+    Linear weights Xavier-uniform, biases 0. The fused query-key-value matrix is taken as one
+    matrix of 3 D rows. LayerNorm starts at weight 1 and bias 0, which is torch's default.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)

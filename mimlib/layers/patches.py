@@ -1,0 +1,107 @@
+"""Pixels cut into square patches, and patches turned into tokens.
+
+Letters: B images, C channels (3), H and W pixels, P patch side, h and w the grid, N = h*w patches,
+K any list of patches, D token width.
+"""
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor, nn, stack
+
+# ImageNet statistics of RGB in [0, 1]; every method here is fed with pixels normalised by them.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(
+    images: UInt8[Tensor, "*B 3 H W"] | Float[Tensor, "*B 3 H W"],
+) -> Float[Tensor, "*B 3 H W"]:
+    """Subtract the ImageNet mean and divide by the ImageNet standard deviation.
+
+    Args:
+        images: RGB, uint8 in [0, 255] or float in [0, 1].
+    """
+    unit = 1.0 if images.is_floating_point() else 255.0
+    # One channel at a time: constants as tensors would be copied to the device, with a wait.
+    channels = [
+        channel * (1 / (unit * std)) - mean / std
+        for channel, mean, std in zip(images.unbind(-3), IMAGE_MEAN, IMAGE_STD)
+    ]
+    return stack(channels, dim=-3)
+
+
+def denormalize(normalized: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+    """Undo `normalize`: float RGB, in [0, 1] if the pixels came from an image."""
+    channels = [
+        channel * std + mean
+        for channel, mean, std in zip(normalized.unbind(-3), IMAGE_MEAN, IMAGE_STD)
+    ]
+    return stack(channels, dim=-3)
+
+
+def grid_of(images: Shaped[Tensor, "*B H W"], patch_size: int) -> tuple[int, int]:
+    """Count the patches of an image: (rows h, columns w).
+
+    Raises:
+        ValueError: if a side of the image is not a multiple of the patch side.
+    """
+    for side in images.shape[-2:]:
+        if side % patch_size or not side:
+            below = side // patch_size * patch_size
+            sizes = f"{below} or {below + patch_size}" if below else str(patch_size)
+            raise ValueError(
+                f"image side {side} is not a multiple of the patch side {patch_size}; "
+                f"resize to {sizes}"
+            )
+    return images.shape[-2] // patch_size, images.shape[-1] // patch_size
+
+
+def patchify(images: Shaped[Tensor, "B C H W"], patch_size: int) -> Shaped[Tensor, "B N pixels"]:
+    """Cut images into patches, row by row.
+
+    Inside a patch the order is row, column, channel: entry (y * P + x) * C + c of the patch at
+    row r and column s is pixel [c, r * P + y, s * P + x].
+
+    Raises:
+        ValueError: if a side of the image is not a multiple of the patch side.
+    """
+    grid_of(images, patch_size)
+    return rearrange(
+        images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch_size, q=patch_size
+    )  # [B, N, P*P*C]
+
+
+def unpatchify(
+    patches: Shaped[Tensor, "B N pixels"], patch_size: int, grid: tuple[int, int]
+) -> Shaped[Tensor, "B C H W"]:
+    """Put patches back into images; the exact inverse of `patchify`.
+
+    Args:
+        patches: [B, N, P*P*C], row by row.
+        patch_size: P, in pixels.
+        grid: (h, w) with h * w = N.
+    """
+    h, w = grid
+    return rearrange(
+        patches, "b (h w) (p q c) -> b c (h p) (w q)", h=h, w=w, p=patch_size, q=patch_size
+    )  # [B, C, H, W]
+
+
+class PatchEmbed(nn.Module):
+    """A linear map from the pixels of a patch to a token.
+
+    ViT, section 3.1, equation 1. The weight is kept as that of a convolution with kernel = stride
+    = P, as in published checkpoints, and applied as one matrix product to the given patches alone.
+    """
+
+    def __init__(self, patch_size: int, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch_size, stride=patch_size)
+        # as official: Xavier on the flattened kernel; the bias keeps the convolution's default.
+        nn.init.xavier_uniform_(self.proj.weight.data.flatten(1))
+
+    def forward(self, patches: Float[Tensor, "B K pixels"]) -> Float[Tensor, "B K D"]:
+        """Embed patches [B, K, P*P*3] in the pixel order of `patchify`."""
+        weight = rearrange(self.proj.weight, "d c p q -> d (p q c)")  # [D, P*P*3]
+        return F.linear(patches, weight, self.proj.bias)

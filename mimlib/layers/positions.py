@@ -1,0 +1,84 @@
+"""Position tables: fixed sine-cosine codes of the patch grid, resized and looked up.
+
+Letters: h and w the patch grid, N = h*w, D token width, B images, K any list of patches.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def sincos_table(
+    grid: tuple[int, int], width: int, class_token: bool = False
+) -> Float[Tensor, "rows D"]:
+    """Encode each place of a grid by sines and cosines.
+
+    MoCo v3 and MAE (appendix A.1). With q = D / 4 and w_k = 10000^(-k/q) the patch at row r and
+    column c gets [sin(c w), cos(c w), sin(r w), cos(r w)]: columns first, q channels each.
+
+    Args:
+        grid: rows h and columns w.
+        width: D, a multiple of 4.
+        class_token: put an all-zero row in front.
+
+    Returns:
+        float32 table [N, D], or [N + 1, D] with a class token, rows in raster order.
+
+    Raises:
+        ValueError: if the width is not a multiple of 4.
+    """
+    if width % 4:
+        below = width // 4 * 4
+        raise ValueError(
+            f"width {width} is not a multiple of 4, which sine-cosine positions need; "
+            f"use {below} or {below + 4}"
+        )
+    h, w = grid
+    quarter = width // 4
+    frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)  # [D/4]
+    row = torch.arange(h, dtype=torch.float64)[:, None] * frequency  # [h, D/4]
+    column = torch.arange(w, dtype=torch.float64)[:, None] * frequency  # [w, D/4]
+    parts = [column.sin()[None], column.cos()[None], row.sin()[:, None], row.cos()[:, None]]
+    table = torch.cat([part.expand(h, w, quarter) for part in parts], dim=-1)  # [h, w, D]
+    table = rearrange(table, "h w d -> (h w) d").float()
+    return F.pad(table, (0, 0, 1, 0)) if class_token else table
+
+
+def resize_table(
+    table: Float[Tensor, "rows D"], grid: tuple[int, int], new_grid: tuple[int, int]
+) -> Float[Tensor, "new_rows D"]:
+    """Resize a position table to another grid by bicubic interpolation.
+
+    DeiT and MAE do this when they fine-tune at another resolution. A row in front of the N rows of
+    the grid belongs to a class token and is kept.
+
+    Raises:
+        ValueError: if the table has neither N nor N + 1 rows.
+    """
+    num_patches = grid[0] * grid[1]
+    num_extra = table.shape[0] - num_patches
+    if num_extra not in (0, 1):
+        raise ValueError(
+            f"a table of {table.shape[0]} rows does not belong to a grid of {grid[0]}x{grid[1]}; "
+            f"expected {num_patches} rows, or {num_patches + 1} with a class token"
+        )
+    if grid == new_grid:
+        return table
+    extra, places = table[:num_extra], table[num_extra:]
+    image = rearrange(places, "(h w) d -> 1 d h w", h=grid[0])
+    image = F.interpolate(image, size=new_grid, mode="bicubic", align_corners=False)
+    return torch.cat([extra, rearrange(image, "1 d h w -> (h w) d")])
+
+
+def look_up(
+    table: Float[Tensor, "rows D"], index: Int[Tensor, "B K"], class_token: bool
+) -> Float[Tensor, "B rows_of_index D"]:
+    """Read the rows of patches `index`, after the class token's row if there is one.
+
+    Returns:
+        [B, K, D], or [B, 1 + K, D] with a class token.
+    """
+    rows = F.pad(index + 1, (1, 0)) if class_token else index
+    return F.embedding(rows, table)

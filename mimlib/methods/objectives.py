@@ -1,0 +1,44 @@
+"""The arithmetic of the objectives, each a pure function in float32."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+TARGET_EPS = 1e-6  # as official: inside the root, so that a flat patch has an all-zero target
+
+
+def normalize_patches(
+    patches: Float[Tensor, "B K pixels"],
+) -> tuple[Float[Tensor, "B K pixels"], Float[Tensor, "B K 1"], Float[Tensor, "B K 1"]]:
+    """Standardise each patch by its own statistics, over all its pixels and channels.
+
+    MAE, section 4.1 "Reconstruction target": (x - mean) / sqrt(var + 1e-6), where var divides by
+    P*P*3 - 1.
+
+    Returns:
+        The normalised patches, their means and their standard deviations; x = normalised * std +
+        mean puts them back.
+    """
+    patches = patches.float()
+    mean = patches.mean(dim=-1, keepdim=True)  # [B, K, 1]
+    std = (patches.var(dim=-1, keepdim=True) + TARGET_EPS).sqrt()  # [B, K, 1]
+    return (patches - mean) / std, mean, std
+
+
+def masked_mse(
+    prediction: Float[Tensor, "B K pixels"],
+    target: Float[Tensor, "B K pixels"],
+    mask: Bool[Tensor, "B K"] | None = None,
+) -> Float[Tensor, ""]:
+    """Average the squared error over the pixels of the masked patches of the whole batch.
+
+    MAE, section 3 "Reconstruction target". An image that hides more patches weighs more.
+
+    Args:
+        prediction: [B, K, P*P*3].
+        target: [B, K, P*P*3].
+        mask: True = counted; None when only masked patches are given.
+    """
+    error = (prediction.float() - target.float()).square().mean(dim=-1)  # [B, K]
+    if mask is None:
+        return error.mean()
+    return (error * mask).sum() / mask.sum()
