@@ -1,0 +1,138 @@
+"""Crops, flips and the evaluation view, on uint8 images.
+
+Random crops are drawn for a whole batch at once, from given random numbers (order.py), and cut image
+by image: PyTorch's uint8 kernel resizes one crop faster than a batched grid_sample does, and
+exactly as torchvision does it. A box is (top, left, height, width) in pixels.
+"""
+
+import math
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
+
+ASPECT_RATIO = (3 / 4, 4 / 3)  # width over height of a crop, as torchvision and MAE have it
+TRIES = 10  # as torchvision: draws before a crop that does not fit is given up
+STRIP = 4  # longer images are cut to this many times their short side before an evaluation view
+
+
+def random_crop_boxes(
+    draws: np.ndarray,
+    height: np.ndarray,
+    width: np.ndarray,
+    scale: tuple[float, float],
+    clip: bool = False,
+) -> np.ndarray:
+    """Draw the boxes of a random resized crop, the augmentation of MAE (appendix A.1).
+
+    The area is uniform in `scale` times the image's, the aspect ratio log-uniform in 3/4 ... 4/3.
+    A box that does not fit is drawn again, ten times at most; then the largest centred box of an
+    allowed ratio is taken.
+
+    Args:
+        draws: random numbers [B, >= 22] in [0, 1).
+        height: of each image, [B] pixels.
+        width: of each image, [B] pixels.
+        scale: smallest and largest area as a share of the image; (1, 1) takes the whole image.
+        clip: draw once and clip the box to the image instead of drawing again, as MAE does for
+            linear probing (the crop of AlexNet's and VGG's time, which keeps small scales likely).
+
+    Returns:
+        Boxes [B, 4] int64, each inside its image and at least one pixel large.
+    """
+    height, width = np.asarray(height, dtype=np.int64), np.asarray(width, dtype=np.int64)
+    if scale[0] >= 1:
+        return np.stack([0 * height, 0 * width, height, width], axis=1)
+    area = scale[0] + (scale[1] - scale[0]) * draws[:, :TRIES]
+    area = area * (height * width)[:, None]  # [B, tries]
+    low, high = map(math.log, ASPECT_RATIO)
+    ratio = np.exp(low + (high - low) * draws[:, TRIES : 2 * TRIES])
+    box_height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+    box_width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+    if clip:
+        box_height = box_height[:, 0].clip(1, height)
+        box_width = box_width[:, 0].clip(1, width)
+        fits = np.ones(len(draws), dtype=bool)
+    else:
+        inside = (box_height <= height[:, None]) & (box_width <= width[:, None])
+        inside &= (box_height > 0) & (box_width > 0)
+        chosen = np.arange(len(draws)), inside.argmax(axis=1)
+        fits = inside.any(axis=1)
+        box_height = np.where(fits, box_height[chosen], _largest(height, width))
+        box_width = np.where(fits, box_width[chosen], _largest(width, height))
+    row, column = draws[:, 2 * TRIES], draws[:, 2 * TRIES + 1]
+    row, column = np.where(fits, row, 0.5), np.where(fits, column, 0.5)
+    top = np.floor(row * (height - box_height + 1)).astype(np.int64)
+    left = np.floor(column * (width - box_width + 1)).astype(np.int64)
+    return np.stack([top, left, box_height, box_width], axis=1)  # [B, 4]
+
+
+def _largest(side: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return `side`, cut so that it is at most 4/3 of the other one."""
+    return np.minimum(side, np.rint(other * ASPECT_RATIO[1])).astype(np.int64).clip(1)
+
+
+def crop_resized(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
+    """Cut a box out of an image [3, H, W] and resize it, [3, size, size] (bicubic, antialiased)."""
+    top, left, height, width = box
+    window = image[:, top : top + height, left : left + width]
+    if (height, width) == (size, size):
+        return window
+    return interpolate(window[None], (size, size), mode="bicubic", antialias=True)[0]
+
+
+def crop_target(target: Tensor, boxes: np.ndarray, size: int) -> Tensor:
+    """Cut the boxes out of per-pixel targets by nearest sampling, with pixel centres at +0.5.
+
+    Values stay what they are: a crop that enlarges an image does not bring the things in it
+    nearer, so metric depth is not scaled. (The enlarged image has a longer focal length, which is
+    why depth from one image is ambiguous under this augmentation.)
+
+    Args:
+        target: [B, H, W] of any type.
+        boxes: [B, 4] inside H x W.
+        size: side of the result in pixels.
+
+    Returns:
+        [B, size, size] of the type of `target`.
+    """
+    top, left, height, width = rearrange(torch.from_numpy(boxes), "b side -> side b 1")
+    centres = torch.arange(size) * 2 + 1  # twice (i + 0.5), so that all is exact in integers
+    rows = top + centres * height // (2 * size)  # [B, size]
+    columns = left + centres * width // (2 * size)
+    batch = torch.arange(len(target))
+    return target[
+        rearrange(batch, "b -> b 1 1"),
+        rearrange(rows, "b h -> b h 1"),
+        rearrange(columns, "b w -> b 1 w"),
+    ]
+
+
+def flip_some(images: Tensor, flips: np.ndarray) -> Tensor:
+    """Mirror left and right the entries of `images` [B, ..., W] that `flips` [B] says, in place."""
+    chosen = torch.from_numpy(np.flatnonzero(flips))
+    images[chosen] = images[chosen].flip(-1)
+    return images
+
+
+def evaluation_view(image: Tensor, size: int, share: float) -> Tensor:
+    """Resize the short side to size / share and cut the centre, [3, size, size].
+
+    MAE's evaluation on ImageNet is size 224 and share 224/256: resize to 256, centre crop.
+
+    Args:
+        image: [3, H, W] uint8.
+        size: side of the result in pixels.
+        share: part of the short side that is kept, in (0, 1].
+    """
+    short = min(image.shape[-2:])
+    if max(image.shape[-2:]) > STRIP * short:  # a 1 x 5000 strip would become 256 x 1,280,000
+        cut = [min(side, STRIP * short) for side in image.shape[-2:]]
+        image = v2.center_crop(image, cut)
+    side = round(size / share)
+    image = v2.resize(image, [side], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return v2.center_crop(image, [size, size])
