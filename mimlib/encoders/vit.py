@@ -182,6 +182,14 @@ class ViT(Encoder):
             tokens = earlier(tokens)
         return blocks[-1].attn.weights(blocks[-1].norm1(tokens))
 
+    def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
+        """Resize the position table of a ViT for another (square) image size to this one's grid."""
+        num_extra = int(self.cls_token is not None)
+        side = round((table.shape[1] - num_extra) ** 0.5)
+        if side * side != table.shape[1] - num_extra:
+            return table  # made with another number of class tokens; it cannot fit
+        return resize_table(table[0], (side, side), self.config.grid)[None]
+
     def layer_of(self, name: str) -> int:
         """Depth of the parameter `name`: 0 for embeddings, i + 1 for block i, L + 1 after them."""
         part, _, rest = name.partition(".")
