@@ -1,0 +1,119 @@
+"""Metrics of the tasks, built over torchmetrics.
+
+Every rank measures all held-out images by itself, so nothing is ever synchronised between ranks.
+"""
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+from mimlib.protocol import Output
+
+CLOSE_RATIO = 1.25  # Eigen et al. 2014 (arXiv 1406.2283), section 4.2: threshold of delta_1
+MIN_DEPTH = 1e-3  # metres; predictions are raised to it before ratios and logarithms
+
+
+def classification_metrics(num_classes: int) -> MetricCollection:
+    """Return `accuracy`, the share of images (not of classes) whose class is right."""
+    return _collect(accuracy=_accuracy(num_classes))
+
+
+def segmentation_metrics(num_classes: int) -> MetricCollection:
+    """Return `accuracy` over patches or pixels and `miou`.
+
+    `miou` is intersection over union per class over the whole set, averaged over the classes
+    that occur in the ground truth or in the prediction.
+    """
+    iou = MulticlassJaccardIndex(num_classes, average="macro", sync_on_compute=False)
+    return _collect(accuracy=_accuracy(num_classes), miou=iou)
+
+
+def depth_metrics() -> MetricCollection:
+    """Return `rmse` (metres), `rel`, `log_rmse` and `delta_1`: see DepthErrors."""
+    return _collect(depth=DepthErrors(sync_on_compute=False))
+
+
+def update_metrics(metrics: MetricCollection, output: Output) -> None:
+    """Count one batch: only where `output.mask` is True, everywhere if there is none."""
+    prediction, target = output.prediction, output.target
+    if output.mask is not None:
+        prediction, target = prediction[output.mask], target[output.mask]
+    if target.numel():
+        metrics.update(prediction, target)
+
+
+class DepthErrors(Metric):
+    """Errors of metric depth (Eigen et al. 2014, arXiv 1406.2283, section 4.2).
+
+    With y the prediction and y* the truth of a pixel:
+    rmse = sqrt(mean (y - y*)^2), rel = mean |y - y*| / y*,
+    log_rmse = sqrt(mean (log y - log y*)^2), delta_1 = share with max(y / y*, y* / y) < 1.25.
+    Means are over all valid pixels of the set: every pixel counts once, however they were batched.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    squared: Tensor
+    relative: Tensor
+    squared_log: Tensor
+    close: Tensor
+    count: Tensor
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        for name in ("squared", "relative", "squared_log"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+        for name in ("close", "count"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Float[Tensor, "*px"], target: Float[Tensor, "*px"]) -> None:
+        """Count valid pixels: predicted and true depth in metres, true depth above zero."""
+        prediction = prediction.float().clamp(min=MIN_DEPTH)
+        difference = prediction - target
+        log_ratio = torch.log(prediction / target)
+        self.squared += difference.square().sum()
+        self.relative += (difference.abs() / target).sum()
+        self.squared_log += log_ratio.square().sum()
+        ratio = torch.maximum(prediction / target, target / prediction)
+        self.close += (ratio < CLOSE_RATIO).sum()
+        self.count += target.numel()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the four numbers.
+
+        Raises:
+            ValueError: if no pixel was counted.
+        """
+        if self.count == 0:
+            raise ValueError("no valid pixel was counted; update with at least one")
+        return {
+            "rmse": (self.squared / self.count).sqrt(),
+            "rel": self.relative / self.count,
+            "log_rmse": (self.squared_log / self.count).sqrt(),
+            "delta_1": self.close / self.count,
+        }
+
+
+def as_floats(metrics: MetricCollection) -> dict[str, float]:
+    """Return what the metrics have counted as plain numbers."""
+    return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def accuracy_and_miou(
+    prediction: Shaped[Tensor, "*px"], target: Shaped[Tensor, "*px"], num_classes: int
+) -> dict[str, float]:
+    """Return `accuracy` and `miou` of class ids given all at once."""
+    metrics = segmentation_metrics(num_classes)
+    metrics.update(prediction, target)
+    return as_floats(metrics)
+
+
+def _accuracy(num_classes: int) -> Metric:
+    return MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False)
+
+
+def _collect(**metrics: Metric) -> MetricCollection:
+    # Compute groups would merge metrics whose first batch happens to give equal states.
+    return MetricCollection(metrics, compute_groups=False)

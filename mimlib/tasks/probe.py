@@ -1,0 +1,157 @@
+"""Probes: the encoder is frozen and only a linear layer learns what its features tell.
+
+MAE (arXiv 2111.06377), appendix A.1, "Linear probing", table 10; per patch, the same for
+semantics. `frozen.py` does the same in seconds on features extracted once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import MetricCollection
+
+from mimlib.data.batches import DenseBatch, LabelBatch
+from mimlib.encoders.vit import ViTConfig
+from mimlib.layers.patches import normalize
+from mimlib.protocol import Features, Output
+from mimlib.tasks.frozen import majority_classes
+from mimlib.tasks.heads import pooled, probe_head
+from mimlib.tasks.metrics import classification_metrics, segmentation_metrics
+from mimlib.tasks.task import Task, check_dense, check_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbeConfig:
+    """Linear classification of frozen images."""
+
+    encoder: ViTConfig
+    num_classes: int
+    pool: Literal["class_token", "mean"] = "class_token"  # as official; or mean of patch tokens
+
+    def __post_init__(self) -> None:
+        _check_num_classes(self.num_classes)
+        if self.pool == "class_token" and not self.encoder.class_token:
+            raise ValueError("pool='class_token' needs an encoder with one; use pool='mean'")
+
+    def build(self) -> "LinearProbe":
+        """Make the probe around a freshly initialised encoder."""
+        return LinearProbe(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchProbeConfig:
+    """Linear classification of frozen patches: what is seen here?"""
+
+    encoder: ViTConfig
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        _check_num_classes(self.num_classes)
+
+    def build(self) -> "PatchProbe":
+        """Make the probe around a freshly initialised encoder."""
+        return PatchProbe(self)
+
+
+class ProbeViews(NamedTuple):
+    """Normalised images and the classes of the images or of their patches."""
+
+    images: Tensor  # [B, 3, H, W] float32, ImageNet-normalised
+    labels: Tensor  # [B] or [B, N] int64
+    counted: Tensor  # same shape, bool, False where the truth is unknown
+
+
+class FrozenTask(Task):
+    """A probe: BatchNorm without affine parameters and a linear layer on a frozen encoder.
+
+    The encoder gets no gradient and stays in evaluation mode, whatever the mode of the probe.
+    `forward` in training mode updates the running statistics of the probe's BatchNorm.
+    """
+
+    def __init__(self, config: LinearProbeConfig | PatchProbeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = config.encoder.build().requires_grad_(False)
+        self.head = probe_head(self.encoder.width, config.num_classes)
+        self.train()
+
+    def train(self, mode: bool = True) -> "FrozenTask":
+        """Set the mode of the head alone."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def look(self, images: Tensor) -> Features:
+        """Encode normalised images [B, 3, H, W] without gradient."""
+        with torch.no_grad():
+            return self.encoder(images)
+
+    def score(self, samples: Tensor, labels: Tensor, counted: Tensor) -> Output:
+        """Classify features [..., D]; the loss is the mean over those that count."""
+        shape = samples.shape[:-1]
+        logits = self.head(samples.flatten(0, -2)).float()  # [K, G]
+        targets = labels.flatten().masked_fill(~counted.flatten(), -1)
+        total = functional.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+        loss = total / counted.sum().clamp(min=1)
+        return Output(
+            loss=loss,
+            terms={"cross_entropy": loss.detach()},
+            prediction=logits.detach().argmax(dim=1).view(shape),
+            target=labels,
+            mask=counted,
+        )
+
+
+class LinearProbe(FrozenTask):
+    """Classify images by their class token or their mean patch token."""
+
+    def sample_views(self, batch: LabelBatch, generator: torch.Generator) -> ProbeViews:
+        """Normalise the images; nothing is random here.
+
+        Raises:
+            ValueError: if a label is outside [0, num_classes).
+        """
+        check_labels(batch.labels, self.config.num_classes)
+        counted = torch.ones_like(batch.labels, dtype=torch.bool)
+        return ProbeViews(normalize(batch.images), batch.labels, counted)
+
+    def forward(self, views: ProbeViews) -> Output:
+        """Return the cross-entropy, the predicted and the true classes."""
+        samples = pooled(self.look(views.images), self.config.pool)  # [B, D]
+        return self.score(samples, views.labels, views.counted)
+
+    def metrics(self) -> MetricCollection:
+        """Return accuracy."""
+        return classification_metrics(self.config.num_classes)
+
+
+class PatchProbe(FrozenTask):
+    """Classify each patch by its token: its class is what most of its pixels show."""
+
+    def sample_views(self, batch: DenseBatch, generator: torch.Generator) -> ProbeViews:
+        """Normalise the images and find each patch's class; nothing is random here.
+
+        Raises:
+            ValueError: on sizes that do not fit, no valid pixel, or a class outside the range.
+        """
+        check_dense(batch)
+        labels, counted = majority_classes(
+            batch.target, batch.valid, self.encoder.stride, self.config.num_classes
+        )
+        return ProbeViews(normalize(batch.images), labels, counted)
+
+    def forward(self, views: ProbeViews) -> Output:
+        """Return the cross-entropy, the predicted and the true classes."""
+        tokens = self.look(views.images).tokens  # [B, N, D]
+        return self.score(tokens, views.labels, views.counted)
+
+    def metrics(self) -> MetricCollection:
+        """Return accuracy over patches and miou."""
+        return segmentation_metrics(self.config.num_classes)
+
+
+def _check_num_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")

@@ -1,0 +1,63 @@
+"""What every downstream task has beyond a pre-training method: metrics, and checks of its labels.
+
+The checks of values run where the labels are on the CPU. On an accelerator each would make the
+processor wait for it, and a wrong value still stops the run: as a device assertion of the
+cross-entropy, or as a non-finite loss.
+"""
+
+from abc import abstractmethod
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from mimlib.data.batches import DenseBatch
+from mimlib.protocol import Trainable
+
+
+class Task(Trainable):
+    """A downstream task. Its `Output.prediction`, `target` and `mask` feed its metrics.
+
+    The three have one shape; `mask` (None = everything) is True where there is ground truth.
+    """
+
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Return fresh metrics, to be updated with predictions and targets that count."""
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse class ids outside [0, num_classes).
+
+    Raises:
+        ValueError: if an id is outside; the message says which.
+    """
+    if not labels.is_cpu or labels.numel() == 0:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"class ids run from {low} to {high}, but this task has {num_classes} classes: "
+            f"expected ids from 0 to {num_classes - 1}; set num_classes to match the source, "
+            "and mark pixels without a class as not valid"
+        )
+
+
+def check_dense(batch: DenseBatch) -> None:
+    """Refuse a batch whose target and images do not fit together or that has no valid pixel.
+
+    Raises:
+        ValueError: on different sizes, or if no pixel of the batch is valid.
+    """
+    expected = (batch.images.shape[0], *batch.images.shape[-2:])
+    for name in ("target", "valid"):
+        got = tuple(getattr(batch, name).shape)
+        if got != expected:
+            raise ValueError(
+                f"{name} has shape {got}, but the images ask for {expected} [B, H, W]; "
+                "resize the ground truth with the images (nearest, never interpolated classes)"
+            )
+    if batch.valid.is_cpu and not batch.valid.any():
+        raise ValueError(
+            f"none of the {batch.valid.numel()} pixels of these {expected[0]} images is valid; "
+            "check how the source marks missing ground truth"
+        )
