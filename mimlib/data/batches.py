@@ -1,4 +1,4 @@
-"""The batches that sources yield and methods read. Images are uint8 RGB until a method takes them."""
+"""What sources yield and methods read. Images are uint8 RGB until a method takes them."""
 
 from typing import NamedTuple
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mimlib.data.images import read_image
-from mimlib.data.transforms import crop_resized, evaluation_view
+from mimlib.data.transforms import centre_boxes, crop_resized, crop_target
 
 PHOTOGRAPHS = {  # colour photographs of the visible world, height x width in pixels
     "astronaut": ("skimage", "data/astronaut.png"),  # 512 x 512
@@ -45,7 +45,7 @@ class Stereo(NamedTuple):
 
 def photographs(size: int) -> dict[str, Tensor]:
     """Return every bundled photograph by name, centre-cropped and resized to [3, size, size]."""
-    return {name: evaluation_view(image, size, 1.0) for name, image in whole_photographs().items()}
+    return {name: _centre_square(image, size) for name, image in whole_photographs().items()}
 
 
 def whole_photographs() -> dict[str, Tensor]:
@@ -69,17 +69,20 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
         disparity = torch.from_numpy(file["arr_0"].astype(np.float32))
     scale = 1.0
     if size is not None:
-        height, width = disparity.shape
-        box = (0, (width - height) // 2, height, height)
-        left, right = crop_resized(left, box, size), crop_resized(right, box, size)
-        rows = (torch.arange(size) * 2 + 1) * height // (2 * size)
-        disparity = disparity[rows][:, box[1] + rows]
-        scale = size / height
+        box = centre_boxes([disparity.shape[0]], [disparity.shape[1]])
+        disparity = crop_target(disparity[None], box, size)[0]
+        left, right = (_centre_square(image, size) for image in (left, right))
+        scale = size / int(box[0, 2])
     known = disparity.isfinite() & (disparity > 0)
     disparity = torch.where(known, disparity * scale, 0.0)
     column = torch.arange(disparity.shape[1]) + 0.5  # pixel centres
     valid = known & (column - disparity >= 0)
     return Stereo(left, right, disparity, valid, 994.978 * scale, 0.193001, 31.086 * scale)
+
+
+def _centre_square(image: Tensor, size: int) -> Tensor:
+    (box,) = centre_boxes([image.shape[1]], [image.shape[2]]).tolist()
+    return crop_resized(image, box, size)
 
 
 def _inside(package: str, name: str) -> Path:
