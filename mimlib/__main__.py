@@ -17,7 +17,8 @@ import tyro
 
 from mimlib import bench, doctor, show, studies
 from mimlib.launch import launch
-from mimlib.presets import PRESETS, Run, preset
+from mimlib.presets import PRESETS, preset
+from mimlib.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

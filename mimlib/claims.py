@@ -6,6 +6,7 @@ Rules are fixed here before anything runs; `studies.py` runs them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """What must hold for a claim, fixed before the runs.
@@ -36,8 +37,13 @@ class Study:
 
 def _mae(name: str, claim: str, paper: str, settings: dict, rules: tuple[Rule, ...]) -> Study:
     return Study(
-        name=name, claim=claim, paper=paper, notebook="mae_ablation.ipynb", method="mae",
-        settings=settings, rules=rules,
+        name=name,
+        claim=claim,
+        paper=paper,
+        notebook="mae_ablation.ipynb",
+        method="mae",
+        settings=settings,
+        rules=rules,
     )
 
 

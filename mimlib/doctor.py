@@ -97,7 +97,9 @@ def _packages() -> list[Finding]:
             found.append(f"{name} {version}")
     missing = [name for name in TEST_PACKAGES if _version(name) is None]
     if missing:
-        text = f"{', '.join(missing)} not installed: only the tests need it (pip install -e '.[test]')"
+        text = (
+            f"{', '.join(missing)} not installed: only the tests need it (pip install -e '.[test]')"
+        )
         findings.append(Finding("note", text))
     return [Finding("ok", ", ".join(found)), *findings]
 
@@ -107,7 +109,9 @@ def _device() -> list[Finding]:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         name = torch.cuda.get_device_name(device)
-        return [Finding("ok", f"will train on {name}" + (f" (one of {count})" if count > 1 else ""))]
+        return [
+            Finding("ok", f"will train on {name}" + (f" (one of {count})" if count > 1 else ""))
+        ]
     if device.type != "cpu":
         return [Finding("ok", f"will train on {device.type}")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

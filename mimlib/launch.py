@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import torch
 
-from mimlib.presets import Run, build, preset
+from mimlib.presets import preset
 from mimlib.protocol import Trainable
+from mimlib.run import Run, build
 from mimlib.training.checkpoint import latest_checkpoint, load_checkpoint
 from mimlib.training.trainer import Summary, Trainer
 
@@ -52,7 +53,9 @@ def launch(run: Run, out: Path | str, num_processes: int = 1, progress: bool = T
         _launch_processes(run, out, num_processes)
         finished = read_finished(run, out)
         if finished is None:
-            raise RuntimeError(f"training stopped before its last step; run it again to go on: {out}")
+            raise RuntimeError(
+                f"training stopped before its last step; run it again to go on: {out}"
+            )
         return finished
     return train_here(run, out, progress)
 

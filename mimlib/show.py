@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mimlib.presets import Run
+from mimlib.run import Run
 from mimlib.protocol import Trainable
 from mimlib.training.cost import count_flops, saved_bytes
 from mimlib.training.schedules import learning_rate

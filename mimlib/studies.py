@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from mimlib import __version__
 from mimlib.claims import STUDIES, Rule, Study
-from mimlib.presets import override, preset
+from mimlib.presets import preset
+from mimlib.run import override
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks" / "studies"
@@ -208,4 +209,6 @@ def main(known: argparse.Namespace) -> None:
         print(f"{name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:
             low, high = rule["interval"]
-            print(f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f} [{low:+.4f}, {high:+.4f}]")
+            print(
+                f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
+            )

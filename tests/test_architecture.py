@@ -25,24 +25,29 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"protocol", "layers", "encoders", "data"},
     "training": {"protocol"},
     "weights": {"protocol", "encoders", "methods"},
-    "presets": {
-        *("protocol", "world", "data", "layers", "encoders", "methods"),
-        *("tasks", "training", "weights"),
-    },
-    "launch": {"protocol", "presets", "training", "weights"},
+    "run": {"protocol", "training", "weights"},
+    "presets": {"run", "world", "data", "encoders", "methods", "tasks", "training"},
+    "launch": {"protocol", "run", "presets", "training"},
     "figures": {"protocol", "world", "layers"},
-    "bench": {"protocol", "world", "layers", "methods", "presets", "launch", "training"},
-    "doctor": {"protocol", "world", "presets", "launch", "training", "course.report"},
-    "course": {
-        *("protocol", "world", "data", "layers", "encoders", "methods", "tasks"),
-        *("training", "weights", "presets", "launch", "figures"),
-    },
+    "show": {"protocol", "run", "training"},
+    "bench": {"protocol", "world", "encoders", "methods", "presets", "training"},
+    "doctor": {"world", "training"},
     "claims": set(),
-    "show": {"protocol", "presets", "training"},
-    "studies": {"claims", "presets", "launch", "training"},
+    "studies": {"claims", "run", "presets"},
+    "course": {"*"},
     "__main__": {"*"},
 }
-LOUD_ROOMS = {"training", "course", "figures", "bench", "doctor", "launch", "show", "studies", "__main__"}
+LOUD_ROOMS = {
+    "training",
+    "course",
+    "figures",
+    "bench",
+    "doctor",
+    "launch",
+    "show",
+    "studies",
+    "__main__",
+}
 PICTURE_ROOMS = {"course", "figures"}
 FORBIDDEN_NAMES = {"utils", "util", "misc", "helper", "helpers", "common"}
 LONG_FILES = 300
@@ -94,7 +99,8 @@ def test_no_method_imports_another():
     shared = {"methods.objectives"}
     for path in files:
         others = {
-            n for n in our_imports(path)
+            n
+            for n in our_imports(path)
             if n.startswith("methods.") and not any(n.startswith(s) for s in shared)
         }
         assert not others or path.stem == "objectives", f"{path.name} imports {others}"
@@ -121,7 +127,8 @@ def test_names_sizes_and_forbidden_calls(path):
     if room not in LOUD_ROOMS:
         quiet = re.compile(r"\.cuda\(|\.item\(\)|\bprint\(|autocast\(|[\"']cuda[\"']|[\"']mps[\"']")
         hits = [
-            f"{i}: {line.strip()}" for i, line in enumerate(lines, 1)
+            f"{i}: {line.strip()}"
+            for i, line in enumerate(lines, 1)
             if quiet.search(line.split("#")[0])
         ]
         assert not hits, f"{path} speaks of devices or prints: {hits}"
@@ -143,14 +150,17 @@ def test_only_collectives_and_training_touch_distributed():
     for path in FILES:
         if "torch.distributed" in path.read_text(encoding="utf-8"):
             inside = path.relative_to(PACKAGE).as_posix()
-            assert inside == "layers/collectives.py" or room_of(path) in {"training", "launch"}, path
+            assert inside == "layers/collectives.py" or room_of(path) in {"training", "launch"}, (
+                path
+            )
 
 
 def test_importing_does_no_work():
     """No torch setting, seed, thread count or environment variable changes on import."""
     modules = [
         "mimlib." + ".".join(p.relative_to(PACKAGE).with_suffix("").parts)
-        for p in FILES if p.stem not in ("__init__", "__main__")
+        for p in FILES
+        if p.stem not in ("__init__", "__main__")
     ]
     code = f"""
 import importlib, os, torch, matplotlib, matplotlib.pyplot, timm, torchvision, torchmetrics
@@ -185,17 +195,27 @@ def test_environment_yml_agrees_with_pyproject():
     text = (ROOT / "environment.yml").read_text()
     listed = {
         re.split(r"[><=\[ ]", line.strip()[2:])[0]
-        for line in text.splitlines() if line.strip().startswith("- ")
+        for line in text.splitlines()
+        if line.strip().startswith("- ")
     }
-    named = {"python", "jupyterlab", "pytorch", "torchvision", "timm", "einops", "nbval",
-             "papermill", "matplotlib"}
+    named = {
+        "python",
+        "jupyterlab",
+        "pytorch",
+        "torchvision",
+        "timm",
+        "einops",
+        "nbval",
+        "papermill",
+        "matplotlib",
+    }
     assert named <= listed
     assert '-e ".[test]"' in text, "environment.yml must install this package"
     conda_name = {"pytorch": "torch"}
     ours = {re.split(r"[><=\[ ;]", d)[0] for d in project["dependencies"]}
     ours |= {re.split(r"[><=\[ ;]", d)[0] for d in project["optional-dependencies"]["test"]}
     strangers = {conda_name.get(n, n) for n in listed} - ours - {"python", "pip", "pip:", "-e"}
-    strangers = {n for n in strangers if n not in {"conda-forge", '-e'}}
+    strangers = {n for n in strangers if n not in {"conda-forge", "-e"}}
     assert not strangers, f"environment.yml names packages pyproject.toml does not: {strangers}"
     for line in text.splitlines():
         if match := re.match(r"\s*- ([a-z0-9-]+)(>=|==?)([\d.]+)", line):
@@ -203,8 +223,11 @@ def test_environment_yml_agrees_with_pyproject():
             if name == "python":
                 assert project["requires-python"] == f">={version}"
                 continue
-            wanted = [d for d in project["dependencies"] + project["optional-dependencies"]["test"]
-                      if re.split(r"[><=\[ ;]", d)[0] == conda_name.get(name, name)]
+            wanted = [
+                d
+                for d in project["dependencies"] + project["optional-dependencies"]["test"]
+                if re.split(r"[><=\[ ;]", d)[0] == conda_name.get(name, name)
+            ]
             assert any(version in d for d in wanted), f"{line.strip()} against {wanted}"
 
 

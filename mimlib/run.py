@@ -1,0 +1,82 @@
+"""A run: everything that decides a training, as plain data, and how to build it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+import tyro
+
+from mimlib.protocol import Evaluation, Source, Trainable
+from mimlib.training.config import TrainConfig
+from mimlib.weights import load_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that decides a training run, as plain data."""
+
+    name: Annotated[str, tyro.conf.Suppress]  # name of the preset it came from
+    method: object  # config with build() -> Trainable
+    data: object  # config with build() -> Source
+    train: TrainConfig
+    evaluations: Annotated[tuple, tyro.conf.Suppress] = ()  # configs with build() -> Evaluation
+    pretrained: str = ""  # checkpoint or safetensors file whose encoder the run starts from
+
+
+def build(
+    run: Run, with_data: bool = True
+) -> tuple[Trainable, Source | None, tuple[Evaluation, ...]]:
+    """Make the method, its source and its evaluations.
+
+    The initial weights follow from the run's seed alone; pre-trained ones are loaded over them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.train.seed)
+        method = run.method.build()
+    if run.pretrained:
+        load_encoder(method.encoder, run.pretrained)
+    if not with_data:
+        return method, None, ()
+    return method, run.data.build(), tuple(e.build() for e in run.evaluations)
+
+
+def override(run: Run, changes: Mapping[str, object]) -> Run:
+    """Return `run` with dotted fields replaced, for instance {"train.steps": 100}.
+
+    Raises:
+        ValueError: if a name is not a field or a value has the wrong type.
+    """
+    for name, value in changes.items():
+        run = _replace_path(run, name.split("."), value, name)
+    return run
+
+
+def _replace_path(config: object, path: list[str], value: object, full: str) -> object:
+    fields = [f.name for f in dataclasses.fields(config)]
+    head, *rest = path
+    if head not in fields or head == "name":
+        fields = [f for f in fields if f != "name"]
+        raise ValueError(f"no field {head!r} in {full!r}; {type(config).__name__} has {fields}")
+    old = getattr(config, head)
+    if rest:
+        if not dataclasses.is_dataclass(old):
+            raise ValueError(f"{head!r} in {full!r} has no fields of its own; set it directly")
+        return replace(config, **{head: _replace_path(old, rest, value, full)})
+    return replace(config, **{head: _same_kind(old, value, full)})
+
+
+def _same_kind(old: object, value: object, full: str) -> object:
+    """Accept `value` in place of `old` if it is of the same kind; whole floats serve as ints."""
+    if isinstance(old, float) and type(value) is int:
+        return float(value)
+    if type(old) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(old, tuple) and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if type(old) is not type(value):
+        raise ValueError(
+            f"{full} is {old!r}, a {type(old).__name__}; got {value!r}, a {type(value).__name__}"
+        )
+    return value
