@@ -1,0 +1,131 @@
+"""Batches on their way from a source to the device."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimlib.protocol import Source
+from mimlib.training.config import TrainConfig
+from mimlib.training.parallel import Ranks
+
+READ_AHEAD = 2  # batches waiting while a GPU computes
+
+
+def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
+    """Apply `change` to every tensor of nested tuples, named tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(change, item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(change, item) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(change, item) for item in value)
+    return value
+
+
+def mean_of(maps: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Average tensors of equal names; one map alone is passed on as it is."""
+    if len(maps) == 1:
+        return dict(maps[0])
+    return {name: torch.stack([each[name] for each in maps]).mean(0) for name in maps[0]}
+
+
+class StepDraws:
+    """The random numbers of a step, a pure function of (seed, rank, step, micro-step).
+
+    Resuming therefore stores the step, not the state of any generator.
+    """
+
+    def __init__(self, seed: int, rank: int, device: torch.device):
+        self.seed, self.rank = seed, rank
+        self.generator = torch.Generator(device)
+
+    def start(self, step: int, micro_step: int) -> torch.Generator:
+        """Return the generator for the views, and seed torch's own for dropout in `forward`."""
+        entropy = (self.seed, self.rank, step, micro_step)
+        views, inside = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
+        torch.manual_seed(int(inside))
+        return self.generator.manual_seed(int(views))
+
+
+def cut(batch: NamedTuple, num_parts: int) -> list[NamedTuple]:
+    """Cut a batch into equal micro-batches along the first axis."""
+    if num_parts == 1:
+        return [batch]
+
+    def part(index: int) -> NamedTuple:
+        return map_tensors(lambda tensor: tensor.chunk(num_parts)[index], batch)
+
+    return [part(index) for index in range(num_parts)]
+
+
+@contextmanager
+def open_batches(
+    source: Source, config: TrainConfig, start: int, ranks: Ranks, device: torch.device
+) -> Iterator[Iterator[NamedTuple]]:
+    """Open a source at a step; for a GPU, a thread reads while it computes.
+
+    On a CPU reading ahead only takes cores away from the model.
+    """
+    batches = source.batches(start, config.batch_size, config.seed, *ranks)
+    checked = check_sizes(batches, start, config.batch_size)
+    with closing(checked if device.type == "cpu" else read_ahead(checked)) as opened:
+        yield opened
+
+
+def check_sizes(batches: Iterator[NamedTuple], start: int, batch_size: int) -> Iterator[NamedTuple]:
+    """Pass batches on; raise where a source breaks its contract.
+
+    Raises:
+        ValueError: if the source ends or a batch has another size than asked for.
+    """
+    step = start
+    for batch in batches:
+        size = len(batch[0])
+        if size != batch_size:
+            raise ValueError(f"batch {step} has {size} images; expected batch_size = {batch_size}")
+        yield batch
+        step += 1
+    raise ValueError(f"the source ended before batch {step}; sources must yield without end")
+
+
+def read_ahead(batches: Iterator[NamedTuple]) -> Iterator[NamedTuple]:
+    """Yield the same batches in the same order, fetched by a thread into pinned memory."""
+    queue: Queue = Queue(maxsize=READ_AHEAD)
+    closed = Event()
+
+    def offer(item: Any) -> None:
+        while not closed.is_set():
+            try:
+                return queue.put(item, timeout=0.1)
+            except Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                if closed.is_set():
+                    return
+                pin = torch.cuda.is_available()
+                offer((map_tensors(Tensor.pin_memory, batch) if pin else batch, None))
+        except BaseException as error:  # noqa: BLE001, handed to the trainer
+            offer((None, error))
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = queue.get()
+            if error is not None:
+                raise error
+            yield batch
+    finally:
+        closed.set()
+        thread.join(timeout=5)

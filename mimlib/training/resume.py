@@ -1,0 +1,84 @@
+"""Continuing a run: the newest good checkpoint, and the proof that it is of the same run."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from mimlib.training.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from mimlib.training.config import FREE_ON_RESUME, TrainConfig
+
+
+def newest_good(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """Load the newest checkpoint that verifies; (None, None) if the folder has none.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none can be used.
+    """
+    failures = []
+    for path in list_checkpoints(folder):
+        try:
+            content = load_checkpoint(path)
+        except CheckpointError as error:
+            failures.append(error)
+            continue
+        if failures:
+            warnings.warn(f"{failures[0]}; continuing from {path}", stacklevel=2)
+        return path, content
+    if failures:
+        raise CheckpointError(
+            f"no usable checkpoint in {folder}: {failures[0]}. Move the step_*.pt files away to "
+            "begin again"
+        )
+    return None, None
+
+
+def describe_run(
+    config: TrainConfig, run_info: Mapping[str, Any], num_ranks: int
+) -> dict[str, Any]:
+    """Turn everything that defines a run into plain values, as a checkpoint stores them.
+
+    Raises:
+        TypeError: if `run_info` holds something that is not a plain value or a dataclass.
+    """
+
+    def plain(value: Any) -> Any:
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        if isinstance(value, PurePath):
+            return str(value)
+        raise TypeError(f"run_info holds a {type(value).__name__}; expected plain values")
+
+    described = {"train": config, "num_ranks": num_ranks, "run": dict(run_info)}
+    return json.loads(json.dumps(described, default=plain))
+
+
+def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise if a checkpoint is of a run that would draw or compute other numbers.
+
+    Raises:
+        CheckpointError: naming every changed field with both values.
+    """
+    before, now = dict(flatten(stored)), dict(flatten(ours))
+    changed = [
+        f"{'.'.join(name)}: {before.get(name, 'absent')!r} stored, {now.get(name, 'absent')!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+        and not (name[-1] in FREE_ON_RESUME and name[-2:-1] == ("train",))
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{path} is of a run with other settings ({'; '.join(changed)}); "
+            "use the stored settings to continue it, or a new output folder"
+        )
+
+
+def flatten(tree: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the leaves of nested dicts with their path; a list is a leaf."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from flatten(value, (*name, str(key)))
+    else:
+        yield name, tree

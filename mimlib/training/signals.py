@@ -1,0 +1,39 @@
+"""Stop signals: finish the step, save, return."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignal:
+    """While active, SIGTERM and the first SIGINT (Ctrl-C, the notebook's stop button) only ask.
+
+    A second SIGINT interrupts at once. Outside the main thread signals cannot be caught, and the
+    object simply never asks.
+    """
+
+    def __init__(self):
+        self.asked = False
+        self.previous = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {number: signal.signal(number, self.ask) for number in SIGNALS}
+        return self
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Remember the wish to stop."""
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

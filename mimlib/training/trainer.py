@@ -1,0 +1,281 @@
+"""The trainer, in the order of events: one process as written, many under torchrun.
+
+restore -> for step: set rates -> train_step -> after_step -> log -> evaluate -> save
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mimlib.protocol import Evaluation, Output, Source, Trainable
+from mimlib.training import parallel
+from mimlib.training.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    prepare_folder,
+    save_checkpoint,
+)
+from mimlib.training.config import TrainConfig, pick_device
+from mimlib.training.log import Log, Meter, Summary
+from mimlib.training.optimizer import build_optimizer, check_groups, moments, set_rate
+from mimlib.training.precision import all_finite, check_threads, numeric_mode, resolve_precision
+from mimlib.training.profile import count_flops, matmul_rate, open_trace
+from mimlib.training.reading import StepDraws, cut, map_tensors, mean_of, open_batches
+from mimlib.training.resume import check_same_run, describe_run, newest_good
+from mimlib.training.schedules import is_due, warmup_cosine
+from mimlib.training.signals import StopSignal
+
+NEVER = 2**62  # no step is that late
+
+
+class Trainer:
+    """Trains any `Trainable` on any `Source`: pre-training methods and downstream tasks alike."""
+
+    def __init__(
+        self,
+        method: Trainable,
+        source: Source,
+        config: TrainConfig,
+        evaluations: Sequence[Evaluation] = (),
+        out: Path | str | None = None,
+        run_info: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ):
+        """Move the method to its device and build the optimiser.
+
+        Args:
+            method: what is trained, in place.
+            source: where batches come from.
+            config: how.
+            evaluations: run every `evaluate_every` steps and at the end, by all ranks alike.
+            out: folder of checkpoints and logs, created if missing; None = keep nothing.
+            run_info: plain values that describe method and data. They are stored in checkpoints,
+                and a run resumes only if they are equal.
+            progress: show a progress bar on stderr.
+
+        Raises:
+            ValueError: if the device does not exist here or nothing is trainable.
+            OSError: if the output folder cannot be written to.
+        """
+        self.source, self.config, self.evaluations = source, config, tuple(evaluations)
+        self.device = pick_device(config.device)
+        self.dtype = resolve_precision(config.precision, self.device)
+        check_threads(config.threads)
+        self.ranks = parallel.join(self.device)
+        self.is_main = self.ranks.rank == 0
+        self.out = Path(out) if out is not None else None
+        if self.out and self.is_main:
+            prepare_folder(self.out)
+        self.identity = describe_run(config, run_info or {}, self.ranks.num_ranks)
+        self.progress = progress and self.is_main
+        self.method = method.to(self.device)
+        self.module = parallel.wrap(self.method, self.device)
+        self.forward = torch.compile(self.module) if config.compile else self.module
+        self.optimizer = build_optimizer(self.method, config)
+        self.draws = StepDraws(config.seed, self.ranks.rank, self.device)
+        self.first_bad = torch.tensor(NEVER, device=self.device)  # step of a non-finite loss
+        self.flops: int | None = None  # of one step on this rank, counted once
+        self.meter = Meter(self.device, config.batch_size * self.ranks.num_ranks)
+
+    def fit(self) -> Summary:
+        """Train from the newest good checkpoint, or from the start, to the last step.
+
+        Interrupting (SIGTERM, Ctrl-C, the notebook's stop button) ends the step, saves and
+        returns. Precision, threads, random state, signal handlers and the method's mode are put
+        back.
+
+        Raises:
+            FloatingPointError: if the loss or a weight is not finite.
+            CheckpointError: if the output folder holds another run.
+            OSError: if a checkpoint cannot be written; earlier ones are intact.
+        """
+        config, start = self.config, self.restore()
+        with ExitStack() as stack:
+            stop = stack.enter_context(StopSignal())
+            stack.enter_context(numeric_mode(self.device, config.threads))
+            stack.callback(self.method.train, self.method.training)
+            self.method.train()
+            folder = self.out if self.is_main else None
+            log = stack.enter_context(Log(folder, start, config.steps, self.progress))
+            if start < config.steps:
+                batches = open_batches(self.source, config, start, self.ranks, self.device)
+                trace = open_trace(folder if config.profile else None, self.device)
+                batches, trace = stack.enter_context(batches), stack.enter_context(trace)
+                stopped = self.run_steps(start, batches, log, stop, trace.step)
+        return log.summary(stopped=start < config.steps and stopped)
+
+    def run_steps(
+        self,
+        start: int,
+        batches: Iterator[NamedTuple],
+        log: Log,
+        stop: StopSignal,
+        end_of_step: Callable[[], None],
+    ) -> bool:
+        """Run the steps in the order of events; return True if a signal ended them early."""
+        config = self.config
+        best = matmul_rate(self.device, self.dtype, torch.get_num_threads())
+        self.meter.start(log.seconds)
+        for step in range(start, config.steps):
+            set_rate(self.optimizer, self.rate(step))
+            values, state = self.train_step(next(batches), step)
+            with torch.no_grad():
+                self.method.after_step(state, step / config.steps)
+            self.meter.add(values)
+            done, last = step + 1, step + 1 == config.steps
+            stopped = bool(parallel.largest_over_ranks(stop.asked)) and not last
+            record = {}
+            if done == 1 or last or stopped or done % config.log_every == 0:
+                record |= self.read_meter(step, best)
+            if not stopped and self.evaluations and is_due(config.evaluate_every, done, last):
+                record |= self.evaluate()
+            if record:
+                log.write({"step": done, **record})
+            if stopped or is_due(config.save_every, done, last):
+                self.save(done)
+            log.bar.update()
+            end_of_step()
+            if stopped:
+                return True
+        return False
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, before layer decay."""
+        config, peak = self.config, self.config.peak_rate(self.ranks.num_ranks)
+        return warmup_cosine(step, config.steps, peak, config.warmup_steps, config.min_rate)
+
+    def train_step(
+        self, batch: NamedTuple, step: int
+    ) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None]:
+        """Take one optimiser step without waiting for the device.
+
+        Returns:
+            The scalars to log and the state for `after_step`, averaged over micro-batches; the
+            state also over ranks.
+        """
+        parts = cut(batch, self.config.accumulation)
+        results, states = [], []
+        for micro_step, part in enumerate(parts):
+            part = map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), part)
+            with torch.no_grad():
+                views = self.method.sample_views(part, self.draws.start(step, micro_step))
+            if self.flops is None:
+                self.flops = len(parts) * count_flops(self.method, views)
+            waiting = micro_step + 1 < len(parts)
+            with parallel.local_gradients(self.module) if waiting else nullcontext():
+                output = self.forward_backward(views, 1 / len(parts))
+            results.append({**output.terms, "loss": output.loss.detach()})
+            states.append(output.state)
+        values = mean_of(results)
+        self.first_bad.clamp_(max=torch.where(values["loss"].isfinite(), NEVER, step))
+        if self.config.clip_norm:
+            values["gradient_norm"] = torch.nn.utils.clip_grad_norm_(
+                self.method.parameters(), self.config.clip_norm
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return values, parallel.mean_over_ranks(mean_of(states)) if states[0] else states[0]
+
+    def forward_backward(self, views: NamedTuple, weight: float) -> Output:
+        """Add the gradient of one micro-batch, `weight` times.
+
+        Raises:
+            TypeError: if the loss was not computed in float32.
+        """
+        low = self.dtype is not torch.float32
+        with torch.autocast(self.device.type, self.dtype if low else None, enabled=low):
+            output = self.forward(views)
+        if output.loss.dtype is not torch.float32:
+            raise TypeError(
+                f"the loss of {type(self.method).__name__} is {output.loss.dtype}; "
+                "compute losses in float32 (call .float() on the prediction)"
+            )
+        (output.loss * weight).backward()
+        return output
+
+    def read_meter(self, step: int, best: float) -> dict[str, float]:
+        """Return one log line: means since the last one, rate, speed, MFU against `best`, memory.
+
+        Raises:
+            FloatingPointError: if a loss was not finite.
+        """
+        record = self.meter.read()
+        if not isfinite(record["loss"]):
+            self.check_finite()
+        record["rate"] = self.rate(step)
+        if self.flops:
+            steps_per_second = record["images_per_second"] / self.meter.images_per_step
+            record["mfu"] = self.flops * steps_per_second / best
+        return record
+
+    def evaluate(self) -> dict[str, float]:
+        """Run the evaluations; every rank does, as sharded weights would need."""
+        with self.meter.pause():
+            return {
+                f"{evaluation.name}/{name}": float(value)
+                for evaluation in self.evaluations
+                for name, value in evaluation.run(self.method, self.device).items()
+            }
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of `step` steps done, unless the state is not finite.
+
+        Raises:
+            FloatingPointError: if a loss or a weight is not finite.
+            OSError: if the file cannot be written; earlier checkpoints are intact.
+        """
+        with self.meter.pause():
+            self.check_finite()
+            if self.out and self.is_main:
+                payload = {
+                    "step": step,
+                    "model": self.method.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "config": self.identity,
+                    "version": version("mimlib"),
+                }
+                save_checkpoint(self.out, step, payload, self.config.keep)
+
+    def restore(self) -> int:
+        """Load the newest good checkpoint of the output folder; return its step, 0 without one.
+
+        Raises:
+            CheckpointError: if every checkpoint is broken, or the newest is of another run.
+        """
+        path, stored = newest_good(self.out) if self.out else (None, None)
+        step = stored["step"] if stored else 0
+        if parallel.largest_over_ranks(step) != -parallel.largest_over_ranks(-step):
+            raise CheckpointError(f"ranks see different checkpoints in {self.out}; share the disk")
+        if not stored:
+            return 0
+        check_same_run(path, stored["config"], self.identity)
+        try:
+            check_groups(self.optimizer, stored["optimizer"])
+            self.method.load_state_dict(stored["model"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path} does not fit this model: {error}") from error
+        self.optimizer.load_state_dict(stored["optimizer"])
+        return step
+
+    def check_finite(self) -> None:
+        """Raise if a loss so far, a weight or an optimiser moment is not finite.
+
+        Raises:
+            FloatingPointError: with the first bad step and the last good checkpoint.
+        """
+        first_bad = -parallel.largest_over_ranks(-int(self.first_bad))
+        kept = [*self.method.parameters(), *moments(self.optimizer)]
+        if not parallel.largest_over_ranks(first_bad < NEVER or not all_finite(kept)):
+            return
+        what = f"the loss of step {first_bad + 1}" if first_bad < NEVER else "a weight or moment"
+        good = latest_checkpoint(self.out) if self.out else None
+        raise FloatingPointError(
+            f"{what} is not finite; last good checkpoint: {good or 'none'}. Lower base_rate, set "
+            "clip_norm, or use precision float32, in a new output folder"
+        )
