@@ -1,0 +1,72 @@
+"""Which production names the lessons prove, and which they owe."""
+
+import ast
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOMS = ("mimlib.layers", "mimlib.encoders", "mimlib.methods")
+
+# Public names that no proof cell names, each with the reason.
+NOT_PROVED = {
+    "mimlib.layers.blocks.DropPath": "off in every lesson; tested in tests/",
+    "mimlib.layers.blocks.initialize": "draws random numbers; tested in tests/",
+    "mimlib.layers.patches.grid_of": "counts and complains; every patchify proof runs it",
+    "mimlib.layers.positions.resize_table": "bicubic interpolation by torch; tested in tests/",
+    "mimlib.encoders.vit.ViTConfig": "a configuration, no arithmetic",
+    "mimlib.encoders.vit.vit_config": "a table look-up",
+    "mimlib.methods.mae.MAEViews": "a tuple of names",
+}
+
+
+def proved_names(notebook: Path) -> tuple[str, ...]:
+    """Return the `proves=` literals of the check cells of a notebook."""
+    names = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        for node in ast.walk(ast.parse("".join(cell["source"]))):
+            if isinstance(node, ast.Call):
+                names += [k.value.value for k in node.keywords if k.arg == "proves"]
+    return tuple(names)
+
+
+def public_names(rooms: Iterable[str] = ROOMS) -> tuple[str, ...]:
+    """Return dotted names of all public functions and classes that the rooms define."""
+    names = []
+    for room in rooms:
+        package = importlib.import_module(room)
+        for module in pkgutil.iter_modules(package.__path__, prefix=f"{room}."):
+            loaded = importlib.import_module(module.name)
+            names += [
+                f"{module.name}.{name}"
+                for name, item in vars(loaded).items()
+                if not name.startswith("_")
+                and (inspect.isfunction(item) or inspect.isclass(item))
+                and item.__module__ == module.name
+            ]
+    return tuple(sorted(names))
+
+
+def resolve(dotted: str) -> object:
+    """Return what a name such as "mimlib.methods.mae.MAE.decode" stands for.
+
+    Raises:
+        LookupError: if there is no such thing.
+    """
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            item = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            for name in parts[cut:]:
+                item = getattr(item, name)
+        except AttributeError:
+            break
+        return item
+    raise LookupError(f"there is nothing called {dotted}")

@@ -1,0 +1,26 @@
+"""Tensors in, pictures out. One style; every axis has a name and a unit.
+
+A function that draws a whole picture returns a `Picture`, which a notebook shows when it is the
+last value of a cell. The functions of `truth` draw into one axis of `truth.panels`.
+"""
+
+from mimlib.figures import truth
+from mimlib.figures.charts import bars, curves, histogram
+from mimlib.figures.grids import attention, hide, images, patch_grid, positions, rows
+from mimlib.figures.style import COLORS, GREY, Picture
+
+__all__ = [
+    "COLORS",
+    "GREY",
+    "Picture",
+    "attention",
+    "bars",
+    "curves",
+    "hide",
+    "histogram",
+    "images",
+    "patch_grid",
+    "positions",
+    "rows",
+    "truth",
+]

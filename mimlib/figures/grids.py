@@ -1,0 +1,156 @@
+"""Pictures made of images: rows and grids, masks, reconstructions, attention."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from mimlib.figures.style import (
+    COLORS,
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    Picture,
+    canvas,
+    show_image,
+    styled,
+)
+from mimlib.layers.patches import patchify, unpatchify
+
+
+@styled
+def images(
+    items: Tensor | Sequence[Tensor],
+    titles: Sequence[str] = (),
+    columns: int = 6,
+    size: float = 1.5,
+) -> Picture:
+    """Draw images in rows.
+
+    Args:
+        items: [n, 3, H, W] or a list of [3, H, W] of any sizes; uint8, or float in [0, 1].
+        titles: one per image, or none.
+        columns: images in a row.
+        size: side of an image in inches.
+    """
+    items = list(items)
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    picture, axes = canvas(rows, columns, size, size * (1.15 if titles else 1.0))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for index, (axis, image) in enumerate(zip(axes.flat, items)):
+        show_image(axis, image, titles[index] if titles else "")
+    return picture
+
+
+@styled
+def rows(named: Mapping[str, Tensor], size: float = 1.3) -> Picture:
+    """Draw one row of images per name: input, masked, baselines, reconstructions.
+
+    Args:
+        named: row title -> [n, 3, H, W], the same n everywhere.
+        size: side of an image in inches.
+    """
+    columns = len(next(iter(named.values())))
+    picture, axes = canvas(len(named), columns, size, size)
+    for line, (name, row) in zip(axes, named.items()):
+        for axis, image in zip(line, row, strict=True):
+            show_image(axis, image)
+        line[0].text(
+            -0.06, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9
+        )
+    return picture
+
+
+def hide(pictures: Tensor, hidden: Tensor, patch_size: int, color: str = GREY) -> Tensor:
+    """Paint the hidden patches of images in one colour.
+
+    Args:
+        pictures: [B, 3, H, W], uint8 or float in [0, 1].
+        hidden: [B, N] bool, True = painted over.
+        patch_size: P, in pixels.
+        color: hexadecimal.
+    """
+    cover = torch.tensor([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+    cover = cover / 255 if pictures.is_floating_point() else cover
+    grid = (pictures.shape[2] // patch_size, pictures.shape[3] // patch_size)
+    patches = patchify(pictures, patch_size)
+    paint = cover.to(patches).repeat(patch_size * patch_size)
+    covered = torch.where(hidden[:, :, None].to(patches.device), paint, patches)
+    return unpatchify(covered, patch_size, grid)
+
+
+@styled
+def patch_grid(image: Tensor, patch_size: int, size: float = 0.36) -> Picture:
+    """Draw an image [3, H, W] cut into its patches, with the number of each patch."""
+    h, w = image.shape[1] // patch_size, image.shape[2] // patch_size
+    picture = Picture(figsize=(w * size, h * size), layout="none")
+    axes = picture.subplots(h, w, gridspec_kw={"wspace": 0.12, "hspace": 0.12}, squeeze=False)
+    pieces = patchify(image[None], patch_size)[0]
+    for index, (axis, piece) in enumerate(zip(axes.flat, pieces)):
+        show_image(axis, rearrange(piece, "(p q c) -> c p q", p=patch_size, q=patch_size))
+        axis.text(
+            0.04, 0.96, str(index), transform=axis.transAxes, va="top", fontsize=5, color="white",
+            bbox={"facecolor": "black", "alpha": 0.55, "pad": 0.6, "linewidth": 0},
+        )  # fmt: skip
+    return picture
+
+
+@styled
+def positions(table: Tensor, grid: tuple[int, int], queries: Sequence[int]) -> Picture:
+    """Draw a position table: the table itself, and how like each place is to some places.
+
+    Args:
+        table: [N, D].
+        grid: (h, w), N = h * w.
+        queries: patches whose cosine similarity to all others is drawn.
+    """
+    unit = F.normalize(table.float(), dim=1)
+    picture, axes = canvas(1, 1 + len(queries), 2.1, 2.1)
+    first = axes[0, 0]
+    first.imshow(table.numpy(), cmap=DIVERGING, aspect="auto", vmin=-1, vmax=1)
+    first.set(xlabel="channel", ylabel="patch", title="table")
+    first.grid(False)
+    for axis, query in zip(axes[0, 1:], queries):
+        like = rearrange(unit @ unit[query], "(h w) -> h w", h=grid[0])
+        drawn = axis.imshow(like.numpy(), cmap=SEQUENTIAL, vmin=-0.2, vmax=1)
+        row, column = divmod(query, grid[1])
+        axis.plot(column, row, "x", color=COLORS[5], markersize=7, markeredgewidth=2)
+        axis.set(title=f"patch {query}", xlabel="column", ylabel="row")
+        axis.grid(False)
+    picture.colorbar(drawn, ax=axes[0, -1], label="cosine similarity")
+    return picture
+
+
+@styled
+def attention(
+    image: Tensor, maps: Mapping[int, Tensor], patch_size: int, size: float = 1.7
+) -> Picture:
+    """Draw where some patches look: the image with the patch framed, then its attention.
+
+    Args:
+        image: [3, H, W].
+        maps: patch -> [h, w], weights that sum to at most 1.
+        patch_size: P, in pixels.
+        size: side of an image in inches.
+    """
+    picture, axes = canvas(1, 1 + len(maps), size, size * 1.12)
+    show_image(axes[0, 0], image, "patches that ask")
+    for index, ((query, weights), axis) in enumerate(zip(maps.items(), axes[0, 1:])):
+        weights = weights.detach().float().cpu().numpy()
+        row, column = divmod(query, weights.shape[1])
+        corner = (column * patch_size - 0.5, row * patch_size - 0.5)
+        color = COLORS[(1, 4, 3, 6, 2)[index % 5]]
+        for target in (axes[0, 0], axis):
+            target.add_patch(
+                Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=color, linewidth=2)
+            )
+        grown = np.kron(weights, np.ones((patch_size, patch_size)))
+        show_image(axis, image, f"patch {query}")
+        axis.imshow(grown, cmap="magma", alpha=0.65, vmin=0)
+    return picture

@@ -1,0 +1,101 @@
+"""One look for every picture of the course, readable for colour-blind people."""
+
+import functools
+import io
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's eight colours, black last.
+COLORS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#000000",
+)
+GREY = "#8C8C8C"  # numbers of a paper, patches that are hidden
+SEQUENTIAL = "cividis"  # amounts from low to high
+DIVERGING = "PuOr"  # amounts around zero
+DPI = 90
+RULES = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "figure.facecolor": "white",
+}
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Picture(Figure):
+    """A figure that shows itself as PNG when it is the last value of a notebook cell."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(RULES):
+            self.savefig(
+                buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None}
+            )
+        return buffer.getvalue()
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draw under the rules of the house and leave matplotlib's settings as they were."""
+
+    @functools.wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with matplotlib.rc_context(RULES):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Picture, np.ndarray]:
+    """Return a picture with a grid of axes, always [rows, columns]; sizes in inches an axis."""
+    picture = Picture(figsize=(columns * width, rows * height), layout="constrained")
+    axes = picture.subplots(rows, columns, squeeze=False)
+    return picture, axes
+
+
+def show_image(axes: Axes, image: Tensor, title: str = "", **how) -> None:
+    """Draw one image without axes: [3, H, W] uint8 or float in [0, 1], or [H, W] with a map."""
+    axes.imshow(pixels(image), **how)
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """Return an image as matplotlib wants it: [H, W, 3] or [H, W], on the CPU."""
+    image = torch.as_tensor(image).detach().cpu()
+    if image.ndim == 3:
+        image = image.permute(1, 2, 0)
+    if image.dtype == torch.bfloat16:
+        image = image.float()
+    return (
+        image.clamp(0, 1).numpy()
+        if image.is_floating_point() and image.ndim == 3
+        else image.numpy()
+    )

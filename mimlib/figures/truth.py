@@ -1,0 +1,148 @@
+"""Pictures of ground truth: what the world knows about every pixel, object and joint."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.patches import Patch, Rectangle
+from torch import Tensor
+
+from mimlib.figures.style import COLORS, SEQUENTIAL, Picture, canvas, show_image, styled
+
+PALE = 0.45  # how far the second round of colours is mixed with white
+
+
+def palette(count: int) -> np.ndarray:
+    """Return `count` colours [count, 3] in [0, 1]; after the first eight paler ones, then again."""
+    base = np.array([to_rgb(color) for color in COLORS])
+    both = np.concatenate([base, base + (1 - base) * PALE])
+    return both[np.arange(count) % len(both)]
+
+
+@styled
+def depth(axes: Axes, metres: Tensor, title: str = "depth") -> None:
+    """Draw metric depth [H, W] with its scale."""
+    drawn = axes.imshow(metres.cpu().numpy(), cmap=SEQUENTIAL)
+    axes.set_title(title)
+    axes.set_axis_off()
+    axes.figure.colorbar(drawn, ax=axes, label="metres", shrink=0.8, pad=0.02)
+
+
+@styled
+def normals(axes: Axes, directions: Tensor, title: str = "normals") -> None:
+    """Draw unit normals [H, W, 3] as colours: (x, y, z) from -1..1 to red, green, blue."""
+    show_image(axes, (directions.permute(2, 0, 1) + 1) / 2, title)
+
+
+@styled
+def instances(axes: Axes, ids: Tensor, title: str = "instances") -> None:
+    """Draw instance ids [H, W], a colour each; ids are names, not amounts."""
+    ids = ids.cpu()
+    present, compact = torch.unique(ids, return_inverse=True)
+    colors = palette(len(present))
+    show_image(axes, torch.from_numpy(colors[compact.numpy()]).permute(2, 0, 1), title)
+
+
+@styled
+def classes(axes: Axes, ids: Tensor, names: Sequence[str], title: str = "classes") -> None:
+    """Draw class ids [H, W] with a legend of the classes that are seen."""
+    colors = palette(len(names))
+    axes.imshow(
+        ids.cpu().numpy(), cmap=ListedColormap(colors), vmin=-0.5, vmax=len(names) - 0.5,
+        interpolation="nearest",
+    )  # fmt: skip
+    axes.set_title(title)
+    axes.set_axis_off()
+    seen = [int(i) for i in torch.unique(ids.cpu()) if 0 <= int(i) < len(names)]
+    axes.legend(
+        handles=[Patch(color=colors[i], label=names[i]) for i in seen],
+        loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, handlelength=1,
+    )  # fmt: skip
+
+
+@styled
+def boxes(
+    axes: Axes, image: Tensor, corners: Tensor, labels: Sequence[str] = (), title: str = "boxes"
+) -> None:
+    """Draw boxes [R, 4] (x1, y1, x2, y2 in pixels, right and bottom exclusive) on an image."""
+    show_image(axes, image, title)
+    for index, (left, top, right, bottom) in enumerate(corners.tolist()):
+        color = COLORS[index % 7]
+        frame = Rectangle(
+            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=color,
+            linewidth=1.6,
+        )  # fmt: skip
+        axes.add_patch(frame)
+        if labels:
+            axes.text(
+                left, top - 1, labels[index], fontsize=6, color="black", va="bottom",
+                bbox={"facecolor": color, "alpha": 0.75, "pad": 0.8, "linewidth": 0},
+            )  # fmt: skip
+
+
+@styled
+def keypoints(
+    axes: Axes,
+    image: Tensor,
+    points: Tensor,
+    visible: Tensor,
+    bones: Sequence[tuple[int, int]] = (),
+    title: str = "keypoints",
+) -> None:
+    """Draw people's joints: filled where visible, hollow where hidden.
+
+    Args:
+        axes: where to draw.
+        image: [3, H, W].
+        points: [R, J, 2], (x, y) in pixels.
+        visible: [R, J] bool.
+        bones: pairs of joints to join by lines.
+        title: above the picture.
+    """
+    show_image(axes, image, title)
+    height, width = image.shape[-2:]
+    for index, (joints, seen) in enumerate(zip(points.cpu(), visible.cpu().bool())):
+        color = COLORS[(1, 4, 3, 6, 2)[index % 5]]
+        for start, end in bones:
+            x, y = joints[[start, end]].T - 0.5
+            axes.plot(x, y, color=color, linewidth=1.2)
+        x, y = joints.T - 0.5
+        axes.scatter(x[seen], y[seen], s=14, color=color, edgecolors="black", linewidths=0.5)
+        axes.scatter(x[~seen], y[~seen], s=12, facecolors="none", edgecolors=color, linewidths=0.8)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+@styled
+def flow(
+    axes: Axes, image: Tensor, motion: Tensor, visible: Tensor, title: str = "flow", step: int = 8
+) -> None:
+    """Draw optical flow [H, W, 2] (dx, dy in pixels) as arrows where `visible` [H, W]."""
+    show_image(axes, image, title)
+    height, width = motion.shape[:2]
+    y, x = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    arrows, seen = motion.cpu().numpy()[y, x], visible.cpu().numpy()[y, x].astype(bool)
+    axes.quiver(
+        x[seen], y[seen], arrows[seen][:, 0], arrows[seen][:, 1], color=COLORS[1], angles="xy",
+        scale_units="xy", scale=1, width=0.008,
+    )  # fmt: skip
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+@styled
+def seen_in_both(axes: Axes, image: Tensor, visible: Tensor, title: str = "co-visible") -> None:
+    """Dim the pixels of an image that the other view does not see (`visible` [H, W] False)."""
+    shown = image.float() / (1 if image.is_floating_point() else 255)
+    dimmed = 0.25 * shown + 0.1
+    show_image(axes, torch.where(visible.bool(), shown, dimmed), title)
+
+
+@styled
+def panels(count: int, columns: int = 4, size: float = 2.1) -> tuple[Picture, np.ndarray]:
+    """Return a picture and `count` empty axes for the functions of this file."""
+    columns = min(columns, count)
+    picture, axes = canvas(-(-count // columns), columns, size * 1.25, size)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return picture, axes.ravel()[:count]
