@@ -69,8 +69,9 @@ class DepthTask(Task):
         Raises:
             ValueError: on sizes that do not fit, no valid pixel, or valid depth not above zero.
         """
-        check_dense(batch)
-        if batch.target.is_cpu and (lowest := float(batch.target[batch.valid].min())) <= 0:
+        check_dense(batch, may_be_empty=not self.training)
+        if batch.target.is_cpu and not (batch.target[batch.valid] > 0).all():
+            lowest = float(batch.target[batch.valid].min())
             raise ValueError(
                 f"valid depth must be above 0 metres, got {lowest}; mark missing depth as not valid"
             )

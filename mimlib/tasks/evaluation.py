@@ -1,7 +1,7 @@
 """Measurements on held-out images, for the trainer to run while it trains or for anyone by hand.
 
-Held-out images come from `source.first(n)`: the first n of the source, without augmentation.
-They are rendered or read once and kept. A measurement leaves the model as it was.
+Held-out images come un-augmented from `source.first` and are kept between measurements. A
+measurement leaves the model's mode and parameters as they were.
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mimlib.data.batches import DenseBatch
+from mimlib.data.indexed import IndexedSource
 from mimlib.data.sources import ImageFolderConfig, WorldImagesConfig
-from mimlib.protocol import Encoder, Source, Trainable
+from mimlib.protocol import Encoder, Trainable
 from mimlib.tasks.frozen import evaluating, extract, fit_linear, knn, patch_samples
 from mimlib.tasks.heads import pooled
 from mimlib.tasks.metrics import (
@@ -34,23 +35,25 @@ class ValidationConfig:
     """Loss and metrics of what is being trained, on held-out images."""
 
     source: SourceConfig
-    num_images: int = 256  # of the source, from its start
+    num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of what the views draw, for instance masks; the same draws every time
     name: str = "validation"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_images", "batch_size")
+        _check_positive(self, "batch_size")
+        if self.num_images < 0:
+            raise ValueError(f"num_images must be 0 (all) or more, got {self.num_images}")
 
     def build(self) -> "Validation":
-        """Make the measurement; images are read when it first runs."""
+        """Make the measurement with its source or sources."""
         return Validation(self.source.build(), self)
 
 
 class Validation:
     """Run a method or task on held-out images in evaluation mode."""
 
-    def __init__(self, source: Source, config: ValidationConfig) -> None:
+    def __init__(self, source: IndexedSource, config: ValidationConfig) -> None:
         self.name, self.source, self.config = config.name, source, config
 
     @cached_property
@@ -59,18 +62,32 @@ class Validation:
         return self.source.first(self.config.num_images)
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
-        """Return `loss`, the mean over images, and for a task its metrics."""
+        """Return `loss`, the mean over all that counts in it, and for a task its metrics.
+
+        Raises:
+            ValueError: if there is no ground truth at all.
+        """
         generator = torch.Generator(device).manual_seed(self.config.seed)
         metrics = model.metrics().to(device) if isinstance(model, Task) else None
-        total, count = torch.zeros((), device=device), 0
+        losses, counts = [], []
         with evaluating(model):
-            for batch in _split(self.images, self.config.batch_size, device):
+            for batch in self._batches(device):
                 output = model(model.sample_views(batch, generator))
-                total += output.loss.float() * len(batch.images)
-                count += len(batch.images)
+                losses.append(output.loss)
+                counts.append(torch.tensor(len(batch.images)))
+                if output.mask is not None:
+                    counts[-1] = output.mask.sum()
                 if metrics is not None:
                     update_metrics(metrics, output)
-        return {"loss": float(total) / count, **(as_floats(metrics) if metrics else {})}
+        measured = as_floats(metrics) if metrics is not None else {}
+        weights = torch.stack(counts).to(device, torch.float32)
+        return {"loss": float(torch.stack(losses) @ weights / weights.sum()), **measured}
+
+    def _batches(self, device: torch.device) -> Iterator[NamedTuple]:
+        size = self.config.batch_size
+        parts = _split(self.images, size) if self.config.num_images else self.source.once(size)
+        for batch in parts:
+            yield type(batch)(*(field.to(device) for field in batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +106,7 @@ class FrozenProbeConfig:
         _check_positive(self, "num_train", "num_images")
 
     def build(self) -> "FrozenProbe":
-        """Make the measurement; images are read when it first runs."""
+        """Make the measurement with its source or sources."""
         return FrozenProbe(self.train.build(), self.held_out.build(), self)
 
 
@@ -111,7 +128,7 @@ class KNNConfig:
         _check_positive(self, "num_train", "num_images", "neighbours", "temperature")
 
     def build(self) -> "KNN":
-        """Make the measurement; images are read when it first runs."""
+        """Make the measurement with its source or sources."""
         return KNN(self.train.build(), self.held_out.build(), self)
 
 
@@ -119,7 +136,7 @@ class FrozenEvaluation(ABC):
     """Encode labelled images, learn from some, classify the others."""
 
     def __init__(
-        self, train: Source, held_out: Source, config: FrozenProbeConfig | KNNConfig
+        self, train: IndexedSource, held_out: IndexedSource, config: FrozenProbeConfig | KNNConfig
     ) -> None:
         self.name, self.config = config.name, config
         self.train, self.held_out = train, held_out
@@ -174,10 +191,8 @@ class KNN(FrozenEvaluation):
         )
 
 
-def _split(batch: NamedTuple, batch_size: int, device: torch.device) -> Iterator[NamedTuple]:
-    chunks = (field.split(batch_size) for field in batch)
-    for fields in zip(*chunks):
-        yield type(batch)(*(field.to(device) for field in fields))
+def _split(batch: NamedTuple, batch_size: int) -> Iterator[NamedTuple]:
+    return map(type(batch)._make, zip(*(field.split(batch_size) for field in batch)))
 
 
 def _check_positive(config: object, *names: str) -> None:

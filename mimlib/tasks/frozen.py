@@ -101,7 +101,7 @@ def patch_samples(
 
 def fit_linear(
     features: Float[Tensor, "K D"],
-    labels: Int[Tensor, " K"],
+    labels: Tensor,
     num_classes: int,
     decay: float = PROBE_DECAY,
 ) -> nn.Sequential:
@@ -113,7 +113,7 @@ def fit_linear(
 
     Args:
         features: frozen features, one row per image or per patch.
-        labels: class ids, 0 to num_classes - 1.
+        labels: class ids [K] int64, 0 to num_classes - 1.
         num_classes: classes, G.
         decay: weight of the L2 penalty.
 
@@ -126,7 +126,8 @@ def fit_linear(
     if len(features) != len(labels) or len(labels) == 0:
         raise ValueError(f"got {len(features)} features and {len(labels)} labels; expected pairs")
     check_labels(labels, num_classes)
-    head = probe_head(features.shape[1], num_classes).to(features.device).eval()
+    with torch.random.fork_rng(devices=[]):  # a measurement draws nothing from a run's generator
+        head = probe_head(features.shape[1], num_classes).to(features.device).eval()
     norm, linear = head
     norm.running_mean.copy_(features.mean(dim=0))
     norm.running_var.copy_(features.var(dim=0, unbiased=False))
@@ -186,6 +187,7 @@ def knn(
     for part in functional.normalize(queries, dim=1).split(1024):
         similarity, index = (part @ references.T).topk(neighbours, dim=1)  # [Q, neighbours]
         votes = part.new_zeros(len(part), num_classes)
-        votes.scatter_add_(1, labels[index], (similarity / temperature).exp())
+        # One less in the exponent scales all votes alike and keeps them finite.
+        votes.scatter_add_(1, labels[index], ((similarity - 1) / temperature).exp())
         predicted.append(votes.argmax(dim=1))
     return torch.cat(predicted)

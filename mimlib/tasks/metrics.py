@@ -4,7 +4,7 @@ Every rank measures all held-out images by itself, so nothing is ever synchronis
 """
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
@@ -81,13 +81,7 @@ class DepthErrors(Metric):
         self.count += target.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the four numbers.
-
-        Raises:
-            ValueError: if no pixel was counted.
-        """
-        if self.count == 0:
-            raise ValueError("no valid pixel was counted; update with at least one")
+        """Return the four numbers."""
         return {
             "rmse": (self.squared / self.count).sqrt(),
             "rel": self.relative / self.count,
@@ -97,17 +91,14 @@ class DepthErrors(Metric):
 
 
 def as_floats(metrics: MetricCollection) -> dict[str, float]:
-    """Return what the metrics have counted as plain numbers."""
+    """Return what the metrics have counted as plain numbers.
+
+    Raises:
+        ValueError: if nothing was counted.
+    """
+    if not all(metric.update_called for metric in metrics.values()):
+        raise ValueError("nothing was counted: none of the held-out images has ground truth")
     return {name: float(value) for name, value in metrics.compute().items()}
-
-
-def accuracy_and_miou(
-    prediction: Shaped[Tensor, "*px"], target: Shaped[Tensor, "*px"], num_classes: int
-) -> dict[str, float]:
-    """Return `accuracy` and `miou` of class ids given all at once."""
-    metrics = segmentation_metrics(num_classes)
-    metrics.update(prediction, target)
-    return as_floats(metrics)
 
 
 def _accuracy(num_classes: int) -> Metric:

@@ -136,7 +136,7 @@ class PatchProbe(FrozenTask):
         Raises:
             ValueError: on sizes that do not fit, no valid pixel, or a class outside the range.
         """
-        check_dense(batch)
+        check_dense(batch, may_be_empty=not self.training)
         labels, counted = majority_classes(
             batch.target, batch.valid, self.encoder.stride, self.config.num_classes
         )

@@ -42,8 +42,12 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_dense(batch: DenseBatch) -> None:
-    """Refuse a batch whose target and images do not fit together or that has no valid pixel.
+def check_dense(batch: DenseBatch, may_be_empty: bool = False) -> None:
+    """Refuse a batch whose target and images do not fit together or that has no ground truth.
+
+    Args:
+        batch: images and what is known about their pixels.
+        may_be_empty: whether it is fine that no pixel is valid, as in a part of a held-out set.
 
     Raises:
         ValueError: on different sizes, or if no pixel of the batch is valid.
@@ -56,7 +60,7 @@ def check_dense(batch: DenseBatch) -> None:
                 f"{name} has shape {got}, but the images ask for {expected} [B, H, W]; "
                 "resize the ground truth with the images (nearest, never interpolated classes)"
             )
-    if batch.valid.is_cpu and not batch.valid.any():
+    if not may_be_empty and batch.valid.is_cpu and not batch.valid.any():
         raise ValueError(
             f"none of the {batch.valid.numel()} pixels of these {expected[0]} images is valid; "
             "check how the source marks missing ground truth"

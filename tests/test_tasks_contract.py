@@ -1,0 +1,296 @@
+"""What holds for every downstream task, frozen or fine-tuned."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from mimlib.data.batches import DenseBatch, LabelBatch
+from mimlib.encoders.vit import ViTConfig
+from mimlib.protocol import Output
+from mimlib.tasks.classification import ClassifierConfig
+from mimlib.tasks.depth import DepthTaskConfig
+from mimlib.tasks.metrics import as_floats, update_metrics
+from mimlib.tasks.probe import LinearProbeConfig, PatchProbeConfig
+
+NUM_CLASSES = 4
+ENCODER = ViTConfig(width=16, depth=2, heads=2, patch_size=8, image_size=16)
+PALETTE = torch.tensor([[220, 40, 40], [40, 200, 60], [50, 70, 230], [240, 240, 230]])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def paint(cells, patch_size=8, seed=0):
+    """Images whose patches have the colours of the given classes [B, h, w], with some noise."""
+    cells = cells.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
+    images = PALETTE[cells].permute(0, 3, 1, 2)
+    noise = torch.randint(-12, 13, images.shape, generator=generator(seed))
+    return (images + noise).clamp(0, 255).to(torch.uint8), cells
+
+
+def label_batch(count=8, seed=0):
+    labels = torch.randint(NUM_CLASSES, (count,), generator=generator(seed))
+    images, _ = paint(labels.view(-1, 1, 1).expand(-1, 2, 2), seed=seed)
+    return LabelBatch(images, labels)
+
+
+def dense_batch(count=8, seed=0, grid=(2, 2)):
+    """Class per pixel; one corner is not valid, and holds nonsense."""
+    cells = torch.randint(NUM_CLASSES, (count, *grid), generator=generator(seed))
+    images, classes = paint(cells, seed=seed)
+    valid = torch.ones_like(classes, dtype=torch.bool)
+    valid[0, :8, :8] = False
+    return DenseBatch(images, torch.where(valid, classes, -1), valid)
+
+
+def depth_batch(count=8, seed=0, grid=(2, 2)):
+    """Depth is 1 + class metres; the invalid corner holds what must not be read."""
+    images, classes, valid = dense_batch(count, seed, grid)
+    return DenseBatch(images, torch.where(valid, 1.0 + classes, torch.nan), valid)
+
+
+@dataclass
+class Case:
+    """A task, its data, and what is known about it."""
+
+    config: object
+    make_batch: object
+    perfect: dict
+    frozen: bool
+    steps: int = 60
+    is_dense: bool = False
+
+
+PERFECT_DEPTH = {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0, "delta_1": 1.0}
+PERFECT_CLASSES = {"accuracy": 1.0, "miou": 1.0}
+CASES = {
+    "linear probe, class token": Case(
+        LinearProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
+        label_batch, {"accuracy": 1.0}, frozen=True, steps=150,
+    ),
+    "linear probe, mean": Case(
+        LinearProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES, pool="mean"),
+        label_batch, {"accuracy": 1.0}, frozen=True,
+    ),
+    "patch probe": Case(
+        PatchProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
+        dense_batch, PERFECT_CLASSES, frozen=True, is_dense=True,
+    ),
+    "classifier, mean": Case(
+        ClassifierConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
+        label_batch, {"accuracy": 1.0}, frozen=False,
+    ),
+    "classifier, class token": Case(
+        ClassifierConfig(encoder=ENCODER, num_classes=NUM_CLASSES, pool="class_token"),
+        label_batch, {"accuracy": 1.0}, frozen=False,
+    ),
+    "depth": Case(
+        DepthTaskConfig(encoder=ENCODER, channels=32),
+        depth_batch, PERFECT_DEPTH, frozen=False, steps=250, is_dense=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CASES, ids=list(CASES))
+def case(request):
+    torch.manual_seed(0)
+    return CASES[request.param]
+
+
+@pytest.fixture
+def task(case):
+    return case.config.build()
+
+
+def train(task, batch, steps, rate=3e-3):
+    optimizer = torch.optim.Adam([p for p in task.parameters() if p.requires_grad], lr=rate)
+    task.train()
+    for step in range(steps):
+        optimizer.zero_grad()
+        task(task.sample_views(batch, generator(step))).loss.backward()
+        optimizer.step()
+
+
+def measure(task, batch):
+    task.eval()
+    metrics = task.metrics()
+    with torch.no_grad():
+        update_metrics(metrics, task(task.sample_views(batch, generator())))
+    return as_floats(metrics)
+
+
+def test_output_has_the_promised_parts(case, task):
+    output = task(task.sample_views(case.make_batch(), generator()))
+    assert isinstance(output, Output)
+    assert output.loss.shape == () and output.loss.isfinite() and output.loss.requires_grad
+    assert output.terms and all(not term.requires_grad for term in output.terms.values())
+    assert output.prediction.shape == output.target.shape
+    assert output.prediction.dtype == output.target.dtype
+    assert not output.prediction.requires_grad
+    if output.mask is not None:
+        assert output.mask.shape == output.target.shape and output.mask.dtype == torch.bool
+
+
+def test_forward_is_pure(case, task):
+    before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
+    views = task.sample_views(case.make_batch(), generator())
+    first, second = task(views), task(views)
+    assert torch.equal(first.loss, second.loss)
+    assert torch.equal(first.prediction, second.prediction)
+    for name, tensor in task.state_dict().items():
+        if name.startswith("head.0."):  # running statistics of the probe's BatchNorm
+            continue
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_views_depend_on_the_generator_alone(case, task):
+    batch = case.make_batch()
+    first, second = (task.sample_views(batch, generator(7)) for _ in range(2))
+    for a, b in zip(first, second):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def test_gradient_goes_where_it_should(case, task):
+    output = task(task.sample_views(case.make_batch(), generator()))
+    output.loss.backward()
+    for name, parameter in task.named_parameters():
+        if case.frozen and name.startswith("encoder."):
+            assert not parameter.requires_grad and parameter.grad is None, name
+        elif parameter.requires_grad:
+            assert parameter.grad is not None, name
+    assert sum(p.grad.abs().sum() for p in task.head.parameters()) > 0
+    if not case.frozen:
+        with torch.no_grad():  # classifier heads start so near zero that little passes them
+            for parameter in task.head.parameters():
+                parameter.normal_(std=0.5)
+        task.zero_grad()
+        task(task.sample_views(case.make_batch(), generator())).loss.backward()
+        trained = [(n, p) for n, p in task.encoder.named_parameters() if p.requires_grad]
+        silent = {n for n, p in trained if p.grad.abs().sum() == 0}
+        assert not silent, f"no gradient for {silent}"
+
+
+def test_no_frozen_parameter_moves(case, task):
+    before = {n: t.clone() for n, t in task.encoder.state_dict().items()}
+    train(task, case.make_batch(), steps=3)
+    moved = {n for n, t in task.encoder.state_dict().items() if not torch.equal(t, before[n])}
+    assert not moved if case.frozen else moved
+
+
+def test_a_handful_of_images_can_be_learnt_by_heart(case, task):
+    batch = case.make_batch()
+    before = measure(task, batch)
+    train(task, batch, case.steps)
+    after = measure(task, batch)
+    assert set(after) == set(case.perfect)
+    for name, perfect in case.perfect.items():
+        error = abs(after[name] - perfect)
+        assert error < (0.35 if name == "rmse" else 0.12), (before, after)  # less than one image
+        assert error < abs(before[name] - perfect), (before, after)
+
+
+def test_a_perfect_prediction_has_perfect_metrics(case, task):
+    output = task(task.sample_views(case.make_batch(), generator()))
+    metrics = task.metrics()
+    update_metrics(metrics, output._replace(prediction=output.target))
+    assert as_floats(metrics) == pytest.approx(case.perfect, abs=1e-6)
+
+
+def test_one_image_and_other_shapes_work(case, task):
+    task.eval()
+    output = task(task.sample_views(case.make_batch(count=1, seed=3), generator()))
+    assert output.loss.isfinite() or not output.mask.any()
+    if case.is_dense:
+        batch = case.make_batch(count=2, grid=(2, 3))
+        output = task(task.sample_views(batch, generator()))
+        assert output.loss.isfinite() and output.prediction.shape == output.target.shape
+
+
+def test_bfloat16_autocast_gives_a_float32_loss_nearby(case, task):
+    views = task.eval().sample_views(case.make_batch(), generator())
+    exact = task(views).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = task(views).loss
+    assert rounded.dtype == torch.float32
+    assert float(rounded.detach()) == pytest.approx(float(exact.detach()), rel=0.05)
+
+
+def test_labels_outside_the_classes_are_refused(case, task):
+    if "delta_1" in case.perfect:
+        batch = depth_batch()
+        batch.target[0, 10, 10] = 0.0
+        with pytest.raises(ValueError, match="above 0 metres, got 0.0"):
+            task.sample_views(batch, generator())
+        return
+    for wrong in (-1, NUM_CLASSES):
+        batch = case.make_batch()
+        values = batch.labels if isinstance(batch, LabelBatch) else batch.target
+        values.view(-1)[-1] = wrong
+        with pytest.raises(ValueError, match=f"{wrong}.*{NUM_CLASSES} classes"):
+            task.sample_views(batch, generator())
+
+
+def test_dense_tasks_refuse_what_they_cannot_use(case, task):
+    if not case.is_dense:
+        return
+    images, target, valid = case.make_batch()
+    with pytest.raises(ValueError, match=r"target has shape \(8, 16, 15\).*\(8, 16, 16\)"):
+        task.sample_views(DenseBatch(images, target[:, :, 1:], valid), generator())
+    with pytest.raises(ValueError, match="valid has shape"):
+        task.sample_views(DenseBatch(images, target, valid[:4]), generator())
+    with pytest.raises(ValueError, match="none of the 2048 pixels of these 8 images is valid"):
+        task.sample_views(DenseBatch(images, target, valid & False), generator())
+
+
+class NoisyEncoder(nn.Module):
+    """A ViT behind a BatchNorm and a Dropout: both would change in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = ENCODER.build()
+        self.norm, self.dropout = nn.BatchNorm2d(3), nn.Dropout(0.5)
+        self.width, self.stride = self.inner.width, self.inner.stride
+
+    def forward(self, images):
+        return self.inner(self.dropout(self.norm(images)))
+
+
+class NoisyConfig(ViTConfig):
+    """Builds it."""
+
+    def build(self):
+        return NoisyEncoder()
+
+
+@pytest.mark.parametrize("config_class", [LinearProbeConfig, PatchProbeConfig])
+def test_a_frozen_encoder_stays_as_it_was(config_class):
+    shape = {"width": 16, "depth": 2, "heads": 2, "patch_size": 8, "image_size": 16}
+    task = config_class(encoder=NoisyConfig(**shape), num_classes=NUM_CLASSES).build()
+    batch = label_batch() if config_class is LinearProbeConfig else dense_batch()
+    before = {n: t.clone() for n, t in task.encoder.state_dict().items()}
+    assert task.training and not any(m.training for m in task.encoder.modules())
+    train(task, batch, steps=2)
+    assert all(torch.equal(t, before[n]) for n, t in task.encoder.state_dict().items())
+    views = task.sample_views(batch, generator())
+    assert torch.equal(task(views).loss, task(views).loss), "dropout was active"
+    task.eval().train()
+    assert task.head.training and not any(m.training for m in task.encoder.modules())
+
+
+@pytest.mark.parametrize("config_class", [LinearProbeConfig, PatchProbeConfig, ClassifierConfig])
+def test_one_class_is_refused(config_class):
+    with pytest.raises(ValueError, match="num_classes must be 2 or more, got 1"):
+        config_class(encoder=ENCODER, num_classes=1)
+
+
+@pytest.mark.parametrize("config_class", [LinearProbeConfig, ClassifierConfig])
+def test_a_missing_class_token_is_refused(config_class):
+    encoder = ViTConfig(
+        width=16, depth=1, heads=2, patch_size=8, image_size=16, class_token=False
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="use pool='mean'"):
+        config_class(encoder=encoder, num_classes=3, pool="class_token")
+    config_class(encoder=encoder, num_classes=3, pool="mean").build()
