@@ -24,6 +24,7 @@ from mimlib.methods.mae import MAE
 from mimlib.protocol import Encoder
 
 PREFIX = "encoder."
+FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
 BESIDE_ENCODER = ("mask_token", "decoder_", "fc_norm.", "head.")
 
@@ -43,15 +44,13 @@ def load_official(model: MAE | ViT, state_dict: Mapping[str, Tensor]) -> dict[st
     Raises:
         ValueError: naming all missing, unexpected and mis-shaped entries.
     """
-    state = dict(_unwrap(state_dict))
-    if isinstance(model, MAE):
-        own = model.encoder.state_dict().keys()
-        _copy(model, {PREFIX + name if name in own else name: t for name, t in state.items()})
-        return {}
-    unused = {name: state.pop(name) for name in list(state) if name.startswith(BESIDE_ENCODER)}
-    fine_tuned = "fc_norm.weight" in unused
-    _copy(model, state, may_miss=("norm.weight", "norm.bias") if fine_tuned else ())
-    return unused
+    state = _unwrap(state_dict)
+    if isinstance(model, ViT):
+        return _copy_encoder(model, state, "the given weights")
+    own = model.encoder.state_dict().keys()
+    state = {PREFIX + name if name in own else name: t for name, t in state.items()}
+    _copy(model, state, "the given weights")
+    return {}
 
 
 def to_official(model: MAE | ViT) -> dict[str, Tensor]:
@@ -71,12 +70,7 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
     """
     state = _unwrap(_read(Path(path)))
     inside = {n.removeprefix(PREFIX): t for n, t in state.items() if n.startswith(PREFIX)}
-    if inside:
-        _copy(encoder, inside, source=path)
-    elif isinstance(encoder, ViT):
-        load_official(encoder, state)
-    else:
-        _copy(encoder, state, source=path)
+    _copy_encoder(encoder, inside or state, path)
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -96,16 +90,29 @@ def _unwrap(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return state_dict.get("model", state_dict)
 
 
+def _copy_encoder(
+    encoder: Encoder, state: Mapping[str, Tensor], source: str | Path
+) -> dict[str, Tensor]:
+    """Copy the encoder's part of published weights; return the rest."""
+    unused = {name: t for name, t in state.items() if name.startswith(BESIDE_ENCODER)}
+    state = {name: t for name, t in state.items() if name not in unused}
+    if isinstance(encoder, ViT) and "pos_embed" in state:
+        state["pos_embed"] = encoder.fit_positions(state["pos_embed"])
+    if "norm.weight" not in encoder.state_dict():
+        # as official: a network that pools before its own norm has deleted the encoder's.
+        state = {name: t for name, t in state.items() if name not in FINAL_NORM}
+    _copy(encoder, state, source, may_miss=FINAL_NORM if "fc_norm.weight" in unused else ())
+    return unused
+
+
 def _copy(
     model: MAE | Encoder,
     state: Mapping[str, Tensor],
+    source: str | Path,
     may_miss: Iterable[str] = (),
-    source: str | Path = "the given weights",
 ) -> None:
     """Copy tensors of our names, all or none of them."""
     own = model.state_dict()
-    if isinstance(model, ViT) and "pos_embed" in state:
-        state = {**state, "pos_embed": model.fit_positions(state["pos_embed"])}
     problems = {
         "missing": [n for n in own if n not in state and n not in set(may_miss)],
         "unexpected": [n for n in state if n not in own],
@@ -116,7 +123,9 @@ def _copy(
         ],
     }
     if any(problems.values()):
-        lines = [f"  {len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items()]
+        lines = [
+            f"  {len(found)} {kind}: {_shorten(found)}" for kind, found in problems.items() if found
+        ]
         raise ValueError(
             f"{source} do not fit {type(model).__name__}:\n" + "\n".join(lines) + "\n"
             "check size, patch size, class token and which part of the network the file holds"
@@ -126,4 +135,4 @@ def _copy(
 
 def _shorten(names: list[str], limit: int = 8) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(names[:limit]) or "none") + more
+    return ", ".join(names[:limit]) + more

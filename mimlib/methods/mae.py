@@ -113,8 +113,8 @@ class MAE(Trainable):
             part.apply(initialize)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def sample_views(self, batch: NamedTuple, generator: torch.Generator) -> MAEViews:
-        """Normalise the images (uint8) of a batch and draw one mask per image."""
+    def sample_views(self, batch: tuple, generator: torch.Generator) -> MAEViews:
+        """Normalise `batch.images` (uint8, of any batch that has them) and draw one mask each."""
         h, w = grid_of(batch.images, self.patch_size)
         num_masked = h * w - self.config.count_visible(h * w)
         mask = random_mask(len(batch.images), h * w, num_masked, generator)

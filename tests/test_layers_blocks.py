@@ -1,0 +1,49 @@
+"""The transformer block."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mimlib.layers.blocks import Block, DropPath, Mlp, initialize
+
+
+def test_a_block_is_pre_norm_with_exact_gelu():
+    block, tokens = Block(8, heads=2), torch.randn(2, 5, 8)
+    mlp = block.mlp
+    x = tokens + block.attn(F.layer_norm(tokens, (8,), eps=1e-6))
+    hidden = F.layer_norm(x, (8,), eps=1e-6) @ mlp.fc1.weight.T + mlp.fc1.bias
+    exact = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
+    torch.testing.assert_close(block(tokens), x + exact @ mlp.fc2.weight.T + mlp.fc2.bias)
+
+
+def test_names_inside_a_block_are_the_published_ones():
+    assert {name.rpartition(".")[0] for name in Block(8, heads=2).state_dict()} == {
+        "norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2",
+    }  # fmt: skip
+
+
+def test_the_last_outputs_alone_are_the_last_outputs():
+    block, tokens = Block(8, heads=2), torch.randn(2, 7, 8)
+    torch.testing.assert_close(block(tokens, num_outputs=3), block(tokens)[:, -3:])
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean():
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    out = drop(torch.ones(4000, 2, 3))
+    values = out.flatten(1)
+    assert (values == values[:, :1]).all(), "an image is kept or dropped as a whole"
+    assert set(values[:, 0].tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert abs(out.mean() - 1) < 0.05
+    assert torch.equal(drop.eval()(out), out)
+
+
+def test_initialisation():
+    block = Block(768, heads=12).apply(initialize)
+    bound = (6 / (4 * 768)) ** 0.5  # as official: the fused matrix has 3 * 768 rows
+    assert 0.99 * bound < block.attn.qkv.weight.abs().max() <= bound
+    for module in block.modules():
+        if isinstance(module, nn.Linear):
+            assert module.bias.abs().max() == 0
+    assert (block.norm1.weight == 1).all() and (block.norm1.bias == 0).all()
+    assert Mlp(8, 32).fc1.weight.shape == (32, 8)
