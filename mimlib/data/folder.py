@@ -104,8 +104,7 @@ class FolderSource(IndexedSource):
         if draws is None:
             return evaluation_view(image, size, self.evaluation_share)
         box = self.augmentation.boxes(draws, *([side] for side in image.shape[1:]))
-        crop = crop_resized(image, box[0].tolist(), size)
-        return crop.flip(-1) if self.augmentation.flips(draws)[0] else crop
+        return crop_resized(image, box[0].tolist(), size, bool(self.augmentation.flips(draws)[0]))
 
 
 def _too_many(root: str, unreadable: dict[str, str]) -> str:

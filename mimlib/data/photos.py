@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mimlib.data.images import read_image
-from mimlib.data.transforms import centre_boxes, crop_resized, crop_target
+from mimlib.data.transforms import centre_boxes, crop_resized, crop_targets
 
 PHOTOGRAPHS = {  # colour photographs of the visible world, height x width in pixels
     "astronaut": ("skimage", "data/astronaut.png"),  # 512 x 512
@@ -70,7 +70,7 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
     scale = 1.0
     if size is not None:
         box = centre_boxes([disparity.shape[0]], [disparity.shape[1]])
-        disparity = crop_target(disparity[None], box, size)[0]
+        disparity = crop_targets([disparity], box, np.array([False]), size)[0]
         left, right = (_centre_square(image, size) for image in (left, right))
         scale = size / int(box[0, 2])
     known = disparity.isfinite() & (disparity > 0)

@@ -47,7 +47,7 @@ class WorldImagesConfig(Augmentation):
             views["image"],
             self,
             labels=views["label"] if self.target == "label" else None,
-            target=views.get(self.target),
+            targets=views.get(self.target),
             workers=self.workers,
         )
 

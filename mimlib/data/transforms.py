@@ -47,7 +47,7 @@ class Augmentation:
         return random_crop_boxes(draws, height, width, self.crop_scale, self.crop_clip)
 
     def flips(self, draws: np.ndarray) -> np.ndarray:
-        """Return whether each image is mirrored, [B] bool."""
+        """Return whether each image is mirrored left and right, [B] bool."""
         return (draws[:, FLIP] < 0.5) & self.flip
 
 
@@ -114,47 +114,46 @@ def centre_boxes(height: Sequence[int], width: Sequence[int]) -> np.ndarray:
     return np.stack([(height - side) // 2, (width - side) // 2, side, side], axis=1)
 
 
-def crop_resized(image: Tensor, box: tuple[int, int, int, int], size: int) -> Tensor:
-    """Cut a box out of an image [3, H, W] and resize it, [3, size, size] (bicubic, antialiased)."""
+def crop_resized(
+    image: Tensor, box: tuple[int, int, int, int], size: int, flip: bool = False
+) -> Tensor:
+    """Cut a box out of an image [3, H, W] and resize it bicubically, with antialiasing.
+
+    Returns:
+        [3, size, size] of the type of the image, mirrored left and right if `flip`.
+    """
     top, left, height, width = box
-    window = image[:, top : top + height, left : left + width]
-    if (height, width) == (size, size):
-        return window
-    return interpolate(window[None], (size, size), mode="bicubic", antialias=True)[0]
+    crop = image[:, top : top + height, left : left + width]
+    if (height, width) != (size, size):
+        crop = interpolate(crop[None], (size, size), mode="bicubic", antialias=True)[0]
+    return crop.flip(-1) if flip else crop
 
 
-def crop_target(target: Tensor, boxes: np.ndarray, size: int) -> Tensor:
-    """Cut the boxes out of per-pixel targets by nearest sampling, with pixel centres at +0.5.
+def crop_targets(
+    targets: Sequence[Tensor], boxes: np.ndarray, flips: np.ndarray, size: int
+) -> Tensor:
+    """Cut and mirror per-pixel targets as their images are, by nearest sampling.
 
     Values stay what they are: a crop that enlarges an image does not bring the things in it
     nearer, so metric depth is not scaled. (The enlarged image has a longer focal length, which is
     why depth from one image is ambiguous under this augmentation.)
 
     Args:
-        target: [B, H, W] of any type.
-        boxes: [B, 4] inside H x W.
+        targets: B of [H, W], of any type.
+        boxes: [B, 4], each inside its target.
+        flips: [B] bool.
         size: side of the result in pixels.
 
     Returns:
-        [B, size, size] of the type of `target`.
+        [B, size, size] of the type of the targets.
     """
-    top, left, height, width = rearrange(torch.from_numpy(boxes), "b side -> side b 1")
-    centres = torch.arange(size) * 2 + 1  # twice (i + 0.5), so that all is exact in integers
-    rows = top + centres * height // (2 * size)  # [B, size]
+    centres = np.arange(size) * 2 + 1  # twice (i + 0.5), so that all is exact in integers
+    top, left, height, width = rearrange(boxes, "b side -> side b 1")
+    rows = torch.from_numpy(top + centres * height // (2 * size))  # [B, size]
     columns = left + centres * width // (2 * size)
-    batch = torch.arange(len(target))
-    return target[
-        rearrange(batch, "b -> b 1 1"),
-        rearrange(rows, "b h -> b h 1"),
-        rearrange(columns, "b w -> b 1 w"),
-    ]
-
-
-def flip_some(images: Tensor, flips: np.ndarray) -> Tensor:
-    """Mirror left and right the entries of `images` [B, ..., W] that `flips` [B] says, in place."""
-    chosen = torch.from_numpy(np.flatnonzero(flips))
-    images[chosen] = images[chosen].flip(-1)
-    return images
+    columns = torch.from_numpy(np.where(flips[:, None], columns[:, ::-1], columns))
+    cut = [t.index_select(0, r).index_select(1, c) for t, r, c in zip(targets, rows, columns)]
+    return torch.stack(cut)
 
 
 def evaluation_view(image: Tensor, size: int, share: float) -> Tensor:

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from mimlib.data import photos
+from mimlib.data.photos import photographs, stereo_motorcycle, whole_photographs
+
+
+def test_photographs_are_square_colour_pictures():
+    pictures = photographs(48)
+    assert set(pictures) == {"astronaut", "chelsea", "coffee", "rocket", "china", "flower"}
+    for picture in pictures.values():
+        assert picture.shape == (3, 48, 48)
+        assert picture.dtype == torch.uint8
+        assert picture.float().std() > 20
+        assert not torch.equal(picture[0], picture[2])
+
+
+def test_photographs_are_centre_crops():
+    whole, square = whole_photographs()["coffee"], photographs(400)["coffee"]
+    assert whole.shape == (3, 400, 600)
+    assert torch.equal(square, whole[:, :, 100:500])
+
+
+def warp_error(stereo):
+    """Mean difference in [0, 255] between left pixels and the right pixels they map to."""
+    row, column = np.nonzero(stereo.valid.numpy())
+    found = column - stereo.disparity.numpy()[row, column]
+    left = stereo.left.numpy()[:, row, column].astype(float)
+    right = stereo.right.numpy()[:, row, np.rint(found).astype(int).clip(0)]
+    unmoved = stereo.right.numpy()[:, row, column]
+    return np.abs(left - right).mean(), np.abs(left - unmoved).mean()
+
+
+@pytest.mark.parametrize("size", [None, 500, 128])
+def test_disparity_maps_left_pixels_to_right_ones(size):
+    stereo = stereo_motorcycle(size)
+    warped, unmoved = warp_error(stereo)
+    assert warped < 12
+    assert warped < unmoved / 3
+    assert 0.8 < stereo.valid.float().mean() < 0.95
+    assert torch.isfinite(stereo.disparity).all()
+    assert (stereo.disparity[stereo.valid] > 0).all()
+
+
+def test_depth_is_metric_and_does_not_change_with_the_size():
+    whole, small = stereo_motorcycle(), stereo_motorcycle(100)
+    depth = whole.depth()[whole.valid]
+    assert 1.5 < depth.min() < depth.max() < 6
+    centre = whole.depth()[:, 120:620]
+    assert torch.allclose(small.depth(), centre[2::5, 2::5], atol=1e-4)
+    assert small.focal_length == pytest.approx(whole.focal_length / 5)
+    assert small.baseline == whole.baseline
+
+
+def test_photographs_come_without_a_network_or_scikit_images_fetcher(monkeypatch):
+    import socket
+
+    def refuse(*_):
+        raise AssertionError("a photograph was asked for over the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert photographs(8)
+
+
+def test_missing_photograph_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(photos.PHOTOGRAPHS, "moved", ("skimage", "data/moved.png"))
+    with pytest.raises(ValueError, match="installed scikit-image has no file data/moved.png.*pip"):
+        photographs(8)
