@@ -1,0 +1,76 @@
+"""What the world contains and how hard its pairs are: class names, difficulty levels."""
+
+from dataclasses import dataclass
+
+CLASSES = (
+    "floor",
+    "wall",
+    "ceiling",
+    "picture",
+    "rug",
+    "table",
+    "chair",
+    "sofa",
+    "cabinet",
+    "shelf",
+    "lamp",
+    "plant",
+    "ball",
+    "crate",
+    "person",
+)
+NUM_ROOM_CLASSES = 3  # floor, wall and ceiling are not objects
+OBJECT_CLASSES = CLASSES[NUM_ROOM_CLASSES:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """How rooms look and how far apart the two cameras of a pair are."""
+
+    patterns: str = "varied"  # row of materials.MATERIALS: varied, smooth or repetitive
+    texture_zoom: float = 1.0  # larger textures above 1
+    clutter: float = 1.0  # factor on the chance of each free-standing object
+    people: tuple[float, float] = (0.5, 0.2)  # chance of a first and of a second person
+    baseline: tuple[float, float] = (0.15, 1.0)  # metres between the two cameras
+    max_yaw: float = 0.45  # radians added at random to the second camera's heading
+    max_pitch: float = 0.15  # radians
+    covisibility: tuple[float, float] = (0.5, 0.97)  # seen by the other camera, both ways
+    max_flow: float = float("inf")  # image sides; 8 px at 64 px is 0.125
+
+
+LEVELS = {
+    # Correspondence, flow, where the attention looks: small displacements on large patterns.
+    "easy": Level(
+        patterns="smooth",
+        texture_zoom=1.8,
+        baseline=(0.05, 0.3),
+        max_yaw=0.12,
+        max_pitch=0.05,
+        covisibility=(0.5, 1.0),
+        max_flow=0.125,
+    ),
+    # CroCo's recipe: co-visibility of at least a half in both directions.
+    "paper": Level(),
+    # Failure gallery: patterns that repeat, a wide baseline, much occlusion.
+    "hard": Level(
+        patterns="repetitive",
+        texture_zoom=0.7,
+        clutter=1.4,
+        baseline=(0.6, 1.2),
+        covisibility=(0.2, 0.6),
+    ),
+    # Video: more people, and things that move.
+    "clip": Level(people=(0.9, 0.5), baseline=(0.05, 0.4), max_yaw=0.15, covisibility=(0.0, 1.0)),
+}
+PAIR_LEVELS = ("easy", "paper", "hard")
+
+
+def find_level(name: str, allowed: tuple[str, ...] = tuple(LEVELS)) -> Level:
+    """Return the level called `name`.
+
+    Raises:
+        ValueError: if the name is not one of `allowed`.
+    """
+    if name not in allowed:
+        raise ValueError(f"unknown level {name!r}; choose one of {', '.join(allowed)}")
+    return LEVELS[name]

@@ -1,0 +1,282 @@
+"""Twelve families of square textures, every one drawn from a generator; all but pictures tile.
+
+Letters: G textures drawn at once, S texture side in texels. Colours are RGB in [0, 1].
+"""
+
+import math
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+# Photographs bundled with scikit-image. The motorcycle pair is left out on purpose: it is the
+# real stereo test of the course.
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "coffee.png",
+    "chelsea.png",
+    "rocket.jpg",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "retina.jpg",
+    "gravel.png",
+    "grass.png",
+)
+# Hue in turns of an anchor, its spread, its weight: warm hues are common indoors, magenta is not.
+HUES = (
+    (0.07, 0.035, 5.0),
+    (0.12, 0.02, 2.0),
+    (0.57, 0.06, 3.0),
+    (0.33, 0.08, 2.0),
+    (0.98, 0.03, 1.0),
+)
+
+
+def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    """Convert colours [...] given by hue in turns, saturation and value to RGB [..., 3]."""
+    channels = []
+    for shift in (5.0, 3.0, 1.0):
+        sector = (shift + hue * 6) % 6
+        ramp = torch.minimum(sector, 4 - sector).clamp(0, 1)
+        channels.append(value * (1 - saturation * ramp))
+    return torch.stack(channels, -1)
+
+
+def uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draw one number per texture, shaped [G, 1, 1] to broadcast over texels."""
+    return low + (high - low) * torch.rand(count, 1, 1, generator=generator)
+
+
+def integer(count: int, low: int, high: int, generator: torch.Generator) -> Tensor:
+    """Draw one whole number in [low, high] per texture, as float [G, 1, 1]."""
+    return torch.randint(low, high + 1, (count, 1, 1), generator=generator).float()
+
+
+def draw_colours(
+    count: int, generator: torch.Generator, saturation: float = 0.5, darkest: float = 0.35
+) -> tuple[Tensor, Tensor]:
+    """Draw a base colour and one that goes with it, [G, 1, 1, 3] each.
+
+    Saturation is skewed towards grey: evenly drawn colours make a room look psychedelic.
+    """
+    centre, spread, weight = torch.tensor(HUES).unbind(1)
+    anchor = torch.multinomial(weight, count, replacement=True, generator=generator)
+    hue = centre[anchor] + spread[anchor] * torch.randn(count, generator=generator)
+    roll = torch.rand(count, 5, generator=generator)
+    chroma = saturation * (0.1 + 0.9 * roll[:, 0] ** 1.6)
+    value = darkest + (0.97 - darkest) * roll[:, 1] ** 0.7
+    base = hsv_to_rgb(hue, chroma, value)
+    partner_hue = hue + torch.where(roll[:, 2] < 0.8, 0.06, 0.45) * (roll[:, 3] - 0.5)
+    partner_value = torch.where(value > 0.6, value * (0.45 + 0.4 * roll[:, 4]), value + 0.3)
+    partner = hsv_to_rgb(partner_hue, chroma * (0.5 + roll[:, 3]), partner_value)
+    return rearrange(base, "g c -> g 1 1 c"), rearrange(partner, "g c -> g 1 1 c")
+
+
+def smooth_noise(
+    count: int, side: int, exponent: float, generator: torch.Generator, stretch: float = 1.0
+) -> Tensor:
+    """Draw tiling noise [G, S, S] of unit deviation with spectrum 1 / frequency^exponent.
+
+    `stretch` below 1 draws the noise out along the rows (wood grain).
+    """
+    white = torch.randn(count, side, side, generator=generator)
+    rows = torch.fft.fftfreq(side)[:, None] * stretch
+    columns = torch.fft.rfftfreq(side)[None]
+    frequency = (rows**2 + columns**2).sqrt()
+    frequency[0, 0] = 1
+    spectrum = torch.fft.rfft2(white) * frequency**-exponent
+    spectrum[:, 0, 0] = 0
+    noise = torch.fft.irfft2(spectrum, s=(side, side))
+    return noise / noise.std((1, 2), keepdim=True)
+
+
+def texel_grid(side: int) -> tuple[Tensor, Tensor]:
+    """Return x and y of texel centres in (0, 1), [S, S] each."""
+    line = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return x, y
+
+
+def mix(first: Tensor, second: Tensor, amount: Tensor) -> Tensor:
+    """Blend two colours [G, 1, 1, 3] by `amount` [G, S, S] of the second."""
+    return torch.lerp(first, second, amount[..., None])
+
+
+def draw_noise(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Plaster, carpet: two near colours in clouds."""
+    base, partner = draw_colours(count, generator, saturation=0.4)
+    partner = torch.lerp(base, partner, 0.6)
+    clouds = smooth_noise(count, side, 1.3, generator)
+    return mix(base, partner, torch.sigmoid(clouds * uniform(count, 0.6, 1.6, generator)))
+
+
+def draw_plain(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Paint: one colour with a little grain."""
+    base, _ = draw_colours(count, generator, saturation=0.45)
+    return base + 0.02 * smooth_noise(count, side, 0.9, generator)[..., None]
+
+
+def draw_stripes(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Wallpaper and cloth: soft or sharp stripes, upright or level."""
+    base, partner = draw_colours(count, generator)
+    x, y = texel_grid(side)
+    upright = uniform(count, 0, 1, generator) < 0.6
+    number = integer(count, 2, 6, generator)
+    wobble = uniform(count, -0.08, 0.06, generator).clamp(min=0)
+    phase = torch.where(upright, x, y) * number + wobble * smooth_noise(count, side, 1.8, generator)
+    wave = torch.sin(2 * math.pi * phase) - uniform(count, -0.5, 0.5, generator)
+    return mix(base, partner, torch.sigmoid(wave * uniform(count, 3, 20, generator)))
+
+
+def draw_checker(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Tiles: squares of two colours with a thin joint."""
+    base, partner = draw_colours(count, generator, saturation=0.4)
+    x, y = texel_grid(side)
+    squares = 2 * integer(count, 1, 3, generator)
+    odd = (torch.floor(squares * x) + torch.floor(squares * y)) % 2
+    joint = (((squares * x) % 1 < 0.05) | ((squares * y) % 1 < 0.05)).float()
+    tiles = mix(base, partner, odd) + 0.02 * smooth_noise(count, side, 1.0, generator)[..., None]
+    return tiles * (1 - 0.25 * joint[..., None])
+
+
+def draw_bricks(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Bricks in running bond with light mortar."""
+    hue = uniform(count, 0.0, 0.1, generator)
+    chroma = uniform(count, 0.05, 0.5, generator)
+    base = hsv_to_rgb(hue, chroma, uniform(count, 0.45, 0.85, generator))
+    mortar = hsv_to_rgb(hue, 0.15 * chroma, uniform(count, 0.55, 0.9, generator))
+    x, y = texel_grid(side)
+    rows = 2 * integer(count, 2, 4, generator)
+    columns = integer(count, 1, 3, generator)
+    row = torch.floor(y * rows)
+    along = x * columns + 0.5 * (row % 2)
+    column = torch.floor(along) % columns
+    shade = 0.1 * torch.sin(row * 12.99 + column * 78.2 + uniform(count, 0, 6, generator))
+    grain = 0.035 * smooth_noise(count, side, 1.0, generator)
+    joint = ((along % 1 < 0.05) | ((y * rows) % 1 < 0.1)).float()
+    return mix(base + (shade + grain)[..., None], mortar, joint)
+
+
+def draw_wood(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Planks with grain along them."""
+    hue = uniform(count, 0.055, 0.1, generator)
+    base = hsv_to_rgb(
+        hue, uniform(count, 0.25, 0.6, generator), uniform(count, 0.45, 0.9, generator)
+    )
+    dark = base * uniform(count, 0.55, 0.8, generator)[..., None]
+    x, _ = texel_grid(side)
+    planks = integer(count, 2, 5, generator)
+    grain = smooth_noise(count, side, 1.4, generator, stretch=8.0)
+    seam = ((x * planks) % 1 < 0.05).float()
+    tone = 0.06 * torch.sin(torch.floor(x * planks) * 9.1 + 6 * hue)
+    boards = mix(base, dark, torch.sigmoid(1.3 * grain)) + tone[..., None]
+    return boards * (1 - 0.4 * seam[..., None])
+
+
+def draw_dots(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Polka dots in shifted rows."""
+    base, partner = draw_colours(count, generator)
+    x, y = texel_grid(side)
+    rows = 2 * integer(count, 1, 3, generator)
+    dx = (x * rows + 0.5 * (torch.floor(y * rows) % 2)) % 1 - 0.5
+    dy = (y * rows) % 1 - 0.5
+    distance = (dx**2 + dy**2).sqrt()
+    return mix(
+        base, partner, torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50)
+    )
+
+
+def draw_voronoi(count: int, side: int, generator: torch.Generator, cells: int = 14) -> Tensor:
+    """Flagstones: cells of the nearest of a few random points, with dark joints."""
+    x, y = texel_grid(side)
+    points = torch.rand(count, cells, 2, 1, 1, generator=generator)
+    dx, dy = (x - points[:, :, 0]).abs(), (y - points[:, :, 1]).abs()
+    distance = torch.minimum(dx, 1 - dx) ** 2 + torch.minimum(dy, 1 - dy) ** 2
+    nearest, cell = distance.topk(2, 1, largest=False)
+    joint = (nearest[:, 1].sqrt() - nearest[:, 0].sqrt() < 0.025).float()
+    base, partner = draw_colours(count, generator, saturation=0.35)
+    tone = torch.rand(count, cells, generator=generator)
+    stone = tone.gather(1, cell[:, 0].flatten(1)).unflatten(1, (side, side))
+    grain = 0.03 * smooth_noise(count, side, 1.0, generator)
+    return mix(base, partner, stone + grain) * (1 - 0.45 * joint[..., None])
+
+
+def draw_skin(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Skin, from pale to dark."""
+    hue = uniform(count, 0.045, 0.075, generator)
+    value = uniform(count, 0.4, 0.97, generator)
+    chroma = uniform(count, 0.3, 0.45, generator) + 0.15 * (1 - value)
+    return (
+        hsv_to_rgb(hue, chroma, value) + 0.02 * smooth_noise(count, side, 0.8, generator)[..., None]
+    )
+
+
+def draw_leaf(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Leaves: dappled greens."""
+    hue = uniform(count, 0.24, 0.38, generator)
+    green = hsv_to_rgb(
+        hue, uniform(count, 0.4, 0.75, generator), uniform(count, 0.4, 0.8, generator)
+    )
+    return mix(green * 0.4, green, torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator)))
+
+
+def draw_poster(count: int, side: int, generator: torch.Generator, figures: int = 8) -> Tensor:
+    """Abstract prints: a gradient under rectangles and ellipses."""
+    x, y = texel_grid(side)
+    base, partner = draw_colours(count, generator, saturation=0.7, darkest=0.3)
+    print_ = mix(base, partner, y.expand(count, -1, -1))
+    for _ in range(figures):
+        centre = torch.rand(count, 2, 1, 1, generator=generator)
+        extent = 0.05 + 0.25 * torch.rand(count, 2, 1, 1, generator=generator)
+        colour, _ = draw_colours(count, generator, saturation=0.85, darkest=0.15)
+        angle = uniform(count, 0, math.pi, generator)
+        dx, dy = x - centre[:, 0], y - centre[:, 1]
+        along = (dx * angle.cos() + dy * angle.sin()) / extent[:, 0]
+        across = (dy * angle.cos() - dx * angle.sin()) / extent[:, 1]
+        box = (along.abs() < 1) & (across.abs() < 1)
+        ellipse = along**2 + across**2 < 1
+        inside = torch.where(uniform(count, 0, 1, generator) < 0.5, box, ellipse)
+        print_ = torch.where(inside[..., None], colour, print_)
+    return print_
+
+
+def photographs() -> list[Tensor]:
+    """Load the bundled photographs, [1, 3, H, W] each.
+
+    Raises:
+        FileNotFoundError: if this scikit-image bundles none of them.
+    """
+    folder = Path(find_spec("skimage").submodule_search_locations[0]) / "data"
+    paths = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
+    if not paths:
+        raise FileNotFoundError(
+            f"scikit-image {version('scikit-image')} bundles none of {', '.join(PHOTOGRAPHS)} "
+            f"in {folder}; install scikit-image >= 0.25 from a wheel"
+        )
+    pictures = []
+    for path in paths:
+        with Image.open(path) as picture:
+            texels = torch.tensor(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+            width, height = picture.size
+        pictures.append(rearrange(texels, "(h w c) -> 1 c h w", h=height, w=width).float() / 255)
+    return pictures
+
+
+def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Square crops of real photographs."""
+    sources = photographs()
+    crops = []
+    for choice in torch.randint(0, len(sources), (count,), generator=generator).tolist():
+        source = sources[choice]
+        share, top, left = torch.rand(3, generator=generator).tolist()
+        height, width = source.shape[2:]
+        extent = int(min(height, width) * (0.35 + 0.65 * share))
+        row, column = int(top * (height - extent)), int(left * (width - extent))
+        crop = source[:, :, row : row + extent, column : column + extent]
+        crops.append(F.interpolate(crop, size=(side, side), mode="area"))
+    return rearrange(torch.cat(crops), "g c h w -> g h w c")
