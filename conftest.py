@@ -59,7 +59,7 @@ class Kernel(nbval_kernel.RunningKernel):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        message = self.kc.execute(sandbox.KERNEL_PRELUDE, silent=True, store_history=False)
+        message = self.kc.execute(sandbox.kernel_prelude(), silent=True, store_history=False)
         self.await_reply(message, PRELUDE_TIMEOUT)
 
     def execute_cell_input(self, cell_input, allow_stdin=None):

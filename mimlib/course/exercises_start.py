@@ -1,7 +1,5 @@
 """Exercises of lesson 00: patches, counts, positions."""
 
-import math
-
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -98,12 +96,8 @@ COUNTS = Exercise(
         ),
         Wrong(
             answer=lambda num_patches, mask_ratio: num_patches - int(num_patches * mask_ratio),
-            hint="you cut the fraction off the HIDDEN share. That is CroCo's rounding; it shows "
-            "one patch more: 20 of 196 at 0.9, where MAE shows 19",
-        ),
-        Wrong(
-            answer=lambda num_patches, mask_ratio: math.ceil(num_patches * (1 - mask_ratio)),
-            hint="MAE rounds the visible share down, not up",
+            hint="you cut the fraction off the HIDDEN share, which rounds the visible one up. "
+            "That is CroCo's rounding: 20 of 196 at 0.9, where MAE shows 19",
         ),
         Wrong(
             answer=lambda num_patches, mask_ratio: int(num_patches * mask_ratio),

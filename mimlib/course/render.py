@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -75,8 +76,8 @@ def render(path: Path, measure: bool = False) -> str:
     if measure:
         cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak)}
         report.write_receipt(f"notebooks/{path.stem}", cost)
-    clean(notebook)
     write_banner(notebook, path.stem)
+    clean(notebook)
     return nbformat.writes(notebook) + "\n"
 
 
@@ -92,8 +93,8 @@ def execute(notebook: NotebookNode, folder: Path, extra: dict[str, str]) -> tupl
     )
     start = time.perf_counter()
     with client.setup_kernel(env=os.environ | extra), PeakMemory(_kernel_pid(client)) as memory:
-        client.kc.execute_interactive(
-            sandbox.KERNEL_PRELUDE, silent=True, store_history=False, timeout=CELL_TIMEOUT
+        run_sync(client.kc.execute_interactive)(
+            sandbox.kernel_prelude(), silent=True, store_history=False
         )
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
@@ -142,14 +143,15 @@ class PeakMemory:
         self.thread.join()
 
     def _watch(self) -> None:
-        while not self.done.wait(self.every):
-            total = 0
+        finished = False
+        while not finished:
             try:
-                for process in [self.root, *self.root.children(recursive=True)]:
-                    total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-            self.peak_mib = max(self.peak_mib, total / 2**20)
+                tree = [self.root, *self.root.children(recursive=True)]
+                total = sum(process.memory_info().rss for process in tree) / 2**20
+            except psutil.NoSuchProcess:  # a child that has just ended
+                total = 0.0
+            self.peak_mib = max(self.peak_mib, total)
+            finished = self.done.wait(self.every)
 
 
 def _kernel_pid(client: NotebookClient) -> int:

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 # One table for the reference run (mimlib.course.render) and for pytest --nbval (conftest.py).
 ENVIRONMENT: Mapping[str, str] = {
@@ -15,14 +16,20 @@ ENVIRONMENT: Mapping[str, str] = {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 
-# Run silently in every kernel before its first cell.
-KERNEL_PRELUDE = "from mimlib.course import sandbox as _s; _s.block_network(); del _s"
-
 
 def fix_environment() -> None:
     """Set the variables of ENVIRONMENT for this process and its children."""
     os.environ.pop("MPLBACKEND", None)  # the kernel chooses inline by itself
     os.environ.update(ENVIRONMENT)
+
+
+def kernel_prelude() -> str:
+    """Return code that takes a kernel offline, run silently before its first cell.
+
+    The text of this file is executed in a name space of its own: nothing is imported that the
+    lesson has not imported itself, and no name is left behind.
+    """
+    return f"exec({Path(__file__).read_text() + chr(10) + 'block_network()'!r}, {{}})"
 
 
 def block_network() -> None:

@@ -1,0 +1,113 @@
+"""The three traps of nbval that conftest.py removes, each run in a pytest of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+SHOW = "from IPython.display import display\ndisplay({%r: 'fresh'}, raw=True)"
+CONNECT = """import socket
+try:
+    socket.create_connection(("192.0.2.1", 80), 1)
+except ConnectionRefusedError as error:
+    print("blocked" in str(error))"""
+VARIABLES = "import os; print(os.environ['MIMLIB_STATIC'], os.environ['OMP_NUM_THREADS'])"
+# Notebook -> cells (source, stored stdout, stored data).
+NOTEBOOKS = {
+    "forgiven": [
+        ("import sys; print('warning', file=sys.stderr)", "", {}),
+        (SHOW % "image/svg+xml", "", {"image/svg+xml": "<svg>stored</svg>"}),
+        (SHOW % "image/gif", "", {"image/gif": "stored"}),
+        ("x = 1\nx;", "", {}),
+        ("print('mimlib 9.9.9 | device cuda')", "mimlib 0.1.0 | device cpu\n", {}),
+        (VARIABLES, "1 2\n", {}),
+        (CONNECT, "True\n", {}),
+        ("print(sorted(n for n in globals() if 'block' in n))", "[]\n", {}),
+    ],
+    "found": [("print(2)", "1\n", {}), ("1 / 0", "", {})],
+    "dead": [("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "", {})],
+}
+
+
+def store(path: Path, cells: list[tuple[str, str, dict]]) -> None:
+    notebook = nbformat.v4.new_notebook()
+    for count, (source, text, data) in enumerate(cells, 1):
+        cell = nbformat.v4.new_code_cell(source, execution_count=count)
+        if text:
+            cell.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=text))
+        if data:
+            cell.outputs.append(nbformat.v4.new_output("display_data", data=data))
+        notebook.cells.append(cell)
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory) -> tuple[str, float]:
+    """Run nbval with our conftest on the small notebooks; what it prints, seconds."""
+    folder = tmp_path_factory.mktemp("nbval")
+    for name, cells in NOTEBOOKS.items():
+        store(folder / f"{name}.ipynb", cells)
+    shutil.copy(ROOT / "conftest.py", folder)
+    command = [
+        *(sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-rA", "-p"),
+        *("no:cacheprovider", "--rootdir", str(folder), "--nbval-cell-timeout", "60"),
+        *("--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"), str(folder)),
+    ]
+    start = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MIMLIB_TYPECHECK": "0"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=environment, timeout=200
+    )
+    return done.stdout + done.stderr, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("index", range(len(NOTEBOOKS["forgiven"])))
+def test_what_means_nothing_is_not_compared(outcome, index):
+    """stderr, SVG, GIF; a trailing semicolon silences its line; kernels are alike and offline."""
+    assert f"PASSED forgiven.ipynb::Cell {index}" in outcome[0], outcome[0]
+
+
+def test_what_means_something_is_compared(outcome):
+    printed = outcome[0]
+    assert "FAILED found.ipynb::Cell 0" in printed and "Cell outputs differ" in printed
+    assert "FAILED found.ipynb::Cell 1" in printed and "ZeroDivisionError" in printed
+
+
+def test_a_dead_kernel_is_named_at_once(outcome):
+    printed, seconds = outcome
+    assert "FAILED dead.ipynb::Cell 0" in printed and "the kernel died" in printed
+    assert seconds < 50  # the limit of one cell alone is 60
+
+
+def test_nbval_is_pinned_because_it_is_patched():
+    nbval = pytest.importorskip("nbval")
+    assert f'"nbval=={nbval._version.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_unit_test_process_is_offline():
+    import socket
+
+    import pytest_socket
+
+    with pytest.raises(pytest_socket.SocketConnectBlockedError):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+
+
+def test_shapes_are_checked_in_unit_tests():
+    import jaxtyping
+    import torch
+
+    from mimlib.layers.patches import patchify
+
+    if os.environ.get("MIMLIB_TYPECHECK", "1") == "0":
+        pytest.skip("asked not to check")
+    with pytest.raises(jaxtyping.TypeCheckError):
+        patchify(torch.zeros(3, 8, 8), 4)

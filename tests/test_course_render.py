@@ -1,0 +1,78 @@
+"""The renderer: fresh kernel, clean file, same bytes twice."""
+
+import copy
+import json
+import os
+
+import nbformat
+import pytest
+
+from mimlib.course import places, render, report
+
+SOURCES = (
+    ("markdown", "# Small\n\nMeasured: soon.\n"),
+    ("code", "import os\nprint('a')\nprint('b', os.environ['OMP_NUM_THREADS'])"),
+    ("code", "import sys\nprint('50%|##   |', file=sys.stderr)\n2 + 2"),
+    ("code", "print('half\\rwhole')"),
+    ("code", "2 + 2"),
+    ("code", "2 + 2"),
+)
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "receipts", lambda: tmp_path / "receipts")
+    small = nbformat.v4.new_notebook(metadata={"papermill": {"duration": 3}})
+    for kind, source in SOURCES:
+        cell = getattr(nbformat.v4, f"new_{kind}_cell")(source)
+        cell.metadata = {"tags": ["x"], "collapsed": True}
+        small.cells.append(cell)
+    path = tmp_path / "small.ipynb"
+    nbformat.write(small, path)
+    return path
+
+
+def test_two_runs_give_the_same_bytes_and_measuring_fills_the_banner(notebook, capsys):
+    assert render.main([str(notebook)]) == 0
+    first = notebook.read_bytes()
+    assert "Measured: not yet." in first.decode()
+    assert render.main(["--check", str(notebook)]) == 0
+    assert notebook.read_bytes() == first
+    stored = json.loads(first)
+    assert set(stored["metadata"]) == {"kernelspec", "language_info"}
+    codes = [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in codes] == [1, 2, 3, 4, 5]
+    assert codes[0]["outputs"][0]["text"] == ["a\n", f"b {os.environ['OMP_NUM_THREADS']}\n"]
+    assert [output["output_type"] for output in codes[1]["outputs"]] == ["execute_result"]
+    assert codes[2]["outputs"][0]["text"] == ["whole\n"]
+    assert all(cell["metadata"] == {"tags": ["x"]} for cell in stored["cells"])
+    assert len({cell["id"] for cell in stored["cells"]}) == len(SOURCES)
+    render.main(["--measure", str(notebook)])
+    assert "Measured: about" in notebook.read_text()
+    cost = report.receipt("notebooks/small")
+    assert 0 < cost["seconds"] < 60 and 20 < cost["peak_memory_mib"] < 4000
+
+
+def test_ids_follow_the_text_not_the_place(notebook):
+    one = nbformat.read(notebook, as_version=4)
+    render.clean(one)
+    two = copy.deepcopy(one)
+    two.cells.insert(1, nbformat.v4.new_markdown_cell("new"))
+    render.clean(two)
+    assert [cell.id for cell in two.cells if cell.source != "new"] == [c.id for c in one.cells]
+
+
+def test_a_failing_cell_stores_nothing(notebook):
+    broken = nbformat.read(notebook, as_version=4)
+    broken.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    nbformat.write(broken, notebook)
+    before = notebook.read_bytes()
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        render.main([str(notebook)])
+    assert notebook.read_bytes() == before
+
+
+def test_complaints_on_stderr_are_shown_not_stored(capsys):
+    output = nbformat.v4.new_output("stream", name="stderr", text="50%|# |\rUserWarning: hm\n")
+    assert render._clean_outputs([output]) == []
+    assert "UserWarning: hm" in capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""Figures: every function draws, with names on its axes, and leaves matplotlib as it was."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from mimlib import figures
+from mimlib.figures import truth
+from mimlib.layers.positions import sincos_table
+
+IMAGES = torch.randint(
+    0, 256, (3, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+
+
+def pixels_of(picture) -> np.ndarray:
+    import io
+
+    return matplotlib.image.imread(io.BytesIO(picture._repr_png_()))
+
+
+def drawn(picture) -> bool:
+    return pixels_of(picture)[..., :3].std() > 0.01
+
+
+@pytest.fixture(autouse=True)
+def rules_stay():
+    before = dict(matplotlib.rcParams)
+    yield
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_picture_shows_itself_as_png_and_gives_the_same_bytes():
+    picture = figures.images(IMAGES, ["a", "b", "c"])
+    png = picture._repr_png_()
+    assert png[:4] == b"\x89PNG" and png == figures.images(IMAGES, ["a", "b", "c"])._repr_png_()
+    assert "Picture size" in repr(picture)
+    assert b"matplotlib" not in png
+
+
+def test_images_wrap_and_take_floats_and_any_size():
+    assert drawn(figures.images(IMAGES / 255, columns=2))
+    assert len(figures.images(IMAGES, columns=2).axes) == 4
+    assert drawn(figures.images([IMAGES[0], IMAGES[1, :, :8, :8]]))
+
+
+def test_rows_name_each_row():
+    picture = figures.rows({"input": IMAGES, "masked": IMAGES})
+    assert drawn(picture) and len(picture.axes) == 6
+    words = {text.get_text() for axis in picture.axes for text in axis.texts}
+    assert words == {"input", "masked"}
+    with pytest.raises(ValueError):
+        figures.rows({"input": IMAGES, "masked": IMAGES[:2]})
+
+
+def test_hide_covers_hidden_patches_only():
+    hidden = torch.zeros(3, 6, dtype=torch.bool)
+    hidden[:, 1] = True
+    for images in (IMAGES, IMAGES / 255):
+        covered = figures.hide(images, hidden, 8)
+        assert covered.dtype == images.dtype
+        grey = covered[:, :, :8, 8:16]
+        assert (grey == grey[0, 0, 0, 0]).all()
+        assert torch.equal(covered[:, :, 8:], images[:, :, 8:])
+        assert torch.equal(covered[:, :, :, :8], images[:, :, :, :8])
+
+
+def test_patch_grid_numbers_every_patch():
+    picture = figures.patch_grid(IMAGES[0], 8)
+    assert drawn(picture)
+    assert [axis.texts[0].get_text() for axis in picture.axes] == [str(i) for i in range(6)]
+
+
+def test_positions_and_attention():
+    table = sincos_table((4, 6), 16)
+    picture = figures.positions(table, (4, 6), [0, 9])
+    assert drawn(picture)
+    assert picture.axes[0].get_xlabel() == "channel"
+    assert drawn(figures.attention(IMAGES[0], {0: torch.rand(2, 3), 5: torch.rand(2, 3)}, 8))
+
+
+def test_charts_name_their_axes():
+    runs = ([1, 2, 3], [[1.0, 0.5, 0.2], [1.1, 0.4, 0.3]])
+    lines = figures.curves({"a": runs, "b": ([1, 3], [1, 0])}, "step", "loss", {"mean": 0.7})
+    axis = lines.axes[0]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", "loss")
+    assert {text.get_text() for text in axis.get_legend().get_texts()} == {"a", "b", "mean"}
+    bars = figures.bars({"x": 0.71, "y": 0.72}, "accuracy", {"x": 0.01, "y": 0.02}, {"x": 84.9})
+    assert drawn(bars) and "axis cut" in bars.axes[0].get_ylabel()
+    assert bars.axes[0].get_ylim()[0] > 0.5
+    assert figures.bars({"x": 0.1, "y": 1.0}, "loss").axes[0].get_ylim()[0] == 0
+    assert drawn(figures.histogram({"a": [1, 2, 3], "b": [2, 2, 4]}, "metres"))
+
+
+def test_ground_truth_panels():
+    image = IMAGES[0]
+    ids = torch.arange(24).expand(16, 24) // 4
+    motion = torch.ones(16, 24, 2)
+    seen = torch.ones(16, 24, dtype=torch.bool)
+    picture, axes = truth.panels(8)
+    truth.depth(axes[0], torch.rand(16, 24))
+    truth.normals(axes[1], torch.nn.functional.normalize(torch.randn(16, 24, 3), dim=-1))
+    truth.instances(axes[2], ids * 100)
+    truth.classes(axes[3], ids, ["wall", "floor", "box", "ball", "person", "plant"])
+    truth.boxes(axes[4], image, torch.tensor([[2.0, 3, 9, 12]]), ["ball"])
+    joints = torch.rand(1, 3, 2) * 16
+    truth.keypoints(axes[5], image, joints, torch.tensor([[True, False, True]]), [(0, 1)])
+    truth.flow(axes[6], image, motion, seen)
+    truth.seen_in_both(axes[7], image, ~seen)
+    assert drawn(picture)
+    assert [axis.get_title() for axis in axes][0] == "depth"
+    assert "metres" in {axis.get_ylabel() for axis in picture.axes}
+
+
+def test_instances_differ_in_colour():
+    ids = torch.tensor([[0, 7], [9, 500]])
+    picture, axes = truth.panels(1)
+    truth.instances(axes[0], ids)
+    shown = axes[0].images[0].get_array().reshape(4, 3)
+    assert len(np.unique(shown, axis=0)) == 4
+
+
+def test_colours_are_told_apart_by_colour_blind_people():
+    """Simulated red- and green-blindness (Vienot 1999) keeps the first six colours apart."""
+    rgb = np.array([matplotlib.colors.to_rgb(c) for c in figures.COLORS[:6]]) ** 2.2
+    red = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+    green = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+    for blind in (red, green):
+        seen = np.clip(rgb @ blind.T, 0, 1) ** (1 / 2.2)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 9 * np.eye(6)
+        assert apart.min() > 0.1
