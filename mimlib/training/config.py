@@ -88,7 +88,8 @@ class TrainConfig:
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is {self.layer_decay}; expected a number in (0, 1]")
         if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; expected one of {Precision}")
+            names = ", ".join(get_args(Precision))
+            raise ValueError(f"precision is {self.precision!r}; expected one of {names}")
 
     def peak_rate(self, num_ranks: int) -> float:
         """Return the highest learning rate: the base rate times images per step over 256."""

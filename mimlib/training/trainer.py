@@ -166,7 +166,8 @@ class Trainer:
             with torch.no_grad():
                 views = self.method.sample_views(part, self.draws.start(step, micro_step))
             if self.flops is None:
-                self.flops = len(parts) * count_flops(self.method, views)
+                with self.meter.pause():
+                    self.flops = len(parts) * count_flops(self.method, views)
             waiting = micro_step + 1 < len(parts)
             with parallel.local_gradients(self.module) if waiting else nullcontext():
                 output = self.forward_backward(views, 1 / len(parts))
@@ -259,7 +260,8 @@ class Trainer:
             check_groups(self.optimizer, stored["optimizer"])
             self.method.load_state_dict(stored["model"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} does not fit this model: {error}") from error
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} does not fit this model: {reason}") from error
         self.optimizer.load_state_dict(stored["optimizer"])
         return step
 

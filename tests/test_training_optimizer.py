@@ -1,0 +1,124 @@
+"""Rates and weight-decay groups against the official MAE's, and the optimiser that uses them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from training_toys import Toy, config
+
+from mimlib.encoders.vit import ViTConfig
+from mimlib.protocol import Trainable
+from mimlib.training.optimizer import build_optimizer, check_groups, parameter_groups, set_rate
+from mimlib.training.schedules import is_due, warmup_cosine
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_rates_equal_the_official_schedule():
+    cases = json.loads((GOLDEN / "mae_lr_schedule.json").read_text())["cases"]
+    assert cases
+    for case in cases:
+        for value in case["values"]:
+            rate = warmup_cosine(
+                value["epoch"],
+                case["epochs"],
+                case["peak_lr"],
+                case["warmup_epochs"],
+                case["min_lr"],
+            )
+            assert rate == pytest.approx(value["lr"], rel=1e-12, abs=1e-18)
+
+
+def test_rates_have_no_holes():
+    """No warm-up, all warm-up and one step are runs too."""
+    assert warmup_cosine(0, 1, 2.0) == 2.0
+    assert warmup_cosine(3, 4, 2.0, warmup_steps=4) == 1.5
+    assert warmup_cosine(4, 4, 2.0, warmup_steps=4) == 2.0
+    assert [is_due(0, 3, False), is_due(0, 3, True), is_due(3, 3, False)] == [False, True, True]
+
+
+class FineTuned(Trainable):
+    """ViT-B/16 with the parts that official fine-tuning has above the encoder."""
+
+    def __init__(self):
+        super().__init__()
+        size = {"width": 768, "depth": 12, "heads": 12, "patch_size": 16, "image_size": 224}
+        self.encoder = ViTConfig(**size, learned_positions=True).build()
+        self.fc_norm = nn.LayerNorm(768)
+        self.head = nn.Linear(768, 1000)
+
+    def sample_views(self, batch, generator):
+        raise NotImplementedError
+
+    def forward(self, views):
+        raise NotImplementedError
+
+
+def test_layer_decay_equals_the_official_table():
+    golden = json.loads((GOLDEN / "mae_lr_decay_vit_base_patch16_0.65.json").read_text())
+    with torch.device("meta"):
+        method = FineTuned()
+    groups = parameter_groups(method, 0.05, 0.65, golden["names_without_weight_decay"])
+    ours = {
+        name.removeprefix("encoder."): (group["rate_scale"], group["weight_decay"])
+        for group in groups
+        for name in group["names"]
+    }
+    theirs = {n: (row["lr_scale"], row["weight_decay"]) for n, row in golden["table"].items()}
+    missing = theirs.keys() - ours.keys()
+    assert not missing, "the fine-tuning model lacks these official parameters"
+    # Official fine-tuning with pooling replaces the encoder's final norm by fc_norm.
+    assert ours.keys() - theirs.keys() <= {"norm.weight", "norm.bias"}
+    for name, (scale, decay) in theirs.items():
+        assert ours[name] == (pytest.approx(scale, rel=1e-12), decay), name
+    assert len(groups) == golden["groups"]
+
+
+def test_pre_training_groups():
+    """1-D tensors and biases do not decay, three-dimensional tokens do, frozen ones are absent."""
+    method = Toy()
+    method.mask_token = nn.Parameter(torch.zeros(1, 1, 8))
+    method.encoder.embed.weight.requires_grad_(False)
+    decay, none = sorted(parameter_groups(method, 0.05), key=lambda g: -g["weight_decay"])
+    assert decay["weight_decay"] == 0.05 and none["weight_decay"] == 0.0
+    assert {"mask_token", "decoder.weight", "encoder.blocks.0.weight"} <= set(decay["names"])
+    assert {"encoder.norm.weight", "decoder.bias", "encoder.embed.bias"} <= set(none["names"])
+    assert "encoder.embed.weight" not in decay["names"] + none["names"]
+    assert decay["rate_scale"] == none["rate_scale"] == 1.0
+
+
+def test_nothing_to_train():
+    with pytest.raises(ValueError, match="Toy has no trainable parameter"):
+        build_optimizer(Toy().requires_grad_(False), config())
+
+
+def test_one_step_is_adamw_with_decoupled_decay():
+    """Against the update written out from Loshchilov and Hutter 2019, algorithm 2."""
+    method = Toy()
+    optimizer = build_optimizer(method, config(weight_decay=0.1, layer_decay=0.5))
+    set_rate(optimizer, 0.01)
+    before = {name: p.detach().clone() for name, p in method.named_parameters()}
+    gradient = {name: torch.randn_like(p) for name, p in method.named_parameters()}
+    for name, parameter in method.named_parameters():
+        parameter.grad = gradient[name].clone()
+    optimizer.step()
+    scales = {"embed": 0.5**3, "blocks.0": 0.5**2, "blocks.1": 0.5, "norm": 1.0}
+    for name, parameter in method.named_parameters():
+        inner = name.removeprefix("encoder.")
+        rate = 0.01 * next((s for k, s in scales.items() if inner.startswith(k)), 1.0)
+        decay = 0.1 if parameter.ndim > 1 else 0.0
+        # after one step both bias-corrected moments are the gradient and its square
+        step = gradient[name] / (gradient[name].abs() + 1e-8)
+        expected = before[name] * (1 - rate * decay) - rate * step
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_state_of_other_parameters_is_refused():
+    optimizer = build_optimizer(Toy(), config())
+    stored = build_optimizer(Toy(), config()).state_dict()
+    check_groups(optimizer, stored)
+    stored["param_groups"][0]["names"][0] = "other.weight"
+    with pytest.raises(ValueError, match="first difference: 'other.weight' stored, 'encoder.embed"):
+        check_groups(optimizer, stored)

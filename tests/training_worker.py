@@ -1,0 +1,29 @@
+"""What a process of its own does in the trainer's tests; imported once, then forked."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+import torch.utils.tensorboard  # noqa: F401, slow to import in every process
+from training_toys import Toy, ToySource, config
+
+from mimlib.training.parallel import leave
+from mimlib.training.trainer import Trainer
+
+
+def settings(batch_size: int):
+    """The run that every process of these tests trains."""
+    return config(batch_size=batch_size, accumulation=2, save_every=2, clip_norm=0.5)
+
+
+def work(out: Path, batch_size: int, events: dict, environment: dict) -> None:
+    """Train, as under torchrun if `environment` says so, and write the summary to a file."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    source = ToySource(**events)
+    trainer = Trainer(Toy("index"), source, settings(batch_size), out=out, progress=False)
+    summary = trainer.fit()
+    told = {"step": summary.step, "stopped": summary.stopped}
+    (out / f"rank_{trainer.ranks.rank}.json").write_text(json.dumps(told))
+    leave()
