@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import torch
 from mimlib import __version__
 from mimlib.training.config import pick_device
 from mimlib.training.precision import has_fast_bfloat16
+from mimlib.training.profile import matmul_rate
 from mimlib.world.cache import cache_folder
 
 PACKAGES = {
@@ -70,8 +70,6 @@ def report() -> int:
 
 def _python() -> list[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        return [Finding("fix", f"Python {version}; mimlib needs 3.11 or newer")]
     return [Finding("ok", f"Python {version} at {sys.prefix}")]
 
 
@@ -123,7 +121,7 @@ def _device() -> list[Finding]:
 def _memory() -> list[Finding]:
     free = psutil.virtual_memory().available / 2**30
     if free < NEEDED_MEMORY_GIB:
-        text = f"{free:.1f} GiB of memory free; lessons need up to {NEEDED_MEMORY_GIB:.0f}: close programs"
+        text = f"{free:.1f} GiB of memory free, lessons need {NEEDED_MEMORY_GIB:.0f}: close programs"
         return [Finding("note", text)]
     return [Finding("ok", f"{free:.0f} GiB of memory free")]
 
@@ -141,24 +139,12 @@ def _cache() -> list[Finding]:
     return [Finding("ok", f"rendered worlds are kept in {folder} ({free:.0f} GiB free)")]
 
 
-def matmul_rate(seconds: float = 0.5) -> float:
-    """Measure this machine's float32 matrix product rate in GFLOP/s, all threads."""
-    side = 1024
-    a, b = torch.rand(side, side), torch.rand(side, side)
-    torch.mm(a, b)
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        torch.mm(a, b)
-        count += 1
-    return 2 * side**3 * count / (time.perf_counter() - start) / 1e9
-
-
 def _lessons() -> list[Finding]:
     """Scale the measured time of each lesson by how fast this machine multiplies matrices."""
     receipts = sorted(LESSON_RECEIPTS.glob("*.json"))
     if not receipts:
         return [Finding("note", "no measured lesson times found beside this package")]
-    here = matmul_rate()
+    here = matmul_rate(torch.device("cpu"), torch.float32, torch.get_num_threads()) / 1e9
     findings = []
     for path in receipts:
         receipt = json.loads(path.read_text(encoding="utf-8"))

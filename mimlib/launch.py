@@ -64,7 +64,9 @@ def train_here(run: Run, out: Path, progress: bool = True) -> Result:
     """Train in this process (one of several under torchrun)."""
     method, source, evaluations = build(run)
     trainer = Trainer(
-        method, source, run.train, evaluations, out, run_info=run_info(run), progress=progress
+        *(method, source, run.train, evaluations, out),
+        run_info={k: v for k, v in run_info(run).items() if k != "train"},
+        progress=progress,
     )
     summary = trainer.fit()
     if trainer.is_main and not summary.stopped:
@@ -86,7 +88,7 @@ def read_finished(run: Run, out: Path) -> Result | None:
     checkpoint = latest_checkpoint(out)
     if checkpoint is None:
         return None
-    method, _, _ = build(run, with_data=False)
+    method = run.method.build()
     method.load_state_dict(load_checkpoint(checkpoint)["model"])
     return Result(method.eval(), Summary(**stored["summary"]), out)
 

@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
 
 from mimlib.protocol import Evaluation, Source, Trainable
+from mimlib.training.checkpoint import latest_checkpoint
 from mimlib.training.config import TrainConfig
 from mimlib.weights import load_encoder
 
@@ -22,12 +24,10 @@ class Run:
     data: object  # config with build() -> Source
     train: TrainConfig
     evaluations: Annotated[tuple, tyro.conf.Suppress] = ()  # configs with build() -> Evaluation
-    pretrained: str = ""  # checkpoint or safetensors file whose encoder the run starts from
+    pretrained: str = ""  # run folder, checkpoint or safetensors file: encoder to start from
 
 
-def build(
-    run: Run, with_data: bool = True
-) -> tuple[Trainable, Source | None, tuple[Evaluation, ...]]:
+def build(run: Run) -> tuple[Trainable, Source, tuple[Evaluation, ...]]:
     """Make the method, its source and its evaluations.
 
     The initial weights follow from the run's seed alone; pre-trained ones are loaded over them.
@@ -36,10 +36,23 @@ def build(
         torch.manual_seed(run.train.seed)
         method = run.method.build()
     if run.pretrained:
-        load_encoder(method.encoder, run.pretrained)
-    if not with_data:
-        return method, None, ()
+        load_encoder(method.encoder, weights_file(run.pretrained))
     return method, run.data.build(), tuple(e.build() for e in run.evaluations)
+
+
+def weights_file(path: str) -> Path:
+    """Return the file itself, or the newest checkpoint of a run's folder.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    found = latest_checkpoint(Path(path)) if Path(path).is_dir() else Path(path)
+    if found is None or not found.is_file():
+        raise FileNotFoundError(
+            f"pretrained is {path!r}, which is no file and no folder with a checkpoint; name a "
+            "run's folder, one of its checkpoints, or a safetensors file"
+        )
+    return found
 
 
 def override(run: Run, changes: Mapping[str, object]) -> Run:

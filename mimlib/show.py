@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mimlib.run import Run
 from mimlib.protocol import Trainable
-from mimlib.training.cost import count_flops, saved_bytes
-from mimlib.training.schedules import learning_rate
+from mimlib.training.profile import count_flops, map_tensors, saved_bytes
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments of AdamW
 
@@ -54,9 +53,7 @@ def costs(run: Run) -> tuple[float, float]:
     """Count training FLOPs and saved activation bytes of one image, on the meta device."""
     with torch.device("meta"):
         method = run.method.build()
-    views = torch.utils._pytree.tree_map_only(
-        Tensor, lambda t: t.to("meta"), example_views(method, run)
-    )
+    views = map_tensors(lambda tensor: tensor.to("meta"), example_views(method, run))
     return count_flops(method, views) / 2, saved_bytes(method, views) / 2
 
 
@@ -68,7 +65,6 @@ def describe(run: Run, num_ranks: int = 1) -> str:
     flops, activations = costs(run)
     total = sum(counts.values())
     peak = train.peak_rate(num_ranks)
-    last = learning_rate(train.steps - 1, train, num_ranks)
     images = train.steps * train.batch_size * num_ranks
     memory = total * BYTES_PER_PARAMETER + activations * train.batch_size / train.accumulation
     lines = [
@@ -82,7 +78,8 @@ def describe(run: Run, num_ranks: int = 1) -> str:
         f"{memory / 2**30:>15.2f}  GiB of weights, optimizer and activations",
         f"{train.batch_size * num_ranks:>15,}  images per step"
         f" ({num_ranks} process(es), {train.accumulation} micro-batch(es) each)",
-        f"{peak:>15.2e}  peak learning rate after {train.warmup_steps:,} steps, {last:.1e} at the end",
+        f"{peak:>15.2e}  peak learning rate after {train.warmup_steps:,} steps,"
+        f" {train.min_rate:.1e} at the end",
     ]
     return "\n".join(lines)
 

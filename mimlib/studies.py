@@ -209,6 +209,5 @@ def main(known: argparse.Namespace) -> None:
         print(f"{name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:
             low, high = rule["interval"]
-            print(
-                f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
-            )
+            print(f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f}", end=" ")
+            print(f"[{low:+.4f}, {high:+.4f}]")

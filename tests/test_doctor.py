@@ -1,0 +1,40 @@
+"""What `python -m mimlib doctor` says."""
+
+import json
+
+from mimlib import doctor
+
+
+def test_this_machine_is_fit_for_the_lessons(capsys):
+    assert doctor.report() == 0
+    text = capsys.readouterr().out
+    assert "torch " in text and "will train on" in text and "all well" in text
+
+
+def test_a_missing_package_is_named_with_its_cure(monkeypatch, capsys):
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "timm" else real(name))
+    assert doctor.report() == 1
+    text = capsys.readouterr().out
+    assert "timm is missing; run: pip install" in text and "1 thing(s) to mend" in text
+
+
+def test_an_old_package_is_named(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.9.1" if name == "torch" else "99.0")
+    fixes = [f.text for f in doctor.examine() if f.state == "fix"]
+    assert len(fixes) == 1 and "torch 0.9.1 is older than 2.11" in fixes[0]
+
+
+def test_lesson_costs_scale_with_the_machine(monkeypatch, tmp_path):
+    receipt = {"seconds": 100.0, "peak_memory_mib": 1024.0, "matmul_gflops": 200.0}
+    (tmp_path / "01_mae.json").write_text(json.dumps(receipt))
+    monkeypatch.setattr(doctor, "LESSON_RECEIPTS", tmp_path)
+    monkeypatch.setattr(doctor, "matmul_rate", lambda *_: 100e9)
+    assert [f.text for f in doctor._lessons()] == ["lesson 01_mae: about 200 s and 1.0 GiB here"]
+
+
+def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    (note,) = doctor._cache()
+    assert note.state == "note" and "MIMLIB_CACHE" in note.text
