@@ -15,7 +15,7 @@ from mimlib.training.checkpoint import list_checkpoints, load_checkpoint
 from mimlib.training.trainer import Trainer
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["training_worker"])  # imports torch once for all processes
+CONTEXT.set_forkserver_preload(["mimlib.training.trainer", "torch.utils.tensorboard"])  # slow
 
 
 def free_port():

@@ -1,17 +1,21 @@
 """One process: what a step is, what is written, how a run ends and goes on."""
 
+import errno
 import json
 import math
+import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from training_toys import Toy, ToySource, config, same, weights
 
-from mimlib.training import reading
+from mimlib.training import checkpoint, log, reading
 from mimlib.training.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from mimlib.training.signals import StopSignal
 from mimlib.training.trainer import Trainer
 
 
@@ -227,6 +231,58 @@ def test_a_second_interrupt_is_not_waited_for():
 
     with pytest.raises(KeyboardInterrupt):
         fit(source=Impatient())
+
+
+def test_a_forked_data_worker_still_dies_of_a_signal():
+    with StopSignal() as stop:
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM and not stop.asked
+
+
+def test_fitting_again_goes_on_where_the_trainer_is():
+    whole, once = fit()
+    method = Toy()
+    trainer = Trainer(method, ToySource(interrupt=1), config(), progress=False)
+    assert trainer.fit().step == 2
+    trainer.source = ToySource()
+    summary = trainer.fit()
+    assert same(weights(whole), weights(method)) and summary.step == 5
+    assert [line["loss"] for line in summary.history] == [line["loss"] for line in once.history]
+    assert trainer.fit().step == 5
+
+
+def test_after_a_full_disk_the_same_trainer_loses_nothing(tmp_path, monkeypatch):
+    whole, _ = fit()
+    method = Toy()
+    trainer = Trainer(method, ToySource(), config(save_every=2), out=tmp_path, progress=False)
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_file", full)
+    with pytest.raises(OSError, match="could not save .*step_00000002.pt: .*No space left"):
+        trainer.fit()
+    monkeypatch.undo()
+    trainer.save()
+    assert load_checkpoint(list_checkpoints(tmp_path)[0])["step"] == 2
+    assert trainer.fit().step == 5
+    assert same(weights(whole), weights(method))
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
+    def full(record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log, "json", SimpleNamespace(dumps=full))
+    with pytest.warns(UserWarning, match="could not write to .*log.jsonl: .*No space left"):
+        _, summary = fit(out=tmp_path)
+    assert summary.step == 5 and len(summary.history) == 5
+    assert load_checkpoint(list_checkpoints(tmp_path)[0])["step"] == 5
 
 
 def test_training_in_a_thread_works_without_signals():

@@ -1,11 +1,10 @@
-"""What a process of its own does in the trainer's tests; imported once, then forked."""
+"""What a process of its own does in the trainer's tests."""
 
 import json
 import os
 from pathlib import Path
 
 import torch
-import torch.utils.tensorboard  # noqa: F401, slow to import in every process
 from training_toys import Toy, ToySource, config
 
 from mimlib.training.parallel import leave

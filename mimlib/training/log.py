@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -90,8 +91,24 @@ def memory_mib(device: torch.device) -> float:
 class Log:
     """JSON lines in `out/log.jsonl`, TensorBoard beside it, a progress bar on stderr."""
 
-    def __init__(self, out: Path | None, start: int, steps: int, progress: bool):
-        self.history = read_lines(out / "log.jsonl", start) if out and start else []
+    def __init__(
+        self,
+        out: Path | None,
+        start: int,
+        steps: int,
+        progress: bool,
+        history: Iterable[dict[str, float]] = (),
+    ):
+        """Open the files; a run that goes on keeps its lines up to step `start`.
+
+        Args:
+            out: folder of the files; None = no files.
+            start: steps done before.
+            steps: of the whole run.
+            progress: show the bar.
+            history: lines written before, for a run without files.
+        """
+        self.history = read_lines(out / "log.jsonl", start) if out and start else list(history)
         self.seconds = self.history[-1].get("seconds", 0.0) if self.history else 0.0
         self.file = self.board = None
         if out:
@@ -108,10 +125,11 @@ class Log:
         """Keep one record and show it everywhere."""
         self.history.append(record)
         if self.file:
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
-            for name, value in record.items():
-                self.board.add_scalar(name, value, record["step"])
+            with self.going_on():
+                self.file.write(json.dumps(record) + "\n")
+                self.file.flush()
+                for name, value in record.items():
+                    self.board.add_scalar(name, value, record["step"])
         shown = {
             "loss": ("loss", "{:.4g}"),
             "images_per_second": ("images/s", "{:.0f}"),
@@ -124,6 +142,14 @@ class Log:
             if name in record
         }
         self.bar.set_postfix(texts, refresh=False)
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Warn of a full disk instead of losing the steps since the last checkpoint."""
+        try:
+            yield
+        except OSError as error:
+            warnings.warn(f"could not write to {self.file.name}: {error}", stacklevel=2)
 
     def summary(self, stopped: bool) -> Summary:
         """Sum up the whole run from its log lines."""
@@ -155,8 +181,9 @@ class Log:
         """Flush and close everything."""
         self.bar.close()
         if self.file:
-            self.file.close()
-            self.board.close()
+            for file in (self.file, self.board):
+                with self.going_on():
+                    file.close()
 
 
 def read_lines(path: Path, last_step: int) -> list[dict[str, float]]:

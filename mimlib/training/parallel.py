@@ -4,6 +4,7 @@ Without torchrun every function here is the identity, so the trainer reads as fo
 """
 
 import atexit
+import inspect
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -65,11 +66,14 @@ def wrap(method: Trainable, device: torch.device) -> nn.Module:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return method
+    # The name of this option changed; torch 2.15 warns about the old one, 2.11 lacks the new one.
+    options = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
     return DistributedDataParallel(
         method,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **{sync: False},
     )
 
 

@@ -1,5 +1,6 @@
 """Stop signals: finish the step, save, return."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -11,11 +12,12 @@ class StopSignal:
     """While active, SIGTERM and the first SIGINT (Ctrl-C, the notebook's stop button) only ask.
 
     A second SIGINT interrupts at once. Outside the main thread signals cannot be caught, and the
-    object simply never asks.
+    object simply never asks. Processes forked meanwhile (data workers) die of a signal as usual.
     """
 
     def __init__(self):
         self.asked = False
+        self.process = os.getpid()
         self.previous = {}
 
     def __enter__(self) -> "StopSignal":
@@ -25,6 +27,9 @@ class StopSignal:
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Remember the wish to stop."""
+        if os.getpid() != self.process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True

@@ -5,7 +5,6 @@ restore -> for step: set rates -> train_step -> after_step -> log -> evaluate ->
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mimlib import __version__
 from mimlib.protocol import Evaluation, Output, Source, Trainable
 from mimlib.training import parallel
 from mimlib.training.checkpoint import (
@@ -79,16 +79,18 @@ class Trainer:
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.optimizer = build_optimizer(self.method, config)
         self.draws = StepDraws(config.seed, self.ranks.rank, self.device)
+        self.step = 0  # optimiser steps done
+        self.history: list[dict[str, float]] = []  # log lines
         self.first_bad = torch.tensor(NEVER, device=self.device)  # step of a non-finite loss
         self.flops: int | None = None  # of one step on this rank, counted once
         self.meter = Meter(self.device, config.batch_size * self.ranks.num_ranks)
 
     def fit(self) -> Summary:
-        """Train from the newest good checkpoint, or from the start, to the last step.
+        """Train to the last step: from the newest good checkpoint, or from the start.
 
         Interrupting (SIGTERM, Ctrl-C, the notebook's stop button) ends the step, saves and
-        returns. Precision, threads, random state, signal handlers and the method's mode are put
-        back.
+        returns; calling again goes on. Precision, threads, random state, signal handlers and the
+        method's mode are put back.
 
         Raises:
             FloatingPointError: if the loss or a weight is not finite.
@@ -102,7 +104,8 @@ class Trainer:
             stack.callback(self.method.train, self.method.training)
             self.method.train()
             folder = self.out if self.is_main else None
-            log = stack.enter_context(Log(folder, start, config.steps, self.progress))
+            log = Log(folder, start, config.steps, self.progress, self.history)
+            self.history = stack.enter_context(log).history
             if start < config.steps:
                 batches = open_batches(self.source, config, start, self.ranks, self.device)
                 trace = open_trace(folder if config.profile else None, self.device)
@@ -128,7 +131,8 @@ class Trainer:
             with torch.no_grad():
                 self.method.after_step(state, step / config.steps)
             self.meter.add(values)
-            done, last = step + 1, step + 1 == config.steps
+            done = self.step = step + 1
+            last = done == config.steps
             stopped = bool(parallel.largest_over_ranks(stop.asked)) and not last
             record = {}
             if done == 1 or last or stopped or done % config.log_every == 0:
@@ -138,7 +142,7 @@ class Trainer:
             if record:
                 log.write({"step": done, **record})
             if stopped or is_due(config.save_every, done, last):
-                self.save(done)
+                self.save()
             log.bar.update()
             end_of_step()
             if stopped:
@@ -224,8 +228,8 @@ class Trainer:
                 for name, value in evaluation.run(self.method, self.device).items()
             }
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint of `step` steps done, unless the state is not finite.
+    def save(self) -> None:
+        """Write a checkpoint of the steps done, unless the state is not finite.
 
         Raises:
             FloatingPointError: if a loss or a weight is not finite.
@@ -235,26 +239,28 @@ class Trainer:
             self.check_finite()
             if self.out and self.is_main:
                 payload = {
-                    "step": step,
+                    "step": self.step,
                     "model": self.method.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
                     "config": self.identity,
-                    "version": version("mimlib"),
+                    "version": __version__,
                 }
-                save_checkpoint(self.out, step, payload, self.config.keep)
+                save_checkpoint(self.out, self.step, payload, self.config.keep)
 
     def restore(self) -> int:
-        """Load the newest good checkpoint of the output folder; return its step, 0 without one.
+        """Load the newest good checkpoint of the output folder; return the steps done.
+
+        A trainer that has trained already is ahead of its checkpoints and keeps its state.
 
         Raises:
             CheckpointError: if every checkpoint is broken, or the newest is of another run.
         """
-        path, stored = newest_good(self.out) if self.out else (None, None)
+        path, stored = newest_good(self.out) if self.out and not self.step else (None, None)
         step = stored["step"] if stored else 0
         if parallel.largest_over_ranks(step) != -parallel.largest_over_ranks(-step):
             raise CheckpointError(f"ranks see different checkpoints in {self.out}; share the disk")
         if not stored:
-            return 0
+            return self.step
         check_same_run(path, stored["config"], self.identity)
         try:
             check_groups(self.optimizer, stored["optimizer"])
@@ -263,6 +269,7 @@ class Trainer:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} does not fit this model: {reason}") from error
         self.optimizer.load_state_dict(stored["optimizer"])
+        self.step = step
         return step
 
     def check_finite(self) -> None:
