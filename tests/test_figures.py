@@ -98,9 +98,9 @@ def test_ground_truth_panels():
     ids = torch.arange(24).expand(16, 24) // 4
     motion = torch.ones(16, 24, 2)
     seen = torch.ones(16, 24, dtype=torch.bool)
-    picture, axes = truth.panels(8)
+    picture, axes = truth.panels(9)
     truth.depth(axes[0], torch.rand(16, 24))
-    truth.normals(axes[1], torch.nn.functional.normalize(torch.randn(16, 24, 3), dim=-1))
+    truth.normals(axes[1], torch.nn.functional.normalize(torch.randn(3, 16, 24), dim=0))
     truth.instances(axes[2], ids * 100)
     truth.classes(axes[3], ids, ["wall", "floor", "box", "ball", "person", "plant"])
     truth.boxes(axes[4], image, torch.tensor([[2.0, 3, 9, 12]]), ["ball"])
@@ -108,6 +108,8 @@ def test_ground_truth_panels():
     truth.keypoints(axes[5], image, joints, torch.tensor([[True, False, True]]), [(0, 1)])
     truth.flow(axes[6], image, motion, seen)
     truth.seen_in_both(axes[7], image, ~seen)
+    lens = torch.tensor([[20.0, 0, 12], [0, 20, 8], [0, 0, 1]])
+    truth.from_above(axes[8], image, torch.rand(16, 24), lens)
     assert drawn(picture)
     assert [axis.get_title() for axis in axes][0] == "depth"
     assert "metres" in {axis.get_ylabel() for axis in picture.axes}

@@ -98,7 +98,7 @@ def _put_back(visible: Tensor, masked: Tensor, index: PatchMask) -> Tensor:
 
 
 def _put_back_cases() -> tuple[tuple, ...]:
-    def case(noise: Tensor, num_masked: int) -> tuple:
+    def _case(noise: Tensor, num_masked: int) -> tuple:
         index = mask_from_noise(noise, num_masked)
         batch, num_visible = index.visible.shape
         visible = torch.arange(1.0, 1 + batch * num_visible * 2).reshape(batch, num_visible, 2)
@@ -107,9 +107,9 @@ def _put_back_cases() -> tuple[tuple, ...]:
 
     noise = torch.rand(2, 9, generator=torch.Generator().manual_seed(2))
     return (
-        case(torch.tensor([[0.5, 0.1]]), 1),
-        case(torch.tensor([[0.5, 0.1, 0.9]]), 2),
-        case(noise, 6),
+        _case(torch.tensor([[0.5, 0.1]]), 1),
+        _case(torch.tensor([[0.5, 0.1, 0.9]]), 2),
+        _case(noise, 6),
     )
 
 

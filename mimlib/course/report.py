@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,18 +20,19 @@ def band(name: str, value: float, low: float, high: float) -> float:
     Raises:
         AssertionError: with the value, if it lies outside or is not a number.
     """
-    value = float(value)
+    value = float(value.detach() if isinstance(value, torch.Tensor) else value)
     if not low <= value <= high:
         raise AssertionError(f"{name} is {value:.4g}, expected between {low:g} and {high:g}")
     print(f"{name}: inside {low:g} to {high:g}")
     return value
 
 
-def table(rows: Sequence[Mapping[str, object]]) -> None:
+def table(rows: Iterable[Mapping[str, object]]) -> None:
     """Print rows of named values as aligned text; floats with three significant digits.
 
     Meant for integers, words and receipts. A number measured in the notebook goes through `band`.
     """
+    rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_cell(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]

@@ -40,7 +40,7 @@ def block_network() -> None:
     """
     connect = socket.socket.connect
 
-    def guarded(self: socket.socket, address: object) -> None:
+    def _guarded(self: socket.socket, address: object) -> None:
         if self.family != socket.AF_UNIX and not _is_local(address[0]):
             raise ConnectionRefusedError(
                 f"the network is blocked while lessons and tests run, asked for {address[0]!r}; "
@@ -48,8 +48,8 @@ def block_network() -> None:
             )
         return connect(self, address)
 
-    if connect.__name__ != "guarded":
-        socket.socket.connect = guarded
+    if connect.__name__ != "_guarded":
+        socket.socket.connect = _guarded
 
 
 def _is_local(host: str) -> bool:

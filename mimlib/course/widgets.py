@@ -112,15 +112,15 @@ def attention_explorer(
     ]  # fmt: skip
     weights = all_attention(images[:1], encoder, block)
 
-    def strip(patches: Sequence[int]) -> figures.Picture:
+    def _strip(patches: Sequence[int]) -> figures.Picture:
         maps = {patch: look_from(weights, patch, grid) for patch in patches}
         return figures.attention(images[0], maps, encoder.stride)
 
     if not is_live():
-        return strip(queries)
+        return _strip(queries)
     none = torch.zeros(h * w, dtype=torch.bool)
     return _board(
-        grid, none, lambda chosen: strip(chosen.nonzero().flatten().tolist()), single=True
+        grid, none, lambda chosen: _strip(chosen.nonzero().flatten().tolist()), single=True
     )
 
 
@@ -176,7 +176,7 @@ def _board(
     cell = ipywidgets.Layout(width=CELL, height=CELL, padding="0px", margin="0px")
     buttons = [ipywidgets.Button(layout=cell, tooltip=f"patch {i}") for i in range(h * w)]
 
-    def refresh() -> None:
+    def _refresh() -> None:
         for button, is_chosen in zip(buttons, chosen.tolist()):
             button.style.button_color = figures.COLORS[0] if is_chosen else "#DDDDDD"
         if not chosen.any():
@@ -187,15 +187,15 @@ def _board(
         except ValueError as error:
             notice.value = str(error)
 
-    def click(index: int) -> None:
+    def _click(index: int) -> None:
         if single:
             chosen.zero_()
         chosen[index] = ~chosen[index]
-        refresh()
+        _refresh()
 
     for index, button in enumerate(buttons):
-        button.on_click(lambda _, index=index: click(index))
-    refresh()
+        button.on_click(lambda _, index=index: _click(index))
+    _refresh()
     layout = ipywidgets.Layout(grid_template_columns=f"repeat({w}, {CELL})", grid_gap="1px")
     board = ipywidgets.GridBox(buttons, layout=layout)
     return ipywidgets.HBox([ipywidgets.VBox([board, notice]), picture])

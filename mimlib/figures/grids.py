@@ -56,14 +56,16 @@ def rows(named: Mapping[str, Tensor], size: float = 1.3) -> Picture:
         named: row title -> [n, 3, H, W], the same n everywhere.
         size: side of an image in inches.
     """
-    columns = len(next(iter(named.values())))
-    picture, axes = canvas(len(named), columns, size, size)
+    first = next(iter(named.values()))
+    columns, height = len(first), size * first.shape[2] / first.shape[3]
+    picture = Picture(figsize=(columns * size, len(named) * height))
+    gaps = {"wspace": 0.05, "hspace": 0.05, "left": 0, "right": 1, "bottom": 0, "top": 1}
+    axes = picture.subplots(len(named), columns, squeeze=False, gridspec_kw=gaps)
     for line, (name, row) in zip(axes, named.items()):
         for axis, image in zip(line, row, strict=True):
             show_image(axis, image)
-        line[0].text(
-            -0.06, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9
-        )
+        beside = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
+        line[0].text(-0.06, 0.5, name, fontsize=9, **beside)
     return picture
 
 
@@ -86,7 +88,7 @@ def hide(pictures: Tensor, hidden: Tensor, patch_size: int, color: str = GREY) -
 
 
 @styled
-def patch_grid(image: Tensor, patch_size: int, size: float = 0.36) -> Picture:
+def patch_grid(image: Tensor, patch_size: int, size: float = 0.5) -> Picture:
     """Draw an image [3, H, W] cut into its patches, with the number of each patch."""
     h, w = image.shape[1] // patch_size, image.shape[2] // patch_size
     picture = Picture(figsize=(w * size, h * size), layout="none")
@@ -95,7 +97,7 @@ def patch_grid(image: Tensor, patch_size: int, size: float = 0.36) -> Picture:
     for index, (axis, piece) in enumerate(zip(axes.flat, pieces)):
         show_image(axis, rearrange(piece, "(p q c) -> c p q", p=patch_size, q=patch_size))
         axis.text(
-            0.04, 0.96, str(index), transform=axis.transAxes, va="top", fontsize=5, color="white",
+            0.04, 0.96, str(index), transform=axis.transAxes, va="top", fontsize=6, color="white",
             bbox={"facecolor": "black", "alpha": 0.55, "pad": 0.6, "linewidth": 0},
         )  # fmt: skip
     return picture
@@ -116,9 +118,10 @@ def positions(table: Tensor, grid: tuple[int, int], queries: Sequence[int]) -> P
     first.imshow(table.numpy(), cmap=DIVERGING, aspect="auto", vmin=-1, vmax=1)
     first.set(xlabel="channel", ylabel="patch", title="table")
     first.grid(False)
-    for axis, query in zip(axes[0, 1:], queries):
-        like = rearrange(unit @ unit[query], "(h w) -> h w", h=grid[0])
-        drawn = axis.imshow(like.numpy(), cmap=SEQUENTIAL, vmin=-0.2, vmax=1)
+    alike = unit @ unit[list(queries)].T  # [N, queries]
+    for axis, query, like in zip(axes[0, 1:], queries, alike.T):
+        like = rearrange(like, "(h w) -> h w", h=grid[0])
+        drawn = axis.imshow(like.numpy(), cmap=SEQUENTIAL, vmin=float(alike.min()), vmax=1)
         row, column = divmod(query, grid[1])
         axis.plot(column, row, "x", color=COLORS[5], markersize=7, markeredgewidth=2)
         axis.set(title=f"patch {query}", xlabel="column", ylabel="row")

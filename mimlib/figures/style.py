@@ -26,7 +26,7 @@ COLORS = (
 GREY = "#8C8C8C"  # numbers of a paper, patches that are hidden
 SEQUENTIAL = "cividis"  # amounts from low to high
 DIVERGING = "PuOr"  # amounts around zero
-DPI = 90
+DPI = 80
 RULES = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -66,11 +66,11 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Draw under the rules of the house and leave matplotlib's settings as they were."""
 
     @functools.wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+    def _inside(*args: P.args, **kwargs: P.kwargs) -> R:
         with matplotlib.rc_context(RULES):
             return draw(*args, **kwargs)
 
-    return inside
+    return _inside
 
 
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Picture, np.ndarray]:

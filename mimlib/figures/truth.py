@@ -9,8 +9,9 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from mimlib.figures.style import COLORS, SEQUENTIAL, Picture, canvas, show_image, styled
+from mimlib.figures.style import COLORS, SEQUENTIAL, Picture, canvas, pixels, show_image, styled
 
+SMALL_BOX = 0.008  # part of the image below which a box gets no label
 PALE = 0.45  # how far the second round of colours is mixed with white
 
 
@@ -19,6 +20,12 @@ def palette(count: int) -> np.ndarray:
     base = np.array([to_rgb(color) for color in COLORS])
     both = np.concatenate([base, base + (1 - base) * PALE])
     return both[np.arange(count) % len(both)]
+
+
+@styled
+def photo(axes: Axes, image: Tensor, title: str = "image") -> None:
+    """Draw an image [3, H, W]."""
+    show_image(axes, image, title)
 
 
 @styled
@@ -32,8 +39,8 @@ def depth(axes: Axes, metres: Tensor, title: str = "depth") -> None:
 
 @styled
 def normals(axes: Axes, directions: Tensor, title: str = "normals") -> None:
-    """Draw unit normals [H, W, 3] as colours: (x, y, z) from -1..1 to red, green, blue."""
-    show_image(axes, (directions.permute(2, 0, 1) + 1) / 2, title)
+    """Draw unit normals [3, H, W] as colours: (x, y, z) from -1..1 to red, green, blue."""
+    show_image(axes, (directions + 1) / 2, title)
 
 
 @styled
@@ -75,9 +82,10 @@ def boxes(
             linewidth=1.6,
         )  # fmt: skip
         axes.add_patch(frame)
-        if labels:
+        large = (right - left) * (bottom - top) > SMALL_BOX * image.shape[1] * image.shape[2]
+        if labels and large:
             axes.text(
-                left, top - 1, labels[index], fontsize=6, color="black", va="bottom",
+                left, bottom - 2, labels[index], fontsize=6, color="black", clip_on=True,
                 bbox={"facecolor": color, "alpha": 0.75, "pad": 0.8, "linewidth": 0},
             )  # fmt: skip
 
@@ -128,6 +136,30 @@ def flow(
         scale_units="xy", scale=1, width=0.008,
     )  # fmt: skip
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+@styled
+def from_above(
+    axes: Axes, image: Tensor, metres: Tensor, intrinsics: Tensor, title: str = "from above"
+) -> None:
+    """Draw what the camera sees as a floor plan, by lifting every pixel to its depth.
+
+    Args:
+        axes: where to draw.
+        image: [3, H, W].
+        metres: depth [H, W].
+        intrinsics: [3, 3] in pixels, x right and z forward.
+        title: above the picture.
+    """
+    height, width = metres.shape
+    centre = torch.arange(width) + 0.5
+    x = metres.cpu() * (centre - intrinsics[0, 2].cpu()) / intrinsics[0, 0].cpu()  # [H, W] m
+    colors = pixels(image).reshape(height * width, 3)
+    colors = colors if image.is_floating_point() else colors / 255
+    axes.scatter(x.flatten(), metres.cpu().flatten(), s=1, c=colors, linewidths=0)
+    axes.plot(0, 0, "v", color=COLORS[5])
+    axes.set_axis_on()
+    axes.set(xlabel="metres", ylabel="metres", title=title, aspect="equal")
 
 
 @styled
