@@ -152,6 +152,16 @@ def test_one_pixel_images(tmp_path, ending, shape):
     assert (image.int() - 120).abs().max() <= 3
 
 
+def test_without_torchvisions_decoder_pillow_reads_the_same(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write(tmp_path / "a.jpg", exif=exif, quality=90)
+    with_torchvision = read_image(path)
+    monkeypatch.delattr("torchvision.io.decode_jpeg")
+    assert_rgb(with_torchvision, 16, 12)
+    assert (read_image(path).int() - with_torchvision.int()).abs().max() <= 2
+
+
 def test_wrong_ending_does_not_matter(tmp_path):
     write(tmp_path / "a.png").rename(tmp_path / "a.jpg")
     assert np.array_equal(read_image(tmp_path / "a.jpg").permute(1, 2, 0).numpy(), gradient())
@@ -168,7 +178,9 @@ def test_truncated_files_are_refused_by_name(tmp_path, ending):
         read_image(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"]
+)
 @pytest.mark.parametrize("ending", ["jpg", "png"])
 def test_what_is_no_image_is_refused_by_name(tmp_path, content, ending):
     path = tmp_path / f"bad.{ending}"
@@ -215,7 +227,9 @@ def test_folder_errors(tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("")
     (tmp_path / "texts" / "b.heic").write_text("")
-    with pytest.raises(ValueError, match=r"expected files ending in .jpg.*found 2 others \(.heic, .txt"):
+    with pytest.raises(
+        ValueError, match=r"expected files ending in .jpg.*found 2 others \(.heic, .txt"
+    ):
         ImageFolder(tmp_path / "texts")
 
 

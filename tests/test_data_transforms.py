@@ -20,7 +20,9 @@ def boxes_of(height, width, scale, clip=False, count=3000):
     return random_crop_boxes(draws, [height] * count, [width] * count, scale, clip)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 100), (7, 5), (1, 1), (1, 30), (90, 2)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(64, 64), (48, 100), (7, 5), (1, 1), (1, 30), (90, 2)]
+)
 @pytest.mark.parametrize("clip", [False, True])
 def test_boxes_lie_inside_their_image(height, width, clip):
     top, left, box_height, box_width = boxes_of(height, width, (0.08, 1.0), clip).T

@@ -9,9 +9,10 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision import io
 
-FORMATS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+JPEG = (".jpg", ".jpeg")
+FORMATS = (*JPEG, ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -28,12 +29,11 @@ def read_image(path: str | Path) -> Tensor:
         ValueError: if the file is missing, truncated, or no image that can be read.
     """
     path = os.fspath(path)
-    if path.lower().endswith((".jpg", ".jpeg")):
-        try:
-            data = read_file(path)
-            return decode_jpeg(data, ImageReadMode.RGB, apply_exif_orientation=True)
-        except RuntimeError:
-            pass  # Pillow judges: it may be another format, or torchvision built without JPEG
+    if path.lower().endswith(JPEG):
+        try:  # from file to crop a quarter faster than Pillow
+            return io.decode_jpeg(io.read_file(path), "RGB", apply_exif_orientation=True)
+        except (RuntimeError, AttributeError):
+            pass  # Pillow judges: another format, or a torchvision without its (deprecated) decoder
     try:
         with Image.open(path) as image:
             pixels = _to_rgb(ImageOps.exif_transpose(image))
