@@ -24,7 +24,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def train(out, batch_size, events):
+def train(out, batch_size, events, shard=False):
     """Train in one process per entry of `events`; return the exit codes and what each told."""
     out.mkdir(exist_ok=True)
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -33,7 +33,7 @@ def train(out, batch_size, events):
         for rank in range(len(events))
     ]
     workers = [
-        CONTEXT.Process(target=work, args=(out, batch_size, event, environment))
+        CONTEXT.Process(target=work, args=(out, batch_size, shard, event, environment))
         for event, environment in zip(events, ranks, strict=True)
     ]
     for worker in workers:
@@ -67,13 +67,14 @@ def test_killed_and_resumed_is_as_if_nothing_happened(tmp_path):
     assert [line["loss"] for line in summary.history] == [line["loss"] for line in once.history]
 
 
-def test_two_ranks_are_one_process_even_when_one_is_stopped(tmp_path):
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_ranks_are_one_process_even_when_one_is_stopped(tmp_path, shard):
     """A signal reaches rank 1 only; both stop after step 3 and go on to the same end."""
     stopped = {"step": 3, "stopped": True}
-    assert train(tmp_path, 4, [{}, {"interrupt": 2}]) == ([0, 0], [stopped, stopped])
+    assert train(tmp_path, 4, [{}, {"interrupt": 2}], shard) == ([0, 0], [stopped, stopped])
     assert load_checkpoint(list_checkpoints(tmp_path)[0])["step"] == 3
     finished = {"step": 5, "stopped": False}
-    assert train(tmp_path, 4, [{}, {}]) == ([0, 0], [finished, finished])
+    assert train(tmp_path, 4, [{}, {}], shard) == ([0, 0], [finished, finished])
     stored = load_checkpoint(list_checkpoints(tmp_path)[0])
     assert stored["step"] == 5 and stored["config"]["num_ranks"] == 2
     one, summary = fit_here()

@@ -11,17 +11,19 @@ from mimlib.training.parallel import leave
 from mimlib.training.trainer import Trainer
 
 
-def settings(batch_size: int):
+def settings(batch_size: int, shard: bool = False):
     """The run that every process of these tests trains."""
-    return config(batch_size=batch_size, accumulation=2, save_every=2, clip_norm=0.5)
+    changes = {"accumulation": 2, "save_every": 2, "clip_norm": 0.5, "shard": shard}
+    return config(batch_size=batch_size, **changes)
 
 
-def work(out: Path, batch_size: int, events: dict, environment: dict) -> None:
+def work(out: Path, batch_size: int, shard: bool, events: dict, environment: dict) -> None:
     """Train, as under torchrun if `environment` says so, and write the summary to a file."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     source = ToySource(**events)
-    trainer = Trainer(Toy("index"), source, settings(batch_size), out=out, progress=False)
+    run = settings(batch_size, shard)
+    trainer = Trainer(Toy("index"), source, run, out=out, progress=False)
     summary = trainer.fit()
     told = {"step": summary.step, "stopped": summary.stopped}
     (out / f"rank_{trainer.ranks.rank}.json").write_text(json.dumps(told))

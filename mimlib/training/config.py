@@ -42,6 +42,7 @@ class TrainConfig:
     layer_decay: float = 1.0  # factor on the rate per encoder layer below the head; 1 = off
     clip_norm: float = 0.0  # largest global gradient norm; 0 = off
     precision: Precision = "auto"  # auto: bfloat16 where the processor computes in it
+    shard: bool = False  # several ranks hold parts of the weights (FSDP2), not copies (DDP)
     compile: bool = False  # torch.compile; costs half a minute, pays after thousands of steps
     seed: int = 0  # of every draw in the run, with rank and step
     device: str = "auto"  # auto, cpu, cuda, cuda:<index> or mps

@@ -70,7 +70,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["rate_scale"]
 
 
-def moments(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+def moments_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """Yield the tensors the optimiser keeps."""
     for state in optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))

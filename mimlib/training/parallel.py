@@ -6,14 +6,24 @@ Without torchrun every function here is the identity, so the trainer reads as fo
 import atexit
 import inspect
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from mimlib.protocol import Trainable
 
@@ -58,14 +68,21 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def wrap(method: Trainable, device: torch.device) -> nn.Module:
-    """Return what the trainer calls: the method itself, or DDP around it.
+def is_alone() -> bool:
+    """Say whether there are no other ranks."""
+    return not dist.is_initialized() or dist.get_world_size() == 1
+
+
+def wrap(method: Trainable, device: torch.device, shard: bool = False) -> nn.Module:
+    """Return what the trainer calls: the method itself, sharded in place, or DDP around it.
 
     Buffers are not broadcast: fixed tables never change, and what `after_step` updates is equal
     on all ranks because its state is averaged first.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if is_alone():
         return method
+    if shard:
+        return shard_in_place(method, device)
     # The name of this option changed; torch 2.15 warns about the old one, 2.11 lacks the new one.
     options = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
@@ -77,14 +94,71 @@ def wrap(method: Trainable, device: torch.device) -> nn.Module:
     )
 
 
-def local_gradients(module: nn.Module) -> AbstractContextManager:
+def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
+    """Cut every parameter over the ranks with FSDP2: block by block, then encoder, then the rest.
+
+    Weights, gradients and moments then take 1 / num_ranks of the memory, for one gathering of
+    each block per pass. The encoder and the whole method can be called, other parts cannot.
+    """
+    for tensor in method.state_dict().values():
+        dist.broadcast(tensor, 0)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    lists = [part for part in method.modules() if isinstance(part, nn.ModuleList)]
+    for part in [*chain.from_iterable(lists), method.encoder, method]:
+        fully_shard(part, mesh=mesh)
+    return method
+
+
+@contextmanager
+def local_gradients(module: nn.Module) -> Iterator[None]:
     """Keep gradients on this rank: for all micro-batches of a step but the last."""
-    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+    if isinstance(module, DistributedDataParallel):
+        with module.no_sync():
+            yield
+    elif isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(False)
+        yield
+        module.set_requires_gradient_sync(True)
+    else:
+        yield
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor put together; all ranks must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def get_state(method: Trainable, optimizer: Optimizer) -> tuple[dict, dict]:
+    """Return the whole state of the method and of the optimiser; all ranks must ask."""
+    if isinstance(method, FSDPModule):
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_state_dict(method, optimizer, options=options)
+    return method.state_dict(), optimizer.state_dict()
+
+
+def set_state(method: Trainable, optimizer: Optimizer, model: dict, moments: dict) -> None:
+    """Load what `get_state` returned; every rank gives the whole and keeps its part.
+
+    Raises:
+        RuntimeError: if names or shapes differ.
+    """
+    if isinstance(method, FSDPModule):
+        options = StateDictOptions(full_state_dict=True)
+        states = {"model_state_dict": model, "optim_state_dict": moments}
+        set_state_dict(method, optimizer, **states, options=options)
+    else:
+        method.load_state_dict(model)
+        optimizer.load_state_dict(moments)
 
 
 def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Average tensors of equal names over the ranks."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if is_alone():
         return dict(tensors)
     means = {name: tensor.clone() for name, tensor in tensors.items()}
     for name in sorted(means):
@@ -95,7 +169,7 @@ def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def largest_over_ranks(value: int) -> int:
     """Return the largest of the ranks' host integers."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if is_alone():
         return value
     largest = torch.tensor(value, dtype=torch.int64)
     dist.all_reduce(largest, dist.ReduceOp.MAX)

@@ -23,7 +23,7 @@ from mimlib.training.checkpoint import (
 )
 from mimlib.training.config import TrainConfig, pick_device
 from mimlib.training.log import Log, Meter, Summary
-from mimlib.training.optimizer import build_optimizer, check_groups, moments, set_rate
+from mimlib.training.optimizer import build_optimizer, check_groups, moments_of, set_rate
 from mimlib.training.precision import all_finite, check_threads, numeric_mode, resolve_precision
 from mimlib.training.profile import count_flops, matmul_rate, open_trace
 from mimlib.training.reading import StepDraws, cut, map_tensors, mean_of, open_batches
@@ -75,14 +75,14 @@ class Trainer:
         self.identity = describe_run(config, run_info or {}, self.ranks.num_ranks)
         self.progress = progress and self.is_main
         self.method = method.to(self.device)
-        self.module = parallel.wrap(self.method, self.device)
+        self.module = parallel.wrap(self.method, self.device, config.shard)
         self.forward = torch.compile(self.module) if config.compile else self.module
         self.optimizer = build_optimizer(self.method, config)
         self.draws = StepDraws(config.seed, self.ranks.rank, self.device)
         self.step = 0  # optimiser steps done
         self.history: list[dict[str, float]] = []  # log lines
         self.first_bad = torch.tensor(NEVER, device=self.device)  # step of a non-finite loss
-        self.flops: int | None = None  # of one step on this rank, counted once
+        self.flops: int | None = None  # of one step on this rank, counted in the first
         self.meter = Meter(self.device, config.batch_size * self.ranks.num_ranks)
 
     def fit(self) -> Summary:
@@ -171,7 +171,8 @@ class Trainer:
                 views = self.method.sample_views(part, self.draws.start(step, micro_step))
             if self.flops is None:
                 with self.meter.pause():
-                    self.flops = len(parts) * count_flops(self.method, views)
+                    count = 0 if self.config.shard else count_flops(self.method, views)
+                    self.flops = count * len(parts)
             waiting = micro_step + 1 < len(parts)
             with parallel.local_gradients(self.module) if waiting else nullcontext():
                 output = self.forward_backward(views, 1 / len(parts))
@@ -180,9 +181,9 @@ class Trainer:
         values = mean_of(results)
         self.first_bad.clamp_(max=torch.where(values["loss"].isfinite(), NEVER, step))
         if self.config.clip_norm:
-            values["gradient_norm"] = torch.nn.utils.clip_grad_norm_(
-                self.method.parameters(), self.config.clip_norm
-            )
+            parameters = self.method.parameters()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+            values["gradient_norm"] = parallel.whole(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return values, parallel.mean_over_ranks(mean_of(states)) if states[0] else states[0]
@@ -237,14 +238,12 @@ class Trainer:
         """
         with self.meter.pause():
             self.check_finite()
-            if self.out and self.is_main:
-                payload = {
-                    "step": self.step,
-                    "model": self.method.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "config": self.identity,
-                    "version": __version__,
-                }
+            if self.out is None:
+                return
+            model, moments = parallel.get_state(self.method, self.optimizer)
+            payload = {"step": self.step, "model": model, "optimizer": moments}
+            payload |= {"config": self.identity, "version": __version__}
+            if self.is_main:
                 save_checkpoint(self.out, self.step, payload, self.config.keep)
 
     def restore(self) -> int:
@@ -264,11 +263,11 @@ class Trainer:
         check_same_run(path, stored["config"], self.identity)
         try:
             check_groups(self.optimizer, stored["optimizer"])
-            self.method.load_state_dict(stored["model"])
+            model, moments = stored["model"], stored["optimizer"]
+            parallel.set_state(self.method, self.optimizer, model, moments)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} does not fit this model: {reason}") from error
-        self.optimizer.load_state_dict(stored["optimizer"])
         self.step = step
         return step
 
@@ -279,7 +278,7 @@ class Trainer:
             FloatingPointError: with the first bad step and the last good checkpoint.
         """
         first_bad = -parallel.largest_over_ranks(-int(self.first_bad))
-        kept = [*self.method.parameters(), *moments(self.optimizer)]
+        kept = map(parallel.local, [*self.method.parameters(), *moments_of(self.optimizer)])
         if not parallel.largest_over_ranks(first_bad < NEVER or not all_finite(kept)):
             return
         what = f"the loss of step {first_bad + 1}" if first_bad < NEVER else "a weight or moment"
