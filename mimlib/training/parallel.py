@@ -8,20 +8,11 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -73,6 +64,11 @@ def is_alone() -> bool:
     return not dist.is_initialized() or dist.get_world_size() == 1
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Say whether FSDP2 holds the weights of this module in parts."""
+    return hasattr(module, "set_requires_gradient_sync")
+
+
 def wrap(method: Trainable, device: torch.device, shard: bool = False) -> nn.Module:
     """Return what the trainer calls: the method itself, sharded in place, or DDP around it.
 
@@ -82,7 +78,9 @@ def wrap(method: Trainable, device: torch.device, shard: bool = False) -> nn.Mod
     if is_alone():
         return method
     if shard:
-        return shard_in_place(method, device)
+        from mimlib.training import sharding  # slow to import, rarely used
+
+        return sharding.shard_in_place(method, device)
     # The name of this option changed; torch 2.15 warns about the old one, 2.11 lacks the new one.
     options = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
@@ -94,28 +92,13 @@ def wrap(method: Trainable, device: torch.device, shard: bool = False) -> nn.Mod
     )
 
 
-def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
-    """Cut every parameter over the ranks with FSDP2: block by block, then encoder, then the rest.
-
-    Weights, gradients and moments then take 1 / num_ranks of the memory, for one gathering of
-    each block per pass. The encoder and the whole method can be called, other parts cannot.
-    """
-    for tensor in method.state_dict().values():
-        dist.broadcast(tensor, 0)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    lists = [part for part in method.modules() if isinstance(part, nn.ModuleList)]
-    for part in [*chain.from_iterable(lists), method.encoder, method]:
-        fully_shard(part, mesh=mesh)
-    return method
-
-
 @contextmanager
 def local_gradients(module: nn.Module) -> Iterator[None]:
     """Keep gradients on this rank: for all micro-batches of a step but the last."""
     if isinstance(module, DistributedDataParallel):
         with module.no_sync():
             yield
-    elif isinstance(module, FSDPModule):
+    elif is_sharded(module):
         module.set_requires_gradient_sync(False)
         yield
         module.set_requires_gradient_sync(True)
@@ -125,19 +108,20 @@ def local_gradients(module: nn.Module) -> Iterator[None]:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a sharded tensor that this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a sharded tensor put together; all ranks must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def get_state(method: Trainable, optimizer: Optimizer) -> tuple[dict, dict]:
     """Return the whole state of the method and of the optimiser; all ranks must ask."""
-    if isinstance(method, FSDPModule):
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return get_state_dict(method, optimizer, options=options)
+    if is_sharded(method):
+        from mimlib.training import sharding
+
+        return sharding.get_state(method, optimizer)
     return method.state_dict(), optimizer.state_dict()
 
 
@@ -147,10 +131,10 @@ def set_state(method: Trainable, optimizer: Optimizer, model: dict, moments: dic
     Raises:
         RuntimeError: if names or shapes differ.
     """
-    if isinstance(method, FSDPModule):
-        options = StateDictOptions(full_state_dict=True)
-        states = {"model_state_dict": model, "optim_state_dict": moments}
-        set_state_dict(method, optimizer, **states, options=options)
+    if is_sharded(method):
+        from mimlib.training import sharding
+
+        sharding.set_state(method, optimizer, model, moments)
     else:
         method.load_state_dict(model)
         optimizer.load_state_dict(moments)

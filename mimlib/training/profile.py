@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from mimlib.protocol import Trainable
 from mimlib.training.reading import map_tensors
@@ -27,6 +26,7 @@ def count_flops(method: Trainable, views: Any) -> int:
     Returns:
         The count, or 0 for a method that cannot run on shapes alone.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
     def shape_only(tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)

@@ -1,0 +1,44 @@
+"""Weights cut over the ranks with FSDP2, for models that one device cannot hold."""
+
+from itertools import chain
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.optim import Optimizer
+
+from mimlib.protocol import Trainable
+
+
+def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
+    """Cut every parameter over the ranks with FSDP2: block by block, then encoder, then the rest.
+
+    Weights, gradients and moments then take 1 / num_ranks of the memory, for one gathering of
+    each block per pass. The encoder and the whole method can be called, other parts cannot.
+    """
+    for tensor in method.state_dict().values():
+        dist.broadcast(tensor, 0)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    lists = [part for part in method.modules() if isinstance(part, nn.ModuleList)]
+    for part in [*chain.from_iterable(lists), method.encoder, method]:
+        fully_shard(part, mesh=mesh)
+    return method
+
+
+def get_state(method: Trainable, optimizer: Optimizer) -> tuple[dict, dict]:
+    """Put the state of the method and of the optimiser together on the CPU."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_state_dict(method, optimizer, options=options)
+
+
+def set_state(method: Trainable, optimizer: Optimizer, model: dict, moments: dict) -> None:
+    """Take this rank's part of a whole state."""
+    states = {"model_state_dict": model, "optim_state_dict": moments}
+    set_state_dict(method, optimizer, **states, options=StateDictOptions(full_state_dict=True))
