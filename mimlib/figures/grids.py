@@ -21,6 +21,8 @@ from mimlib.figures.style import (
 )
 from mimlib.layers.patches import patchify, unpatchify
 
+DARKEST = 0.12  # brightness where a patch does not look at all
+
 
 @styled
 def images(
@@ -134,7 +136,7 @@ def positions(table: Tensor, grid: tuple[int, int], queries: Sequence[int]) -> P
 def attention(
     image: Tensor, maps: Mapping[int, Tensor], patch_size: int, size: float = 1.7
 ) -> Picture:
-    """Draw where some patches look: the image with the patch framed, then its attention.
+    """Draw where some patches look: the image as bright as the attention, the asking patch framed.
 
     Args:
         image: [3, H, W].
@@ -153,7 +155,9 @@ def attention(
             target.add_patch(
                 Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=color, linewidth=2)
             )
-        grown = np.kron(weights, np.ones((patch_size, patch_size)))
-        show_image(axis, image, f"patch {query}")
-        axis.imshow(grown, cmap="magma", alpha=0.65, vmin=0)
+        light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
+        bright = image.cpu().float() / (1 if image.is_floating_point() else 255)
+        show_image(
+            axis, bright * torch.from_numpy(DARKEST + (1 - DARKEST) * light), f"patch {query}"
+        )
     return picture
