@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from lesson_cells import LESSONS, ROOT, headings, read, section, table_rows
+from lesson_cells import LESSONS, ROOT, STUDIES, headings, read, section, table_rows
 
 from mimlib.course import exercises, lesson, proofs, report
 
@@ -22,13 +22,15 @@ LARGEST_FILE = 1.5e6  # bytes
 SECONDS = {"00_start_here": 60}  # of the first run; else MOST_SECONDS
 MOST_SECONDS, MOST_MEMORY_MIB = 150, 2048
 
-pytestmark = [pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)]
+lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+everything = pytest.mark.parametrize("path", LESSONS + STUDIES, ids=lambda path: path.stem)
 
 
 def codes(path):
     return [cell for cell in read(path) if cell.is_code]
 
 
+@lessons
 def test_headings_of_the_contract(path):
     found = headings(read(path))
     ideas = [title for title in found if re.match(r"\d+\. ", title)]
@@ -38,6 +40,7 @@ def test_headings_of_the_contract(path):
     assert found == [*BEFORE_IDEAS, *ideas, *training, *AFTER_IDEAS]
 
 
+@lessons
 def test_banner(path):
     first = read(path)[0]
     assert not first.is_code and len(headings([first], level=1)) == 1
@@ -47,11 +50,13 @@ def test_banner(path):
     assert "not yet" not in line, "run the renderer with --measure"
 
 
+@lessons
 def test_goals_are_a_list(path):
     (cell, *_) = section(read(path), "Goals")
     assert 3 <= len(re.findall(r"^[-*] ", cell.source, re.MULTILINE)) <= 7
 
 
+@lessons
 def test_parameters_cell(path):
     tagged = [cell for cell in codes(path) if "parameters" in cell.tags]
     assert len(tagged) == 1
@@ -64,6 +69,7 @@ def test_parameters_cell(path):
         assert re.search(r"\s{2}# \w+", line), f"a comment must explain {line!r}"
 
 
+@lessons
 def test_setup_cell(path):
     setup = codes(path)[1]
     assert setup in section_codes(path, "Setup")
@@ -85,11 +91,13 @@ def section_codes(path, heading):
     return Counts()
 
 
+@everything
 def test_executed_once_from_top_to_bottom(path):
     counts = [cell.count for cell in codes(path)]
     assert counts == list(range(1, len(counts) + 1))
 
 
+@everything
 def test_outputs_are_text_and_png(path):
     for cell in codes(path):
         for output in cell.outputs:
@@ -104,12 +112,14 @@ def test_outputs_are_text_and_png(path):
             assert " at 0x" not in plain, f"cell {cell.count} prints an address"
 
 
+@everything
 def test_no_raw_floats_are_printed(path):
     for cell in codes(path):
         raw = re.search(r"\d\.\d{4,}|\d\.\d+e[-+]?\d+", cell.text)
         assert not raw, f"cell {cell.count} prints {raw.group()}: print a band or fewer digits"
 
 
+@everything
 def test_sources(path):
     for cell in codes(path):
         lines = [line for line in cell.source.splitlines() if line.strip()]
@@ -121,6 +131,7 @@ def test_sources(path):
         assert "plt." not in cell.source, f"cell {cell.count} draws by hand; use mimlib.figures"
 
 
+@everything
 def test_metadata_is_clean_and_small(path):
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert set(stored["metadata"]) == {"kernelspec", "language_info"}
@@ -134,6 +145,7 @@ def test_metadata_is_clean_and_small(path):
             assert any(call.endswith(WIDGETS) for call in cell.calls), "only widgets are ignored"
 
 
+@everything
 def test_markdown_is_local(path):
     text = "\n".join(cell.source for cell in read(path) if not cell.is_code)
     assert not re.search(r"!\[[^\]]*\]\(\s*http|<img|<script|<iframe", text)
@@ -142,6 +154,7 @@ def test_markdown_is_local(path):
             assert (path.parent / target).exists(), f"link to nothing: {target}"
 
 
+@lessons
 def test_every_picture_has_an_assertion_beside_it(path):
     cells = codes(path)
     for index, cell in enumerate(cells):
@@ -150,6 +163,7 @@ def test_every_picture_has_an_assertion_beside_it(path):
             assert any(c.asserts for c in near), f"cell {cell.count} draws what nobody checks"
 
 
+@lessons
 def test_exercises(path):
     cells = codes(path)
     known, used = exercises.all_exercises(), []
@@ -174,22 +188,26 @@ def test_exercises(path):
     assert sum("not attempted yet" in cell.text for cell in cells) == len(used)
 
 
+@lessons
 def test_recall_has_five_questions(path):
     text = "\n".join(cell.source for cell in section(read(path), "Recall"))
     assert text.count("<details>") == text.count("</details>") == 5
     assert text.count("<summary>") == 5
 
 
+@lessons
 def test_a_deliberate_bug_is_caught(path):
     cells = [cell for cell in section(read(path), "What breaks if") if cell.is_code]
     assert cells and any(cell.asserts for cell in cells)
 
 
+@lessons
 def test_scale_up_names_commands(path):
     text = "\n".join(cell.source for cell in section(read(path), "Scale up"))
     assert "python -m mimlib" in text or "papermill" in text
 
 
+@lessons
 def test_paper_map(path):
     """Columns: paper | section | code (module:function) | test (file::function)."""
     rows = table_rows(section(read(path), "Before you start"), "paper")
@@ -205,6 +223,7 @@ def test_paper_map(path):
         assert function in names, f"tests/{file} has no {function}"
 
 
+@lessons
 def test_proof_cells_printed_their_verdict(path):
     names = proofs.proved_names(path)
     assert len(names) >= 3
@@ -214,6 +233,7 @@ def test_proof_cells_printed_their_verdict(path):
         assert name.removeprefix("mimlib.") in text, f"{name} was not proved in the stored run"
 
 
+@lessons
 def test_measured_within_budget(path):
     cost = report.receipt(f"notebooks/{path.stem}")
     assert cost["seconds"] <= SECONDS.get(path.stem, MOST_SECONDS)
