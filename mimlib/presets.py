@@ -173,7 +173,7 @@ def _fine_tuning(steps: int, batch_size: int) -> TrainConfig:
     return TrainConfig(
         steps=steps,
         batch_size=batch_size,
-        base_rate=4e-3,
+        base_rate=8e-3,
         warmup_steps=steps // 10,
         betas=(0.9, 0.999),
         layer_decay=0.75,

@@ -94,17 +94,21 @@ def run_study(
         runs: folder of the runs; default runs/studies in the current folder.
     """
     runs = Path("runs/studies") if runs is None else runs
-    base = preset(f"{study.method}_{size}")
-    for changes in study.settings.values():
+    base, shared = preset(f"{study.method}_{size}"), study.budgets.get(size, {})
+    settings = {label: {**shared, **changes} for label, changes in study.settings.items()}
+    for changes in settings.values():
         override(base, changes)  # a mistyped override is refused before anything runs
     todo = [
         (label, seed, _run_folder(runs, study, size, changes, seed))
-        for label, changes in study.settings.items()
         for seed in range(seeds)
+        for label, changes in settings.items()
     ]
     missing = [entry for entry in todo if not (entry[2] / "result.json").is_file()]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        done = [pool.submit(_run_notebook, study, size, *entry, jobs) for entry in missing]
+        done = [
+            pool.submit(_run_notebook, study, size, settings[label], seed, folder, jobs)
+            for label, seed, folder in missing
+        ]
         for future in tqdm(done, desc=study.name, unit="run", initial=0):
             future.result()
     results = {
@@ -121,13 +125,15 @@ def _run_folder(runs: Path, study: Study, size: str, changes: Mapping, seed: int
     return runs / f"{study.method}_{size}_{digest}" / f"seed{seed}"
 
 
-def _run_notebook(study: Study, size: str, label: str, seed: int, folder: Path, jobs: int) -> None:
+def _run_notebook(
+    study: Study, size: str, changes: Mapping, seed: int, folder: Path, jobs: int
+) -> None:
     """Execute the study's notebook for one setting and seed in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {
         "PRESET": size,
         "SEED": seed,
-        "OVERRIDES": dict(study.settings[label]),
+        "OVERRIDES": dict(changes),
         "RUN_DIR": str(folder.resolve()),
     }
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -140,7 +146,7 @@ def _run_notebook(study: Study, size: str, label: str, seed: int, folder: Path, 
     )
     if done.returncode != 0 or not (folder / "result.json").is_file():
         raise RuntimeError(
-            f"{study.name}, {label}, seed {seed} failed; see {folder / 'executed.ipynb'}\n"
+            f"{study.name}, {dict(changes)}, seed {seed} failed; see {folder / 'executed.ipynb'}\n"
             + done.stderr[-2000:]
         )
 
@@ -168,6 +174,7 @@ def _receipt(study: Study, size: str, seeds: int, results: Mapping[str, list[dic
         "claim": study.claim,
         "paper": study.paper,
         "preset": f"{study.method}_{size}",
+        "budget": dict(study.budgets.get(size, {})),
         "seeds": seeds,
         "settings": settings,
         "rules": rules,

@@ -56,8 +56,8 @@ def test_every_rule_names_settings_of_its_study(study):
 def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
     calls = []
 
-    def fake(study, size, label, seed, folder, jobs):
-        calls.append((label, seed))
+    def fake(study, size, changes, seed, folder, jobs):
+        calls.append((tuple(changes.items()), seed))
         folder.mkdir(parents=True)
         metrics = {m: 0.5 + seed / 10 for rule in study.rules for m in [rule.metric]}
         result = {"metrics": metrics, "seconds": 1.0, "environment": {}}
@@ -67,7 +67,7 @@ def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
     receipt = studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
     assert len(calls) == 4 and receipt["verdict"] == "inconclusive"
     studies.run_study(STUDIES["mae.3"], "tiny", seeds=3, runs=tmp_path)
-    assert calls[4:] == [("raw pixels", 2), ("normalised", 2)]
+    assert calls[4:] == [((("method.normalize_target", False),), 2), ((), 2)]
     del calls[:]
     studies.run_study(STUDIES["mae.4"], "tiny", seeds=3, runs=tmp_path)
-    assert "2 blocks" not in {label for label, _ in calls}, "the preset itself was run already"
+    assert () not in {changes for changes, _ in calls}, "the preset itself was run already"
