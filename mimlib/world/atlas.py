@@ -13,6 +13,8 @@ from einops import rearrange
 from torch import Tensor
 
 from mimlib.world import textures
+from mimlib.world.cache import load, store
+from mimlib.world.threads import one_thread
 
 FAMILIES: dict[str, Callable[[int, int, torch.Generator], Tensor]] = {
     "noise": textures.draw_noise,
@@ -45,7 +47,11 @@ class Atlas(NamedTuple):
     per_family: int
 
     def pick(
-        self, families: tuple[str, ...], count: int, generator: torch.Generator, calm: bool = False
+        self,
+        families: tuple[str, ...],
+        count: int,
+        generator: torch.Generator,
+        calm: bool = False,
     ) -> Tensor:
         """Draw `count` textures [B] from a list of families; a repeated name is likelier.
 
@@ -122,5 +128,13 @@ def draw_atlas(side: int = SIDE, per_family: int = PER_FAMILY, seed: int = 0) ->
 
 @lru_cache(maxsize=1)
 def default_atlas() -> Atlas:
-    """Return the atlas every set is rendered with, drawn once per process."""
-    return draw_atlas()
+    """Return the atlas every set is rendered with, from disk or drawn once per process."""
+    key = {"recipe": "atlas", "size": SIDE, "per_family": PER_FAMILY}
+    fields = load(key, 1)
+    if fields is None:
+        with one_thread():
+            drawn = draw_atlas()
+        fields = {"texels": drawn.texels[None], "offsets": drawn.offsets[None]}
+        store(key, 1, fields)
+    texels, offsets = fields["texels"][0], fields["offsets"][0]
+    return Atlas(texels, offsets, int(offsets[-1]) + 1, SIDE, PER_FAMILY)

@@ -44,7 +44,8 @@ def file_stem(key: dict[str, object]) -> str:
     """Return the readable and unique name of a set without its length."""
     text = json.dumps(key | {"code": code_version()}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    return f"{key['kind']}-{key['level']}-{key['size']}px-{key['truth']}-{digest}"
+    words = [str(key[word]) for word in ("recipe", "level", "size", "truth") if word in key]
+    return "-".join([*words, digest])
 
 
 def load(key: dict[str, object], count: int) -> Fields | None:
@@ -100,7 +101,7 @@ def warn_unwritable(folder: str, reason: str) -> None:
     )
 
 
-def write_file(path: Path, fields: Fields, about: dict[str, object]) -> None:
+def write_file(path: Path, fields: Fields, about: dict[str, object] | None = None) -> None:
     """Write fields to a file that appears complete or not at all.
 
     Raises:
@@ -119,7 +120,7 @@ def write_file(path: Path, fields: Fields, about: dict[str, object]) -> None:
             }
         )
         offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    header = json.dumps(about | {"fields": entries}).encode()
+    header = json.dumps((about or {}) | {"fields": entries}).encode()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -129,13 +130,14 @@ def write_file(path: Path, fields: Fields, about: dict[str, object]) -> None:
                 file.write(array.reshape(-1).view(np.uint8))
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def read_file(path: Path, expected: dict[str, object]) -> Fields:
+def read_file(path: Path, expected: dict[str, object] | None = None) -> Fields:
     """Map a file into memory and check it.
 
     Raises:
@@ -154,7 +156,7 @@ def read_file(path: Path, expected: dict[str, object]) -> Fields:
             raise ValueError("broken header")
         start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
     header = json.loads(text)
-    if any(header.get(name) != value for name, value in expected.items()):
+    if any(header.get(name) != value for name, value in (expected or {}).items()):
         raise ValueError("it holds another set")
     fields = {}
     for entry in header["fields"]:

@@ -32,9 +32,13 @@ class Level:
     clutter: float = 1.0  # factor on the chance of each free-standing object
     people: tuple[float, float] = (0.5, 0.2)  # chance of a first and of a second person
     baseline: tuple[float, float] = (0.15, 1.0)  # metres between the two cameras
-    max_yaw: float = 0.45  # radians added at random to the second camera's heading
-    max_pitch: float = 0.15  # radians
-    covisibility: tuple[float, float] = (0.5, 0.97)  # seen by the other camera, both ways
+    yaw_noise: float = 0.45  # radians, on top of turning towards what the first camera sees
+    max_turn: float = 1.2  # radians, the whole change of yaw
+    pitch_noise: float = 0.15  # radians
+    covisibility: tuple[float, float] = (
+        0.5,
+        0.97,
+    )  # share seen by the other camera, both ways
     max_flow: float = float("inf")  # image sides; 8 px at 64 px is 0.125
 
 
@@ -44,8 +48,9 @@ LEVELS = {
         patterns="smooth",
         texture_zoom=1.8,
         baseline=(0.05, 0.3),
-        max_yaw=0.12,
-        max_pitch=0.05,
+        yaw_noise=0.05,
+        max_turn=0.12,
+        pitch_noise=0.03,
         covisibility=(0.5, 1.0),
         max_flow=0.125,
     ),
@@ -59,8 +64,8 @@ LEVELS = {
         baseline=(0.6, 1.2),
         covisibility=(0.2, 0.6),
     ),
-    # Video: more people, and things that move.
-    "clip": Level(people=(0.9, 0.5), baseline=(0.05, 0.4), max_yaw=0.15, covisibility=(0.0, 1.0)),
+    # Video: more people, and things that move; the baseline is the way of the camera in a clip.
+    "clip": Level(people=(0.95, 0.5), baseline=(0.05, 0.5), yaw_noise=0.1, max_turn=0.4),
 }
 PAIR_LEVELS = ("easy", "paper", "hard")
 

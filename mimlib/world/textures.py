@@ -58,7 +58,10 @@ def integer(count: int, low: int, high: int, generator: torch.Generator) -> Tens
 
 
 def draw_colours(
-    count: int, generator: torch.Generator, saturation: float = 0.5, darkest: float = 0.35
+    count: int,
+    generator: torch.Generator,
+    saturation: float = 0.5,
+    darkest: float = 0.35,
 ) -> tuple[Tensor, Tensor]:
     """Draw a base colour and one that goes with it, [G, 1, 1, 3] each.
 
@@ -78,7 +81,11 @@ def draw_colours(
 
 
 def smooth_noise(
-    count: int, side: int, exponent: float, generator: torch.Generator, stretch: float = 1.0
+    count: int,
+    side: int,
+    exponent: float,
+    generator: torch.Generator,
+    stretch: float = 1.0,
 ) -> Tensor:
     """Draw tiling noise [G, S, S] of unit deviation with spectrum 1 / frequency^exponent.
 
@@ -187,7 +194,9 @@ def draw_dots(count: int, side: int, generator: torch.Generator) -> Tensor:
     dy = (y * rows) % 1 - 0.5
     distance = (dx**2 + dy**2).sqrt()
     return mix(
-        base, partner, torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50)
+        base,
+        partner,
+        torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50),
     )
 
 
@@ -222,7 +231,11 @@ def draw_leaf(count: int, side: int, generator: torch.Generator) -> Tensor:
     green = hsv_to_rgb(
         hue, uniform(count, 0.4, 0.75, generator), uniform(count, 0.4, 0.8, generator)
     )
-    return mix(green * 0.4, green, torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator)))
+    return mix(
+        green * 0.4,
+        green,
+        torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator)),
+    )
 
 
 def draw_poster(count: int, side: int, generator: torch.Generator, figures: int = 8) -> Tensor:

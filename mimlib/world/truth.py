@@ -9,45 +9,52 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.world.cameras import Cameras, inside, intrinsics, project, world_from_camera
+from mimlib.world.atlas import Atlas
+from mimlib.world.cameras import inside, intrinsics, project, world_from_camera
 from mimlib.world.levels import NUM_ROOM_CLASSES
 from mimlib.world.people import NUM_LIMBS, limbs_around_joints
-from mimlib.world.render import Surfaces
-from mimlib.world.scenes import Scenes, pick_rows, rotate, rotate_planes, yaw_rotation
+from mimlib.world.render import Frame, shade
+from mimlib.world.scenes import pick_rows, rotate, rotate_planes, yaw_rotation
 
-Truth = Callable[[Scenes, Cameras, Surfaces, int], dict[str, Tensor]]
+Truth = Callable[[Frame], dict[str, Tensor]]
 
 
-def depth_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def as_image(values: Tensor, frame: Frame) -> Tensor:
+    """Lay the pixels [..., K] out as [..., H, W]."""
+    return values.unflatten(-1, (frame.size, frame.size))
+
+
+def depth_truth(frame: Frame) -> dict:
     """Return depth [B, H, W] along the optical axis in metres."""
-    return {"depth": surfaces.depth.unflatten(1, (size, size))}
+    return {"depth": as_image(frame.surfaces.depth, frame)}
 
 
-def normals_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def normals_truth(frame: Frame) -> dict:
     """Return normals [B, 3, H, W] in the camera's frame, unit, towards the camera."""
-    normal = rotate_planes(cameras.rotation.transpose(1, 2), surfaces.normal)
-    return {"normals": normal.unflatten(2, (size, size))}
+    normal = rotate_planes(frame.cameras.rotation.transpose(1, 2), frame.surfaces.normal)
+    return {"normals": as_image(normal, frame)}
 
 
-def instances_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def instances_truth(frame: Frame) -> dict:
     """Return instance ids [B, H, W] uint8: 0 floor, 1 walls, 2 ceiling, then the objects."""
-    return {"instances": surfaces.instance.unflatten(1, (size, size)).to(torch.uint8)}
+    return {"instances": as_image(frame.surfaces.instance, frame).to(torch.uint8)}
 
 
-def classes_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def classes_truth(frame: Frame) -> dict:
     """Return semantic classes [B, H, W] uint8, indices of CLASSES."""
-    classes = scenes.objects.class_id.gather(1, surfaces.instance)
-    return {"classes": classes.unflatten(1, (size, size)).to(torch.uint8)}
+    classes = frame.scenes.objects.class_id.gather(1, frame.surfaces.instance)
+    return {"classes": as_image(classes, frame).to(torch.uint8)}
 
 
-def boxes_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def boxes_truth(frame: Frame) -> dict:
     """Return tight boxes of what is visible of each object; row r is instance id r.
 
     `boxes` [B, R, 4] xyxy in pixels, right and bottom exclusive; `boxes_valid` [B, R] bool, False
     for the room itself and for objects not seen; `boxes_class` [B, R] int64, -1 for empty slots.
     """
-    instance = rearrange(surfaces.instance, "b (h w) -> b 1 h w", h=size)
-    slots = torch.arange(scenes.objects.class_id.shape[1], device=instance.device)
+    size, objects = frame.size, frame.scenes.objects
+    instance = as_image(frame.surfaces.instance, frame)[:, None]
+    slots = torch.arange(objects.class_id.shape[1], device=instance.device)
     mask = instance == slots[:, None, None]  # [B, R, H, W]
     line = torch.arange(size, device=instance.device)
     edges = []
@@ -61,27 +68,28 @@ def boxes_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int)
     return {
         "boxes": torch.where(valid[..., None], boxes, 0.0),
         "boxes_valid": valid,
-        "boxes_class": scenes.objects.class_id,
+        "boxes_class": objects.class_id,
     }
 
 
-def keypoints_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def keypoints_truth(frame: Frame) -> dict:
     """Return the joints of people.
 
     `keypoints` [B, Q, J, 2] in pixels; `keypoints_valid` [B, Q, J] bool, the joint projects into
     the image; `keypoints_visible` [B, Q, J] bool, the pixel there shows a limb around the joint;
     `keypoints_person` [B, Q] int64 instance id, -1 for nobody.
     """
+    scenes, size = frame.scenes, frame.size
     people, num_people = scenes.people, scenes.people.slot.shape[1]
     slot = people.slot.clamp(min=0)
     turn = yaw_rotation(scenes.objects.yaw.gather(1, slot))[:, :, None]  # [B, Q, 1, 3, 3]
     foot = pick_rows(scenes.objects.position, slot)[:, :, None]
     joints = rearrange(rotate(turn, people.joints) + foot, "b q j i -> b i (q j)")
-    pixels, depth = project(cameras, joints, size)
+    pixels, depth = project(frame.cameras, joints, size)
     valid = inside(pixels, depth, size).unflatten(1, (num_people, -1))
     valid = valid & (people.slot >= 0)[..., None]
     column, row = pixels.clamp(0, size - 1).long().unbind(1)
-    hit = surfaces.slot.gather(1, row * size + column).unflatten(1, (num_people, -1))
+    hit = frame.surfaces.slot.gather(1, row * size + column).unflatten(1, (num_people, -1))
     limb = hit - people.first_limb[..., None]  # [B, Q, J]
     on_person = (limb >= 0) & (limb < NUM_LIMBS)
     around = limbs_around_joints(limb)
@@ -96,11 +104,11 @@ def keypoints_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: 
     }
 
 
-def camera_truth(scenes: Scenes, cameras: Cameras, surfaces: Surfaces, size: int) -> dict:
+def camera_truth(frame: Frame) -> dict:
     """Return `intrinsics` [B, 3, 3] in pixels and `world_from_camera` [B, 4, 4] in metres."""
     return {
-        "intrinsics": intrinsics(cameras, size),
-        "world_from_camera": world_from_camera(cameras),
+        "intrinsics": intrinsics(frame.cameras, frame.size),
+        "world_from_camera": world_from_camera(frame.cameras),
     }
 
 
@@ -113,4 +121,13 @@ VIEW_TRUTH: dict[str, Truth] = {
     "keypoints": keypoints_truth,
     "camera": camera_truth,
 }
-WIDE = {"instances": torch.long, "classes": torch.long}  # stored as uint8, handed out wider
+VIEW_KINDS = ("image", *VIEW_TRUTH)
+WIDE = {
+    "instances": torch.long,
+    "classes": torch.long,
+}  # stored as uint8, handed out wider
+
+
+def view_fields(kind: str, frame: Frame, atlas: Atlas) -> dict[str, Tensor]:
+    """Return the fields of one kind of VIEW_KINDS; the image's is called image."""
+    return {"image": shade(frame, atlas)} if kind == "image" else VIEW_TRUTH[kind](frame)

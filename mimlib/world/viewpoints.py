@@ -116,7 +116,7 @@ def sample_aimed_view(
     rig = orbit(scenes, centre, extent, generator, tries)
     repeated = torch.arange(count).repeat_interleave(tries)
     flat = Rig(*(part.flatten(0, 1) for part in rig))
-    view = trace(take(scenes, repeated), flat.cameras(), PROBE, take(placed, repeated))
+    view = trace(take(scenes, repeated), flat.cameras(), PROBE, take(placed, repeated)).surfaces
     hit = view.instance == slot[repeated][:, None]
     share = hit.float().mean(1)
     middle = hit.unflatten(1, (PROBE, PROBE))[:, 5:11, 5:11].float().mean((1, 2))
@@ -150,7 +150,11 @@ def object_extent(scenes: Scenes, placed: Placed, slot: Tensor) -> tuple[Tensor,
 
 
 def orbit(
-    scenes: Scenes, centre: Tensor, extent: Tensor, generator: torch.Generator, tries: int
+    scenes: Scenes,
+    centre: Tensor,
+    extent: Tensor,
+    generator: torch.Generator,
+    tries: int,
 ) -> Rig:
     """Place K candidate cameras [B, K] around points [B, 3], looking at them."""
     count = len(centre)

@@ -9,10 +9,10 @@ from mimlib.world.atlas import Atlas
 from mimlib.world.cameras import Cameras
 from mimlib.world.groups import MAX_ROUNDS, fill_group, seeded
 from mimlib.world.levels import CLASSES, NUM_ROOM_CLASSES, find_level
-from mimlib.world.render import shade, trace
+from mimlib.world.render import trace
 from mimlib.world.rooms import sample_scenes
 from mimlib.world.scenes import Scenes, concatenate, place_shapes, take
-from mimlib.world.truth import VIEW_TRUTH
+from mimlib.world.truth import view_fields
 from mimlib.world.viewpoints import (
     PROBE,
     find_boring,
@@ -23,7 +23,6 @@ from mimlib.world.viewpoints import (
 
 AIMS = ("room", "object")
 VIEWS_PER_GROUP = 64
-VIEW_KINDS = ("image", *VIEW_TRUTH)
 
 
 class Views(NamedTuple):
@@ -45,7 +44,7 @@ def draw_views(seed: int, level: str, aim: str, group: int) -> Views:
         placed = place_shapes(scenes)
         rig = sample_room_view(scenes, generator)
         probe = trace(scenes, rig.cameras(), PROBE, placed)
-        good = ~(find_boring(probe) | find_stuck(placed, rig.position))
+        good = ~(find_boring(probe.surfaces) | find_stuck(placed, rig.position))
         return Views(scenes, rig.cameras(), torch.full((count,), -1)), good
 
     return fill_group(VIEWS_PER_GROUP, attempt, f"views of rooms at level {level!r}")
@@ -72,17 +71,9 @@ def render_views(
     views: Views, size: int, kinds: tuple[str, ...], atlas: Atlas
 ) -> dict[str, dict[str, Tensor]]:
     """Render what is asked for: {kind: {field: [B, ...]}}; the image's field is called image."""
-    if kinds == ("label",):
-        return {"label": {"label": views.label}}
-    placed = place_shapes(views.scenes)
-    surfaces = trace(views.scenes, views.cameras, size, placed)
+    frame = trace(views.scenes, views.cameras, size) if kinds != ("label",) else None
     result = {}
     for kind in kinds:
-        if kind == "label":
-            result[kind] = {"label": views.label}
-        elif kind == "image":
-            image = shade(views.scenes, views.cameras, surfaces, atlas, size, placed)
-            result[kind] = {"image": image}
-        else:
-            result[kind] = VIEW_TRUTH[kind](views.scenes, views.cameras, surfaces, size)
+        is_label = kind == "label"
+        result[kind] = {"label": views.label} if is_label else view_fields(kind, frame, atlas)
     return result
