@@ -44,14 +44,17 @@ class StepDraws:
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device):
-        self.seed, self.rank = seed, rank
+        self.seed, self.rank, self.device = seed, rank, device
         self.generator = torch.Generator(device)
 
     def start(self, step: int, micro_step: int) -> torch.Generator:
         """Return the generator for the views, and seed torch's own for dropout in `forward`."""
         entropy = (self.seed, self.rank, step, micro_step)
         views, inside = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
-        torch.manual_seed(int(inside))
+        # torch.manual_seed would seed every kind of device, which takes a millisecond.
+        torch.default_generator.manual_seed(int(inside))
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(int(inside))
         return self.generator.manual_seed(int(views))
 
 
