@@ -50,11 +50,6 @@ def fit_here(out=None):
     return method, Trainer(method, ToySource(), settings(8), out=out, progress=False).fit()
 
 
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-
-
 def test_killed_and_resumed_is_as_if_nothing_happened(tmp_path):
     """kill -9 in step 4, one step after the checkpoint of step 2."""
     codes, told = train(tmp_path, 8, [{"kill": 3}])

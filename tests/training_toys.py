@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from mimlib.protocol import Encoder, Features, Output, Trainable
 from mimlib.training.config import TrainConfig
+from mimlib.training.log import Summary
+from mimlib.training.trainer import Trainer
 
 SIDE = 4
 
@@ -149,3 +151,11 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(
         torch.equal(first[name], second[name]) for name in first
     )
+
+
+def fit(method=None, source=None, **changes) -> tuple[Trainable, Summary]:
+    """Train a toy quietly; words that are not fields of the config go to the trainer."""
+    own = {k: changes.pop(k) for k in ("out", "evaluations", "run_info") if k in changes}
+    method = method or Toy()
+    trainer = Trainer(method, source or ToySource(), config(**changes), progress=False, **own)
+    return method, trainer.fit()

@@ -82,7 +82,8 @@ class TrainConfig:
             )
         if self.warmup_steps > self.steps:
             raise ValueError(
-                f"warmup_steps is {self.warmup_steps}; expected at most steps = {self.steps}"
+                f"warmup_steps is {self.warmup_steps}; expected at most steps = "
+                f"{self.steps}; set both together"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; expected two numbers in [0, 1)")

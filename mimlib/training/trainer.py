@@ -70,6 +70,8 @@ class Trainer:
         self.ranks = parallel.join(self.device)
         self.is_main = self.ranks.rank == 0
         self.out = Path(out) if out is not None else None
+        if config.profile and not self.out:
+            raise ValueError("profile is on, but there is no output folder for the trace; give out")
         if self.out and self.is_main:
             prepare_folder(self.out)
         self.identity = describe_run(config, run_info or {}, self.ranks.num_ranks)
