@@ -27,6 +27,33 @@ def test_the_last_outputs_alone_are_the_last_outputs():
     torch.testing.assert_close(block(tokens, num_outputs=3), block(tokens)[:, -3:])
 
 
+def test_what_a_wide_block_forgets_changes_no_gradient():
+    block, tokens = Block(384, heads=6), torch.randn(2, 5, 384, requires_grad=True)
+    assert block.forgets and not Block(192, heads=3).forgets
+
+    def run(forgets):
+        block.forgets, kept = forgets, []
+
+        def keep(tensor):
+            kept.append(tensor)
+            return tensor
+
+        tokens.grad = None
+        block.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = block(tokens)
+        out.square().sum().backward()
+        sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept}
+        for parameter in block.parameters():
+            sizes.pop(parameter.untyped_storage()._cdata, None)
+        return sum(sizes.values()), [tokens.grad, *(p.grad for p in block.parameters())]
+
+    (more, expected), (less, gradients) = run(False), run(True)
+    assert all(torch.equal(a, b) for a, b in zip(expected, gradients))
+    outputs_of_norms_and_gelu = 2 * 5 * (384 + 384 + 4 * 384) * 4
+    assert more - less == outputs_of_norms_and_gelu
+
+
 def test_drop_path_drops_whole_images_and_keeps_the_mean():
     torch.manual_seed(0)
     drop = DropPath(0.25)

@@ -30,7 +30,15 @@ class Attention(nn.Module):
         self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
     ) -> Float[Tensor, "B M D"]:
         """Attend from the last `num_outputs` tokens (None: from all) to all tokens."""
-        queries, keys, values = self._project(tokens, num_outputs)
+        return self.mix(*self.project(tokens, num_outputs))
+
+    def mix(
+        self,
+        queries: Float[Tensor, "B A M d"],
+        keys: Float[Tensor, "B A K d"],
+        values: Float[Tensor, "B A K d"],
+    ) -> Float[Tensor, "B M D"]:
+        """Let each query gather values by its likeness to the keys, and join the heads."""
         if _prefer_eager(queries, keys):
             gathered = _weights(queries, keys) @ values  # [B, A, M, d]
         else:
@@ -39,10 +47,13 @@ class Attention(nn.Module):
 
     def weights(self, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B A K K"]:
         """Return how much each token (row) takes from each token (column); rows sum to 1."""
-        queries, keys, _ = self._project(tokens, None)
+        queries, keys, _ = self.project(tokens)
         return _weights(queries, keys)
 
-    def _project(self, tokens: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
+    ) -> tuple[Float[Tensor, "B A M d"], Float[Tensor, "B A K d"], Float[Tensor, "B A K d"]]:
+        """Map tokens to the queries of the last `num_outputs`, and all keys and values."""
         if num_outputs is None:
             q, k, v = rearrange(
                 self.qkv(tokens), "b k (three a d) -> three b a k d", three=3, a=self.heads

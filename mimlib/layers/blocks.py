@@ -3,12 +3,18 @@
 Letters: B images, K tokens, M the tokens that are computed, D token width.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mimlib.layers.attention import Attention
 
+# Narrower blocks are bound by the number of operations, not by memory, and keep everything.
+FORGET_FROM_WIDTH = 384  # ViT-S
 NORM_EPS = 1e-6  # as official: MAE, ConvMAE, CroCo and DINO all use it in their transformers
 
 
@@ -66,14 +72,40 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
+        self.forgets = width >= FORGET_FROM_WIDTH
 
     def forward(
         self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
     ) -> Float[Tensor, "B M D"]:
         """Update all tokens, or compute only the last `num_outputs` of them."""
-        outputs = tokens if num_outputs is None else tokens[:, -num_outputs:]  # [B, M, D]
-        outputs = outputs + self.drop_path(self.attn(self.norm1(tokens), num_outputs))
-        return outputs + self.drop_path(self.mlp(self.norm2(outputs)))
+        attn, mlp = self.attn, self.mlp
+        if num_outputs is None:
+            outputs = tokens
+            projected = self._chain(self.norm1, attn.project, tokens)
+        else:
+            outputs = tokens[:, -num_outputs:]  # [B, M, D]
+            projected = attn.project(self.norm1(tokens), num_outputs)
+        outputs = outputs + self.drop_path(attn.mix(*projected))
+        hidden = self._chain(self.norm2, mlp.fc1, outputs)  # [B, M, 4*D]
+        return outputs + self.drop_path(self._chain(mlp.act, mlp.fc2, hidden))
+
+    def _chain(self, cheap: nn.Module, costly: Callable, tokens: Tensor) -> Any:
+        """Return costly(cheap(tokens)); a wide block does not keep cheap(tokens) for backward.
+
+        The backward pass computes it again and torch stops as soon as it is there, so `costly` is
+        not repeated and every gradient is the same to the last bit. For LayerNorm and GELU this
+        drops a third of what a block keeps: 44 -> 30 MiB per image of MAE ViT-B in bfloat16 with
+        fused attention, for 2 % more time on a CPU.
+        """
+        if not (self.forgets and torch.is_grad_enabled()):
+            return costly(cheap(tokens))
+        return checkpoint(
+            lambda kept: costly(cheap(kept)),
+            tokens,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            determinism_check="none",
+        )
 
 
 def initialize(module: nn.Module) -> None:

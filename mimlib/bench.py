@@ -1,0 +1,185 @@
+"""What a training step costs on this machine: `python -m mimlib bench`.
+
+FLOPs and saved bytes are counts: they depend on the code alone, and tests hold them. Images per
+second are measured here and now, so compare them only within one run on a quiet machine. MFU is
+relative to the fastest matrix product of the same device and number type, and to the minimal
+FLOPs, so that work done for nothing cannot raise it.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from mimlib import world
+from mimlib.data.batches import ImageBatch
+from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.methods.mae import MAE, MAEConfig, MAEViews
+from mimlib.training.config import TrainConfig, pick_device
+from mimlib.training.optimizer import build_optimizer
+from mimlib.training.precision import numeric_mode, resolve_precision
+from mimlib.training.profile import count_flops, matmul_rate, saved_bytes
+
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+WORLD_SIZE = 64  # pixels
+SECONDS = 10.0  # per timed model; a tenth of it when quick
+
+
+class Row(NamedTuple):
+    """One line of the report; nan where a number has no meaning."""
+
+    name: str
+    batch: int  # images per step, or views per call
+    gflops: float = math.nan  # counted, per image, forward and backward
+    minimal_gflops: float = math.nan  # by formula, per image, forward and backward
+    saved_mib: float = math.nan  # kept for the backward pass, per image
+    images_per_second: float = math.nan  # median over steps
+    mfu: float = math.nan  # minimal FLOPs per second over the rate of a large matrix product
+
+
+def models() -> dict[str, MAEConfig]:
+    """Return the two models that are measured: the paper's ViT-B and a notebook's."""
+    small = ViTConfig(width=128, depth=4, heads=4, patch_size=4, image_size=32)
+    return {
+        "notebook": MAEConfig(encoder=small, decoder_width=64, decoder_depth=2, decoder_heads=4),
+        "ViT-B/16": MAEConfig(encoder=vit_config("B", patch_size=16, image_size=224)),
+    }
+
+
+def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
+    """Measure everything, yielding rows as they are done.
+
+    Args:
+        device: where to measure.
+        quick: smaller batches and a tenth of the time; for trying out.
+    """
+    on_cpu = device.type == "cpu"
+    seconds = SECONDS / 10 if quick else SECONDS
+    small, large = models().values()
+    batch = 64 if quick else 256
+    with numeric_mode(device):
+        yield measure("MAE notebook size", small, batch, device, seconds)
+        for ratio in RATIOS:
+            config = replace(small, mask_ratio=ratio)
+            yield measure(f"  hiding {ratio:.0%}", config, batch, device, seconds / 4)
+        batch = (2 if quick else 16) if on_cpu else (64 if quick else 256)
+        yield measure("MAE ViT-B/16", large, batch, device, seconds)
+        count = 16 if quick else 256
+        rate = count / seconds_of(lambda: world.views(count, WORLD_SIZE, cache=False))
+        yield Row(f"world views, {WORLD_SIZE} px", count, images_per_second=rate)
+
+
+def measure(name: str, config: MAEConfig, batch: int, device: torch.device, seconds: float) -> Row:
+    """Count and time one training step of an MAE."""
+    method = config.build().to(device)
+    dtype = resolve_precision("auto", device)
+    counted = count_flops(method, draw(method, 2, device)) / 2
+    minimal = minimal_flops(config)
+    saved = saved_per_image(method, device, dtype)
+    rate = batch / seconds_per_step(method, batch, device, dtype, seconds)
+    best = matmul_rate(device, dtype, torch.get_num_threads())
+    return Row(
+        name, batch, counted / 1e9, minimal / 1e9, saved / 2**20, rate, minimal * rate / best
+    )
+
+
+def minimal_flops(config: MAEConfig) -> int:
+    """Count by formula what no implementation can leave out, per image, two per multiply-add.
+
+    With K tokens of width D a block multiplies 12 K D^2 (queries, keys, values, output, MLP) and
+    2 K^2 D (logits, mixing) times. The last decoder block answers for masked patches only. A
+    backward pass costs twice its forward pass, but pixels need no gradient.
+    """
+    encoder, width = config.encoder, config.decoder_width
+    extra = int(encoder.class_token)
+    pixels = 3 * encoder.patch_size**2
+    seen, full, hidden = config.num_visible + extra, config.num_patches + extra, config.num_masked
+    embed = config.num_visible * pixels * encoder.width
+    encode = encoder.depth * (12 * seen * encoder.width**2 + 2 * seen**2 * encoder.width)
+    enter = seen * encoder.width * width
+    decode = (config.decoder_depth - 1) * (12 * full * width**2 + 2 * full**2 * width)
+    last = (2 * full + 10 * hidden) * width**2 + 2 * hidden * full * width
+    predict = hidden * width * pixels
+    return 2 * (2 * embed + 3 * (encode + enter + decode + last + predict))
+
+
+def saved_per_image(method: MAE, device: torch.device, dtype: torch.dtype) -> float:
+    """Count the bytes one more image keeps for the backward pass."""
+    counts = []
+    for batch in (1, 2):
+        views = draw(method, batch, device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            counts.append(saved_bytes(method, views))
+    return counts[1] - counts[0]
+
+
+def seconds_per_step(
+    method: MAE, batch: int, device: torch.device, dtype: torch.dtype, seconds: float
+) -> float:
+    """Time training steps (views, forward, backward, AdamW) for about so many seconds."""
+    optimizer = build_optimizer(method, TrainConfig(steps=1, batch_size=batch))
+
+    def step() -> None:
+        views = draw(method, batch, device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = method(views).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+
+    step()
+    times = [seconds_of(step)]
+    while sum(times) < seconds:
+        times.append(seconds_of(step))
+    return statistics.median(times)
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def draw(method: MAE, batch: int, device: torch.device) -> MAEViews:
+    """Draw views of noise images made on the device."""
+    side = method.config.encoder.image_size
+    generator = torch.Generator(device).manual_seed(0)
+    images = torch.randint(
+        256, (batch, 3, side, side), dtype=torch.uint8, device=device, generator=generator
+    )
+    return method.sample_views(ImageBatch(images), generator)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `python -m mimlib bench`."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--quick", action="store_true", help="seconds in place of a minute")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Print the report line by line."""
+    device = pick_device(arguments.device)
+    dtype = str(resolve_precision("auto", device)).removeprefix("torch.")
+    print(f"torch {torch.__version__}, {device}, {dtype}, {torch.get_num_threads()} CPU threads")
+    print(f"{'':22}  batch  GFLOP/image  minimal  saved MiB/image   images/s    MFU")
+    for row in bench(device, arguments.quick):
+        print(format_row(row), flush=True)
+
+
+def format_row(row: Row) -> str:
+    """Lay one row out in columns."""
+    widths = {"gflops": "11.3f", "minimal_gflops": "7.3f", "saved_mib": "15.2f",
+              "images_per_second": "9.1f", "mfu": "5.3f"}  # fmt: skip
+    cells = [
+        "-".rjust(int(width.split(".")[0])) if math.isnan(getattr(row, name))
+        else format(getattr(row, name), width)
+        for name, width in widths.items()
+    ]  # fmt: skip
+    return f"{row.name:22}  {row.batch:>5}  " + "  ".join(cells)

@@ -1,0 +1,83 @@
+"""Counts of the benchmark. Times are never tested."""
+
+import argparse
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mimlib import bench
+from mimlib.encoders.vit import ViTConfig
+from mimlib.layers import attention
+from mimlib.methods.mae import MAEConfig
+from mimlib.training.profile import count_flops
+
+CPU = torch.device("cpu")
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+
+
+def on_meta(config):
+    with torch.device("meta"):
+        return config.build()
+
+
+def shapes_of(config, batch):
+    """Views without data."""
+    views = bench.draw(config.build(), batch, CPU)
+    return torch.utils._pytree.tree_map(lambda tensor: tensor.to("meta"), views)
+
+
+@pytest.mark.parametrize("name", bench.models())
+def test_nothing_is_computed_that_the_formula_does_not_count(name):
+    config = bench.models()[name]
+    small = replace(config, encoder=replace(config.encoder, depth=2), decoder_depth=2)
+    counted = count_flops(on_meta(small), shapes_of(small, 2)) / 2
+    assert counted == pytest.approx(bench.minimal_flops(small), rel=1e-3)
+
+
+def test_the_count_of_vit_b_is_the_known_one():
+    """57.2 GFLOP per image; the official code computes 58.7 (torch's own counter)."""
+    assert bench.minimal_flops(bench.models()["ViT-B/16"]) / 1e9 == pytest.approx(57.2, abs=0.4)
+
+
+def test_a_higher_mask_ratio_costs_less_as_predicted():
+    config = bench.models()["notebook"]
+    configs = [replace(config, mask_ratio=ratio) for ratio in RATIOS]
+    counted = [count_flops(on_meta(c), shapes_of(c, 1)) for c in configs]
+    predicted = [bench.minimal_flops(c) for c in configs]
+    assert counted == sorted(counted, reverse=True)
+    for ours, formula in zip(counted, predicted):
+        assert ours / counted[0] == pytest.approx(formula / predicted[0], rel=1e-3)
+    saved = [bench.saved_per_image(c.build(), CPU, torch.bfloat16) for c in configs]
+    assert saved == sorted(saved, reverse=True)
+
+
+@pytest.mark.parametrize("eager,bar", [(True, 45), (False, 31)])
+def test_saved_activations_of_vit_b(monkeypatch, eager, bar):
+    """MiB per image in bfloat16; the official code keeps 57. Fused attention, as on a GPU: 30."""
+    monkeypatch.setattr(attention, "_prefer_eager", lambda queries, keys: eager)
+    method = on_meta(bench.models()["ViT-B/16"]).to_empty(device="cpu")
+    assert bench.saved_per_image(method, CPU, torch.bfloat16) / 2**20 < bar
+
+
+def test_one_row_is_complete():
+    encoder = ViTConfig(width=16, depth=1, heads=2, patch_size=8, image_size=32)
+    config = MAEConfig(encoder=encoder, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    row = bench.measure("tiny", config, 2, CPU, seconds=0)
+    assert all(value > 0 for value in row[2:])
+    line = bench.format_row(row)
+    assert line.startswith("tiny") and "-" not in line
+    assert bench.format_row(bench.Row("world", 3, images_per_second=5.0)).count("-") == 4
+    assert math.isnan(bench.Row("world", 3).mfu)
+
+
+def test_the_report_is_printed(monkeypatch, capsys):
+    row = bench.Row("one", 2, 1.0, 1.0, 1.0, 1.0, 0.5)
+    monkeypatch.setattr(bench, "bench", lambda device, quick: iter([row]))
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    bench.main(parser.parse_args(["--quick", "--device", "cpu"]))
+    printed = capsys.readouterr().out.splitlines()
+    assert "cpu" in printed[0] and printed[2].startswith("one") and len(printed) == 3
+    assert printed[1].endswith("MFU") and len(printed[1]) == len(printed[2])
