@@ -61,23 +61,28 @@ def override(run: Run, changes: Mapping[str, object]) -> Run:
     Raises:
         ValueError: if a name is not a field or a value has the wrong type.
     """
-    for name, value in changes.items():
-        run = _replace_path(run, name.split("."), value, name)
-    return run
+    return _replace(run, {tuple(name.split(".")): value for name, value in changes.items()}, "")
 
 
-def _replace_path(config: object, path: list[str], value: object, full: str) -> object:
-    fields = [f.name for f in dataclasses.fields(config)]
-    head, *rest = path
-    if head not in fields or head == "name":
-        fields = [f for f in fields if f != "name"]
-        raise ValueError(f"no field {head!r} in {full!r}; {type(config).__name__} has {fields}")
-    old = getattr(config, head)
-    if rest:
-        if not dataclasses.is_dataclass(old):
-            raise ValueError(f"{head!r} in {full!r} has no fields of its own; set it directly")
-        return replace(config, **{head: _replace_path(old, rest, value, full)})
-    return replace(config, **{head: _same_kind(old, value, full)})
+def _replace(config: object, changes: Mapping[tuple[str, ...], object], prefix: str) -> object:
+    """Replace fields at any depth, all of one dataclass at once: they are checked together."""
+    fields = [f.name for f in dataclasses.fields(config) if f.name != "name"]
+    below: dict[str, dict[tuple[str, ...], object]] = {}
+    for (head, *rest), value in changes.items():
+        if head not in fields:
+            known = f"{type(config).__name__} has {', '.join(fields)}"
+            raise ValueError(f"no field {head!r} in {prefix + head!r}; {known}")
+        below.setdefault(head, {})[tuple(rest)] = value
+    values = {}
+    for head, inner in below.items():
+        old = getattr(config, head)
+        if () in inner:
+            values[head] = _same_kind(old, inner[()], prefix + head)
+        elif dataclasses.is_dataclass(old):
+            values[head] = _replace(old, inner, f"{prefix}{head}.")
+        else:
+            raise ValueError(f"{prefix + head!r} has no fields of its own; set it directly")
+    return replace(config, **values)
 
 
 def _same_kind(old: object, value: object, full: str) -> object:

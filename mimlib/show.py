@@ -97,7 +97,7 @@ def _config_lines(config: object, indent: str = "") -> Iterable[str]:
 
 def table(runs: Iterable[Run]) -> str:
     """List runs with their method, data, parameters and steps."""
-    rows = [("preset", "method", "data", "parameters", "steps", "images")]
+    rows = [("preset", "method", "data", "parameters", "steps", "images per process")]
     for run in runs:
         with torch.device("meta"):
             total = sum(parameter_counts(run.method.build()).values())

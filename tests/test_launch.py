@@ -12,7 +12,7 @@ from mimlib.launch import launch, read_finished
 from mimlib.presets import preset
 from mimlib.run import override, weights_file
 
-QUICK = {"train.steps": 4, "train.log_every": 1, "train.device": "cpu"}
+QUICK = {"train.steps": 4, "train.warmup_steps": 1, "train.log_every": 1, "train.device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,15 @@ def test_a_missing_pretrained_file_is_named(tmp_path):
 def test_the_command_line_trains_in_two_processes(tmp_path):
     out = tmp_path / "two"
     command = [sys.executable, "-m", "mimlib", "train", "mae_tiny", "--train.steps", "2"]
-    command += ["--train.device", "cpu", "--num-processes", "2", "--no-progress"]
+    command += [
+        "--train.warmup-steps",
+        "1",
+        "--train.device",
+        "cpu",
+        "--num-processes",
+        "2",
+        "--no-progress",
+    ]
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     stored = json.loads((out / "summary.json").read_text())

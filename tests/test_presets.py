@@ -41,6 +41,8 @@ def test_an_unknown_preset_names_the_nearest():
 
 
 def test_override_checks_names_and_types():
+    run = override(preset("mae_tiny"), {"train.steps": 4, "train.warmup_steps": 4})
+    assert (run.train.steps, run.train.warmup_steps) == (4, 4), "checked together, not in turn"
     run = override(preset("mae_tiny"), {"train.steps": 7.0, "method.mask_ratio": 0.5})
     assert run.train.steps == 7 and isinstance(run.train.steps, int)
     assert run.method.mask_ratio == 0.5
@@ -89,7 +91,8 @@ def test_mistakes_on_the_command_line_are_refused_with_words(capsys):
     with pytest.raises(SystemExit):
         __main__.main(["show", "mae_tiny", "--train.stps", "3"])
     assert "train.steps" in capsys.readouterr().err
-    assert __main__.main(["show", "mae_tiny", "--method.mask-ratio", "1.2"]) == 1
+    with pytest.raises(SystemExit):
+        __main__.main(["show", "mae_tiny", "--method.mask-ratio", "1.2"])
     assert "mask_ratio 1.2" in capsys.readouterr().err
     assert __main__.main(["train", "mae_tiny", "--train.device", "cuda:77"]) == 1
     assert "cuda:77" in capsys.readouterr().err
