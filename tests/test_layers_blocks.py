@@ -50,8 +50,9 @@ def test_what_a_wide_block_forgets_changes_no_gradient():
 
     (more, expected), (less, gradients) = run(False), run(True)
     assert all(torch.equal(a, b) for a, b in zip(expected, gradients))
-    outputs_of_norms_and_gelu = 2 * 5 * (384 + 384 + 4 * 384) * 4
-    assert more - less == outputs_of_norms_and_gelu
+    statistics_of_norms = 4
+    outputs_of_norms_and_gelu = 384 + 384 + 4 * 384
+    assert more - less == 2 * 5 * 4 * (outputs_of_norms_and_gelu + statistics_of_norms)
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean():
