@@ -32,18 +32,7 @@ class Study:
     notebook: str  # file in notebooks/studies
     method: str  # presets are called <method>_<size>
     settings: Mapping[str, Mapping[str, object]]  # label -> overrides of the preset
-    budgets: Mapping[str, Mapping[str, object]]  # size -> overrides that all settings share
     rules: tuple[Rule, ...]
-
-
-MAE_BUDGETS = {
-    "lesson": {
-        "train.steps": 800,
-        "train.batch_size": 64,
-        "train.base_rate": 1e-2,
-        "train.warmup_steps": 80,
-    }
-}
 
 
 def _mae(name: str, claim: str, paper: str, settings: dict, rules: tuple[Rule, ...]) -> Study:
@@ -54,7 +43,6 @@ def _mae(name: str, claim: str, paper: str, settings: dict, rules: tuple[Rule, .
         notebook="mae_ablation.ipynb",
         method="mae",
         settings=settings,
-        budgets=MAE_BUDGETS,
         rules=rules,
     )
 

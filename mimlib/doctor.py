@@ -121,7 +121,9 @@ def _device() -> list[Finding]:
 def _memory() -> list[Finding]:
     free = psutil.virtual_memory().available / 2**30
     if free < NEEDED_MEMORY_GIB:
-        text = f"{free:.1f} GiB of memory free, lessons need {NEEDED_MEMORY_GIB:.0f}: close programs"
+        text = (
+            f"{free:.1f} GiB of memory free, lessons need {NEEDED_MEMORY_GIB:.0f}: close programs"
+        )
         return [Finding("note", text)]
     return [Finding("ok", f"{free:.0f} GiB of memory free")]
 

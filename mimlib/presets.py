@@ -77,7 +77,7 @@ def mae_lesson() -> Run:
         name="mae_lesson",
         method=MAEConfig(encoder=LESSON, decoder_width=128, decoder_depth=2, decoder_heads=4),
         data=WorldImagesConfig(count=4096, size=64),
-        train=TrainConfig(steps=600, batch_size=128, base_rate=2e-3, warmup_steps=60, log_every=20),
+        train=TrainConfig(steps=800, batch_size=64, base_rate=1e-2, warmup_steps=80, log_every=20),
     )
 
 

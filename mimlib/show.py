@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mimlib.run import Run
 from mimlib.protocol import Trainable
+from mimlib.run import Run
 from mimlib.training.profile import count_flops, map_tensors, saved_bytes
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments of AdamW

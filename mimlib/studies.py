@@ -27,7 +27,7 @@ from tqdm import tqdm
 from mimlib import __version__
 from mimlib.claims import STUDIES, Rule, Study
 from mimlib.presets import preset
-from mimlib.run import override
+from mimlib.run import Run, override
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks" / "studies"
@@ -94,19 +94,20 @@ def run_study(
         runs: folder of the runs; default runs/studies in the current folder.
     """
     runs = Path("runs/studies") if runs is None else runs
-    base, shared = preset(f"{study.method}_{size}"), study.budgets.get(size, {})
-    settings = {label: {**shared, **changes} for label, changes in study.settings.items()}
-    for changes in settings.values():
-        override(base, changes)  # a mistyped override is refused before anything runs
+    base = preset(f"{study.method}_{size}")
+    folders = {  # a mistyped override is refused before anything runs
+        label: _folder(runs, study.notebook, override(base, changes))
+        for label, changes in study.settings.items()
+    }
     todo = [
-        (label, seed, _run_folder(runs, study, size, changes, seed))
+        (label, seed, folder / f"seed{seed}")
         for seed in range(seeds)
-        for label, changes in settings.items()
+        for label, folder in folders.items()
     ]
     missing = [entry for entry in todo if not (entry[2] / "result.json").is_file()]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         done = [
-            pool.submit(_run_notebook, study, size, settings[label], seed, folder, jobs)
+            pool.submit(_run_notebook, study, size, label, seed, folder, jobs)
             for label, seed, folder in missing
         ]
         for future in tqdm(done, desc=study.name, unit="run", initial=0):
@@ -118,22 +119,19 @@ def run_study(
     return _receipt(study, size, seeds, results)
 
 
-def _run_folder(runs: Path, study: Study, size: str, changes: Mapping, seed: int) -> Path:
-    """Folder of a run, named by what decides its result, so that studies share settings."""
-    key = json.dumps([study.notebook, study.method, size, sorted(changes.items())])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:10]
-    return runs / f"{study.method}_{size}_{digest}" / f"seed{seed}"
+def _folder(runs: Path, notebook: str, run: Run) -> Path:
+    """Folder named by all that decides a result: studies share runs, a changed preset runs anew."""
+    digest = hashlib.sha256(f"{notebook} {run}".encode()).hexdigest()
+    return runs / f"{run.name}_{digest[:10]}"
 
 
-def _run_notebook(
-    study: Study, size: str, changes: Mapping, seed: int, folder: Path, jobs: int
-) -> None:
+def _run_notebook(study: Study, size: str, label: str, seed: int, folder: Path, jobs: int) -> None:
     """Execute the study's notebook for one setting and seed in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {
         "PRESET": size,
         "SEED": seed,
-        "OVERRIDES": dict(changes),
+        "OVERRIDES": dict(study.settings[label]),
         "RUN_DIR": str(folder.resolve()),
     }
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -146,7 +144,7 @@ def _run_notebook(
     )
     if done.returncode != 0 or not (folder / "result.json").is_file():
         raise RuntimeError(
-            f"{study.name}, {dict(changes)}, seed {seed} failed; see {folder / 'executed.ipynb'}\n"
+            f"{study.name}, {label}, seed {seed} failed; see {folder / 'executed.ipynb'}\n"
             + done.stderr[-2000:]
         )
 
@@ -174,7 +172,6 @@ def _receipt(study: Study, size: str, seeds: int, results: Mapping[str, list[dic
         "claim": study.claim,
         "paper": study.paper,
         "preset": f"{study.method}_{size}",
-        "budget": dict(study.budgets.get(size, {})),
         "seeds": seeds,
         "settings": settings,
         "rules": rules,

@@ -98,9 +98,6 @@ def _copy_encoder(
     state = {name: t for name, t in state.items() if name not in unused}
     if isinstance(encoder, ViT) and "pos_embed" in state:
         state["pos_embed"] = encoder.fit_positions(state["pos_embed"])
-    if "norm.weight" not in encoder.state_dict():
-        # as official: a network that pools before its own norm has deleted the encoder's.
-        state = {name: t for name, t in state.items() if name not in FINAL_NORM}
     _copy(encoder, state, source, may_miss=FINAL_NORM if "fc_norm.weight" in unused else ())
     return unused
 

@@ -5,6 +5,8 @@ from PIL import Image
 
 from mimlib.data.images import ImageFolder, class_names, read_image
 
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+
 RED = (200, 30, 10)
 
 

@@ -4,6 +4,9 @@ import torch
 
 from mimlib.data import photos
 from mimlib.data.photos import photographs, stereo_motorcycle, whole_photographs
+from mimlib.world.textures import PHOTOGRAPHS as WORLD_PHOTOGRAPHS
+
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
 
 def test_photographs_are_square_colour_pictures():
@@ -14,6 +17,13 @@ def test_photographs_are_square_colour_pictures():
         assert picture.dtype == torch.uint8
         assert picture.float().std() > 20
         assert not torch.equal(picture[0], picture[2])
+
+
+def test_unseen_photographs_are_not_in_the_world():
+    assert set(photos.UNSEEN) < set(photos.PHOTOGRAPHS)
+    in_world = {name.split(".")[0] for name in WORLD_PHOTOGRAPHS}
+    assert in_world
+    assert not in_world & {*photos.UNSEEN, "motorcycle_left", "motorcycle_right"}
 
 
 def test_photographs_are_centre_crops():

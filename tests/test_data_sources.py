@@ -10,6 +10,10 @@ from mimlib import world
 from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch
 from mimlib.data.sources import ImageFolderConfig, PhotosConfig, WorldImagesConfig
 
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+
+RENDERED_VIEWS = world.views
+
 
 def fake_views(count, size=64, level="paper", seed=0, truth=("image",), aim="room", cache=True):
     """What world.views returns, without rendering: column ramps that differ in one channel."""
@@ -129,6 +133,18 @@ def test_global_random_state_is_neither_used_nor_changed(source):
 def test_wrong_requests_fail_at_once(source):
     with pytest.raises(ValueError, match="expected step >= 0"):
         source.batches(0, 4, seed=0, rank=2, num_ranks=2)
+
+
+def test_the_real_world_serves_every_target(monkeypatch, tmp_path):
+    monkeypatch.setattr(world, "views", RENDERED_VIEWS)
+    monkeypatch.setenv("MIMLIB_CACHE", str(tmp_path))
+    dense = [WorldImagesConfig(count=2, size=32, target=kind) for kind in ("depth", "classes")]
+    for config in dense:
+        batch = next(config.build().batches(0, 4, seed=0))
+        assert batch.target.shape == (4, 32, 32)
+        assert batch.valid.all()
+    label = WorldImagesConfig(count=2, size=32, target="label", aim="object").build().first(2)
+    assert all(0 <= index < len(world.CLASSES) for index in label.labels.tolist())
 
 
 def test_an_epoch_shows_every_image_once():

@@ -56,8 +56,8 @@ def test_every_rule_names_settings_of_its_study(study):
 def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
     calls = []
 
-    def fake(study, size, changes, seed, folder, jobs):
-        calls.append((tuple(changes.items()), seed))
+    def fake(study, size, label, seed, folder, jobs):
+        calls.append((tuple(study.settings[label].items()), seed))
         folder.mkdir(parents=True)
         metrics = {m: 0.5 + seed / 10 for rule in study.rules for m in [rule.metric]}
         result = {"metrics": metrics, "seconds": 1.0, "environment": {}}

@@ -160,7 +160,7 @@ def test_both_share_the_batches_and_each_can_be_off():
 def test_box_area_is_what_was_asked_where_it_fits():
     for kept in (0.5, 0.75, 1.0):
         areas = [
-            float(random_box(64, 64, torch.tensor(kept), generator(seed)).float().mean())
+            float(random_box((64, 64), torch.tensor(kept), generator(seed)).float().mean())
             for seed in range(100)
         ]
         assert max(areas) == pytest.approx(1 - kept, abs=0.04)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.methods.mae import MAEConfig
@@ -67,15 +66,6 @@ def test_an_encoder_takes_its_part_of_every_kind_of_file():
     assert set(load_official(build_encoder(), fine_tuned)) == set(heads)
     with pytest.raises(ValueError, match="2 missing: norm.weight, norm.bias"):
         load_official(build_encoder(), {n: t for n, t in fine_tuned.items() if n not in heads})
-
-
-def test_an_encoder_without_its_own_norm_ignores_the_stored_one():
-    """The official fine-tuning network with global pool: norm.* is unexpected and left out."""
-    encoder = build_encoder()
-    encoder.norm = nn.Identity()
-    stored = to_official(build_encoder())
-    load_official(encoder, stored)
-    assert torch.equal(encoder.blocks[1].mlp.fc1.weight, stored["blocks.1.mlp.fc1.weight"])
 
 
 def test_everything_that_does_not_fit_is_named():

@@ -2,6 +2,9 @@
 
 scikit-image and scikit-learn carry them in their wheels. They are read from the packages' folders
 directly, never through functions that would fetch what is missing.
+
+The embedded world hangs the photographs of scikit-image on its walls. Where a picture must be new
+to a network trained there, take the `UNSEEN` ones or the motorcycle pair.
 """
 
 import importlib.util
@@ -23,6 +26,7 @@ PHOTOGRAPHS = {  # colour photographs of the visible world, height x width in pi
     "china": ("sklearn", "datasets/images/china.jpg"),  # 427 x 640, a temple
     "flower": ("sklearn", "datasets/images/flower.jpg"),  # 427 x 640
 }
+UNSEEN = ("china", "flower")  # in no texture of the world
 MOTORCYCLE = ("data/motorcycle_left.png", "data/motorcycle_right.png", "data/motorcycle_disp.npz")
 
 

@@ -171,10 +171,19 @@ def seen_in_both(axes: Axes, image: Tensor, visible: Tensor, title: str = "co-vi
 
 
 @styled
-def panels(count: int, columns: int = 4, size: float = 2.1) -> tuple[Picture, np.ndarray]:
-    """Return a picture and `count` empty axes for the functions of this file."""
+def panels(
+    count: int, columns: int = 4, size: float = 2.1, legends: bool = True
+) -> tuple[Picture, np.ndarray]:
+    """Return a picture and `count` empty axes for the functions of this file.
+
+    Args:
+        count: number of axes.
+        columns: axes in a row.
+        size: height of an axis in inches.
+        legends: leave room to the right of the axes.
+    """
     columns = min(columns, count)
-    picture, axes = canvas(-(-count // columns), columns, size * 1.25, size)
+    picture, axes = canvas(-(-count // columns), columns, size * (1.25 if legends else 0.98), size)
     for axis in axes.flat:
         axis.set_axis_off()
     return picture, axes.ravel()[:count]

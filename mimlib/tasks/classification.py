@@ -17,7 +17,7 @@ from mimlib.data.batches import LabelBatch
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
-from mimlib.tasks.heads import linear_head
+from mimlib.tasks.heads import check_head, linear_head
 from mimlib.tasks.metrics import classification_metrics
 from mimlib.tasks.task import Task, check_labels
 
@@ -36,13 +36,10 @@ class ClassifierConfig:
     cutmix: float = 0.0  # likewise; paper 1.0; with both on, each batch takes one or the other
 
     def __post_init__(self) -> None:
-        if self.num_classes < 2:
-            raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
+        check_head(self.num_classes, self.pool, self.encoder.class_token)
         for name in ("label_smoothing", "mixup", "cutmix"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if self.pool == "class_token" and not self.encoder.class_token:
-            raise ValueError("pool='class_token' needs an encoder with one; use pool='mean'")
 
     def build(self) -> "Classifier":
         """Make the task, freshly initialised."""
@@ -131,26 +128,23 @@ def mix(
         cutmix: the same for the area kept; 0 = off.
         generator: source of randomness, on the device of the images.
     """
-    height, width = images.shape[-2:]
-    blend = torch.ones(height, width, device=images.device)
-    outside = ~random_box(height, width, sample_beta(cutmix or 1.0, generator), generator)
-    blend = blend * sample_beta(mixup or 1.0, generator)
-    use_cutmix = torch.rand((), generator=generator, device=images.device) < 0.5
-    if not (mixup and cutmix):
-        use_cutmix = torch.full_like(use_cutmix, bool(cutmix))
-    kept = torch.where(use_cutmix, outside.float(), blend)  # [H, W]
+    box = random_box(images.shape[-2:], sample_beta(cutmix or 1.0, generator), generator)
+    blend = sample_beta(mixup or 1.0, generator)
+    chance = bool(cutmix) / (bool(mixup) + bool(cutmix))
+    use_cutmix = torch.rand((), generator=generator, device=images.device) < chance
+    kept = torch.where(use_cutmix, (~box).float(), blend)  # [H, W]
     share = kept.mean()
     images = kept * images + (1 - kept) * images.flip(0)
     return images, share * shares + (1 - share) * shares.flip(0)
 
 
 def random_box(
-    height: int, width: int, kept: Float[Tensor, ""], generator: torch.Generator
+    size: tuple[int, int], kept: Float[Tensor, ""], generator: torch.Generator
 ) -> Bool[Tensor, "H W"]:
-    """Draw a box of the image's shape with area 1 - `kept`, centred anywhere, cut at the border."""
+    """Draw a box of an image's shape with area 1 - `kept`, centred anywhere, cut at the border."""
     centre = torch.rand(2, generator=generator, device=kept.device)
     inside = []
-    for side, middle in zip((height, width), centre):
+    for side, middle in zip(size, centre):
         half = torch.floor(side * (1 - kept).sqrt()) / 2
         at = torch.arange(side, device=kept.device) + 0.5
         inside.append((at - torch.floor(middle * side)).abs() < half)

@@ -77,9 +77,10 @@ def majority_classes(
     Raises:
         ValueError: if a valid id is outside the range.
     """
-    check_labels(classes[valid], num_classes)
+    ids = classes.masked_fill(~valid, 0)
+    check_labels(ids, num_classes)
     layout = "b (h p) (w q) -> b (h w) (p q)"
-    ids = rearrange(classes.masked_fill(~valid, 0), layout, p=patch_size, q=patch_size)
+    ids = rearrange(ids, layout, p=patch_size, q=patch_size)  # [B, N, P * P]
     known = rearrange(valid, layout, p=patch_size, q=patch_size)  # [B, N, P * P]
     counts = known.new_zeros(*ids.shape[:2], num_classes, dtype=torch.int64)
     counts.scatter_add_(2, ids.long(), known.long())  # [B, N, G]

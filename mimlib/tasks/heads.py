@@ -11,6 +11,18 @@ from torch.nn import functional
 from mimlib.protocol import Features
 
 
+def check_head(num_classes: int, pool: str, has_class_token: bool) -> None:
+    """Refuse a classifier that cannot be built on this encoder.
+
+    Raises:
+        ValueError: if there are fewer than two classes or no class token where one is asked for.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")
+    if pool == "class_token" and not has_class_token:
+        raise ValueError("pool='class_token' needs an encoder with one; use pool='mean'")
+
+
 def linear_head(width: int, num_classes: int, std: float) -> nn.Linear:
     """Build a classifier whose weights start near zero: truncated normal, `std`; bias 0."""
     head = nn.Linear(width, num_classes)

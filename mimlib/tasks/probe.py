@@ -17,7 +17,7 @@ from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Features, Output
 from mimlib.tasks.frozen import majority_classes
-from mimlib.tasks.heads import pooled, probe_head
+from mimlib.tasks.heads import check_head, pooled, probe_head
 from mimlib.tasks.metrics import classification_metrics, segmentation_metrics
 from mimlib.tasks.task import Task, check_dense, check_labels
 
@@ -31,9 +31,7 @@ class LinearProbeConfig:
     pool: Literal["class_token", "mean"] = "class_token"  # as official; or mean of patch tokens
 
     def __post_init__(self) -> None:
-        _check_num_classes(self.num_classes)
-        if self.pool == "class_token" and not self.encoder.class_token:
-            raise ValueError("pool='class_token' needs an encoder with one; use pool='mean'")
+        check_head(self.num_classes, self.pool, self.encoder.class_token)
 
     def build(self) -> "LinearProbe":
         """Make the probe around a freshly initialised encoder."""
@@ -48,7 +46,7 @@ class PatchProbeConfig:
     num_classes: int
 
     def __post_init__(self) -> None:
-        _check_num_classes(self.num_classes)
+        check_head(self.num_classes, "mean", self.encoder.class_token)
 
     def build(self) -> "PatchProbe":
         """Make the probe around a freshly initialised encoder."""
@@ -150,8 +148,3 @@ class PatchProbe(FrozenTask):
     def metrics(self) -> MetricCollection:
         """Return accuracy over patches and miou."""
         return segmentation_metrics(self.config.num_classes)
-
-
-def _check_num_classes(num_classes: int) -> None:
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")

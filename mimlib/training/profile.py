@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimlib.protocol import Trainable
 from mimlib.training.reading import map_tensors
@@ -31,15 +31,27 @@ def count_flops(method: Trainable, views: Any) -> int:
     def shape_only(tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
 
-    state = {**dict(method.named_parameters()), **dict(method.named_buffers())}
+    step = _Step(method)
+    state = {**dict(step.named_parameters()), **dict(step.named_buffers())}
     shapes = {name: shape_only(tensor) for name, tensor in state.items()}
     try:
         with FlopCounterMode(display=False) as counter:
-            output = torch.func.functional_call(method, shapes, (map_tensors(shape_only, views),))
-            output.loss.backward()
+            torch.func.functional_call(step, shapes, (map_tensors(shape_only, views),))
     except (RuntimeError, NotImplementedError, ValueError, TypeError):
         return 0
     return counter.get_total_flops()
+
+
+class _Step(nn.Module):
+    """Forward and backward pass in one call, so that both see the same parameters."""
+
+    def __init__(self, method: Trainable):
+        super().__init__()
+        self.method = method
+
+    def forward(self, views: Any) -> None:
+        """Compute the gradients."""
+        self.method(views).loss.backward()
 
 
 def saved_bytes(method: Trainable, views: Any) -> int:
