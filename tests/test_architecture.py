@@ -232,5 +232,21 @@ def test_environment_yml_agrees_with_pyproject():
             assert any(version in d for d in wanted), f"{line.strip()} against {wanted}"
 
 
+def test_constraints_pin_what_we_depend_on():
+    import tomllib
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()[1:]
+    pins = dict(line.split("==") for line in lines)
+    assert not [line for line in lines if "://" in line or " @ " in line]
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in project["dependencies"] + project["optional-dependencies"]["test"]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
+
+
 def test_version_is_the_package_version():
     assert importlib.import_module("mimlib").__version__

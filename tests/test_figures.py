@@ -90,6 +90,19 @@ def test_charts_name_their_axes():
     assert drawn(bars) and "axis cut" in bars.axes[0].get_ylabel()
     assert bars.axes[0].get_ylim()[0] > 0.5
     assert figures.bars({"x": 0.1, "y": 1.0}, "loss").axes[0].get_ylim()[0] == 0
+
+
+def test_a_study_is_drawn_from_its_receipt():
+    metrics = {
+        "on": {"metrics": {"accuracy": {"mean": 0.7, "interval": [0.68, 0.72]}}},
+        "off": {"metrics": {"accuracy": {"mean": 0.6, "interval": [0.5, 0.7]}}},
+    }
+    picture = figures.study({"settings": metrics}, "accuracy")
+    axis = picture.axes[0]
+    assert drawn(picture) and [t.get_text() for t in axis.get_xticklabels()] == ["on", "off"]
+    assert [bar.get_height() for bar in axis.patches] == [0.7, 0.6]
+    low, high = axis.collections[0].get_paths()[1].vertices[:, 1]
+    assert (low, high) == (0.5, 0.7)
     assert drawn(figures.histogram({"a": [1, 2, 3], "b": [2, 2, 4]}, "metres"))
 
 

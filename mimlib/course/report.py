@@ -14,7 +14,7 @@ import torch
 from mimlib.course import places
 
 
-def band(name: str, value: float, low: float, high: float) -> float:
+def band(name: str, value: float, low: float, high: float) -> None:
     """Assert that a measured value lies in a band; print the band, never the value.
 
     Raises:
@@ -24,7 +24,6 @@ def band(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
         raise AssertionError(f"{name} is {value:.4g}, expected between {low:g} and {high:g}")
     print(f"{name}: inside {low:g} to {high:g}")
-    return value
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> None:
@@ -49,7 +48,7 @@ def verdict(study: str) -> dict:
         study: name of a study whose receipt is committed, for instance "mae.1".
     """
     found = receipt(study)
-    print(f"{study}: {found['claim']}")
+    print(f"{study}: {found['claim']}\npaper: {found['paper']}\n")
     table([_setting_row(label, setting) for label, setting in found["settings"].items()])
     for rule in found["rules"]:
         low, high = rule["interval"]

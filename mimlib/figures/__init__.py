@@ -5,7 +5,7 @@ last value of a cell. The functions of `truth` draw into one axis of `truth.pane
 """
 
 from mimlib.figures import truth
-from mimlib.figures.charts import bars, curves, histogram
+from mimlib.figures.charts import bars, curves, histogram, study
 from mimlib.figures.grids import attention, hide, images, patch_grid, positions, rows
 from mimlib.figures.style import COLORS, GREY, Picture
 
@@ -22,5 +22,6 @@ __all__ = [
     "patch_grid",
     "positions",
     "rows",
+    "study",
     "truth",
 ]

@@ -85,6 +85,23 @@ def bars(
     return picture
 
 
+def study(receipt: Mapping, metric: str, paper: Mapping[str, float] | None = None) -> Picture:
+    """Draw one metric of a study's receipt: mean and 95 % interval per setting.
+
+    Args:
+        receipt: as `mimlib.studies.run_study` returns it.
+        metric: one of its metrics.
+        paper: setting -> what the paper reports.
+    """
+    found = {label: s["metrics"][metric] for label, s in receipt["settings"].items()}
+    return bars(
+        {label: m["mean"] for label, m in found.items()},
+        metric,
+        {label: (m["interval"][1] - m["interval"][0]) / 2 for label, m in found.items()},
+        paper,
+    )
+
+
 @styled
 def histogram(named: Mapping[str, Sequence[float]], x_label: str, bins: int = 30) -> Picture:
     """Draw how values are spread, as parts of all values."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 # Okabe and Ito's eight colours, black last.
@@ -27,6 +28,7 @@ GREY = "#8C8C8C"  # numbers of a paper, patches that are hidden
 SEQUENTIAL = "cividis"  # amounts from low to high
 DIVERGING = "PuOr"  # amounts around zero
 DPI = 80
+LEVELS = 64  # steps of a colour in a stored picture
 RULES = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -59,7 +61,16 @@ class Picture(Figure):
             self.savefig(
                 buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None}
             )
-        return buffer.getvalue()
+        return _smaller(buffer)
+
+
+def _smaller(png: io.BytesIO) -> bytes:
+    """Round colours to LEVELS steps: a third fewer bytes, no difference to the eye."""
+    with Image.open(png) as image:
+        steps = [round(round(v / 255 * (LEVELS - 1)) * 255 / (LEVELS - 1)) for v in range(256)]
+        buffer = io.BytesIO()
+        image.convert("RGB").point(steps * 3).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:

@@ -171,6 +171,37 @@ def seen_in_both(axes: Axes, image: Tensor, visible: Tensor, title: str = "co-vi
 
 
 @styled
+def tracks(
+    axes: Axes, image: Tensor, paths: Tensor, visible: Tensor, instance: Tensor, title: str = ""
+) -> None:
+    """Draw tracked points: where they have come from, filled where in sight, hollow where hidden.
+
+    Args:
+        axes: where to draw.
+        image: [3, H, W], the last frame of the paths.
+        paths: [T, Q, 2], (x, y) in pixels.
+        visible: [Q] bool, in the last frame.
+        instance: [Q] ids; points of one instance share a colour.
+        title: above the picture.
+    """
+    show_image(axes, image, title)
+    height, width = image.shape[-2:]
+    _, compact = torch.unique(instance.cpu(), return_inverse=True)
+    colors = palette(int(compact.max()) + 1)[compact.numpy()]
+    x, y = (paths.cpu() - 0.5).unbind(-1)  # [T, Q]
+    for index, color in enumerate(colors):
+        axes.plot(x[:, index], y[:, index], color=color, linewidth=0.9, alpha=0.8)
+    seen = visible.cpu().bool().numpy()
+    last = {"x": x[-1].numpy(), "y": y[-1].numpy()}
+    axes.scatter(last["x"][seen], last["y"][seen], s=9, c=colors[seen], linewidths=0)
+    axes.scatter(
+        last["x"][~seen], last["y"][~seen], s=9, facecolors="none", edgecolors=colors[~seen],
+        linewidths=0.6,
+    )  # fmt: skip
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+@styled
 def panels(
     count: int, columns: int = 4, size: float = 2.1, legends: bool = True
 ) -> tuple[Picture, np.ndarray]:
