@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,12 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import yaml
 from scipy import stats
 from tqdm import tqdm
 
-from mimlib import __version__
 from mimlib.claims import STUDIES, Rule, Study
 from mimlib.presets import preset
 from mimlib.run import Run, override
@@ -177,20 +174,6 @@ def _receipt(study: Study, size: str, seeds: int, results: Mapping[str, list[dic
         "rules": rules,
         "verdict": overall([rule["verdict"] for rule in rules]),
         "environment": next(iter(results.values()))[0]["environment"],
-    }
-
-
-def environment() -> dict:
-    """Describe where a result was measured, for its receipt."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "mimlib": __version__,
-        "commit": commit or None,
-        "torch": torch.__version__,
-        "hardware": gpu or f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(),
     }
 
 

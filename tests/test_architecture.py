@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "show": {"protocol", "run", "training"},
     "bench": {"protocol", "world", "data.batches", "encoders", "methods", "presets", "training"},
     "doctor": {"world", "training"},
+    "receipts": {"training"},
     "claims": set(),
     "studies": {"claims", "run", "presets"},
     "course": {"*"},

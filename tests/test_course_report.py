@@ -30,6 +30,8 @@ def shelf(tmp_path, monkeypatch):
 
 def test_receipts_are_written_whole_and_say_where(shelf):
     path = report.write_receipt("notebooks/x", {"seconds": 41.0, "peak_memory_mib": 700})
+    stored = json.loads(path.read_text())
+    assert {"commit", "hardware", "torch", "python", "threads", "mimlib"} <= set(stored)
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
     found = report.receipt("notebooks/x")
     assert {"seconds", "peak_memory_mib", "hardware", "torch", "matmul_gflops"} <= set(found)

@@ -2,16 +2,13 @@
 
 import json
 import math
-import os
-import platform
-import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from mimlib.course import places
+from mimlib.receipts import provenance
 
 
 def band(name: str, value: float, low: float, high: float) -> None:
@@ -85,21 +82,6 @@ def write_receipt(name: str, results: Mapping[str, object]) -> Path:
     return path
 
 
-def provenance() -> dict[str, object]:
-    """Return commit, hardware, speed and versions of this process, for a receipt."""
-    git = ["git", "-C", str(places.root()), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "commit": found.stdout.strip() or None,
-        "hardware": gpu or f"{_cores()} CPU cores",
-        "machine": platform.machine(),
-        "matmul_gflops": round(_matmul_rate(), 1),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def banner(notebook: str, lesson: str = "") -> str:
     """Return the line of measured costs that stands at the top of a lesson.
 
@@ -145,19 +127,3 @@ def _setting_row(label: str, setting: Mapping) -> dict[str, str]:
 
 def _cell(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _matmul_rate(seconds: float = 0.5) -> float:
-    """Measure float32 matrix products in GFLOP/s: what lesson times are scaled by elsewhere."""
-    side = 1024
-    a, b = torch.rand(side, side), torch.rand(side, side)
-    torch.mm(a, b)
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        torch.mm(a, b)
-        count += 1
-    return 2 * side**3 * count / (time.perf_counter() - start) / 1e9
