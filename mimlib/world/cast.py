@@ -77,7 +77,8 @@ def first_hit(solids: Solids, origin: Tensor, direction: Tensor) -> Hits:
     nearest = [shape.min(1) for shape in distance_blocks(solids, origin, direction)]
     t = torch.cat([block.values for block in nearest], 1)
     index = torch.cat([block.indices for block in nearest], 1)
-    slot = solids.slot.gather(1, index)
+    # Where no shape is in sight, t is NOTHING everywhere and the slot does not matter.
+    slot = solids.slot.gather(1, index) if sum(solids.counts) else index
     t_room, surface = room_exit(solids.room, origin, direction)
     in_front = t < t_room
     return Hits(torch.minimum(t, t_room), torch.where(in_front, slot, -1), surface)

@@ -122,10 +122,9 @@ VIEW_TRUTH: dict[str, Truth] = {
     "camera": camera_truth,
 }
 VIEW_KINDS = ("image", *VIEW_TRUTH)
-WIDE = {
-    "instances": torch.long,
-    "classes": torch.long,
-}  # stored as uint8, handed out wider
+WIDE = {  # stored as uint8, handed out wider
+    name + view: torch.long for name in ("instances", "classes") for view in ("", "_1", "_2")
+}
 
 
 def view_fields(kind: str, frame: Frame, atlas: Atlas) -> dict[str, Tensor]:
