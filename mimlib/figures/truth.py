@@ -34,7 +34,8 @@ def depth(axes: Axes, metres: Tensor, title: str = "depth") -> None:
     drawn = axes.imshow(metres.cpu().numpy(), cmap=SEQUENTIAL)
     axes.set_title(title)
     axes.set_axis_off()
-    axes.figure.colorbar(drawn, ax=axes, label="metres", shrink=0.8, pad=0.02)
+    beside = axes.inset_axes((1.04, 0.1, 0.05, 0.8))
+    axes.figure.colorbar(drawn, cax=beside, label="metres")
 
 
 @styled

@@ -173,7 +173,7 @@ def test_exercises(path):
         (stub,) = [node for node in cell.tree.body if isinstance(node, ast.FunctionDef)]
         assert "return NotImplemented" in cell.source, f"cell {cell.count} is not a stub"
         pattern = rf'^{stub.name} = course\.exercise\("([\w.]+)", {stub.name}\)$'
-        following = cell.source + "\n" + cells[index + 1].source
+        following = "\n".join(near.source for near in cells[index : index + 2])
         name = re.search(pattern, following, re.MULTILINE)
         assert name, f"the exercise in cell {cell.count} has no check"
         task = known[name.group(1)]
