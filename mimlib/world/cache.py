@@ -12,6 +12,7 @@ import struct
 import tempfile
 import warnings
 import zlib
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +69,8 @@ def load(key: dict[str, object], count: int) -> Fields | None:
             continue  # removed by another process
         except (OSError, ValueError) as error:
             warnings.warn(f"{path} is unusable ({error}); rendering it again", stacklevel=2)
-            path.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+            with suppress(OSError):  # of a read-only folder
+                path.unlink()
             continue
         return {name: tensor[:count] for name, tensor in fields.items()}
     return None
@@ -88,7 +90,7 @@ def store(key: dict[str, object], count: int, fields: Fields) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, fields, {"stem": stem, "count": count})
     except OSError as error:
-        warn_unwritable(str(path.parent), str(error))
+        warn_unwritable(str(path.parent), error.strerror or str(error))
 
 
 @lru_cache(maxsize=8)
@@ -156,7 +158,7 @@ def read_file(path: Path, expected: dict[str, object] | None = None) -> Fields:
             raise ValueError("broken header")
         start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
     header = json.loads(text)
-    if any(header.get(name) != value for name, value in (expected or {}).items()):
+    if not isinstance(header, dict) or not (expected or {}).items() <= header.items():
         raise ValueError("it holds another set")
     fields = {}
     for entry in header["fields"]:
