@@ -29,8 +29,6 @@ def make_all(device):
         "clips": world.clips(
             4, 3, 32, truth=("image", "tracks", "flow"), cache=False, device=device
         ),
-            4, 3, 32, truth=("image", "tracks", "flow"), cache=False, device=device
-        ),
     }
 
 

@@ -85,11 +85,7 @@ def test_levels_differ_as_documented(seen):
     assert people["clip"] > people["paper"] + 0.3
     floor = {level: s.room.frequency[:, 4].mean() for level, s in scenes.items()}
     assert floor["easy"] < 0.7 * floor["paper"] < 0.7 * floor["hard"]  # textures per metre
-    things = {
-        level: (s.objects.class_id >= 3).float().sum(1).mean() for level, s in scenes.items()
-    }
-        level: (s.objects.class_id >= 3).float().sum(1).mean() for level, s in scenes.items()
-    }
+    things = {level: (s.objects.class_id >= 3).float().sum(1).mean() for level, s in scenes.items()}
     assert things["hard"] > things["paper"]
     images = [found["image"] for found in seen.values()]
     for first, second in zip(images, images[1:]):
