@@ -1,5 +1,6 @@
 """Wrong requests: what was got, what was expected, what to do; before anything is rendered."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +55,16 @@ def test_odd_and_smallest_sizes_work(size):
 @pytest.mark.parametrize("seed", [-1, 0, 2**63, 10**30])
 def test_any_integer_is_a_seed(seed):
     assert world.views(1, 8, seed=seed, cache=False)["image"].any()
+
+
+def test_integers_of_numpy_are_integers(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIMLIB_CACHE", str(tmp_path / "cache"))
+    expected = world.views(1, 8, seed=3)["image"]
+    for cache in (True, False):
+        found = world.views(np.int64(1), np.int32(8), seed=np.int64(3), cache=cache)["image"]
+        assert torch.equal(found, expected)
+    with pytest.raises(TypeError, match="float.*integer"):
+        world.views(1, 8, seed=3.0)
 
 
 def test_a_kind_named_twice_comes_once():

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from operator import index
 from typing import ClassVar
 
 from torch import Tensor
@@ -31,7 +32,9 @@ class Recipe(ABC):
     levels: ClassVar[tuple[str, ...]] = tuple(LEVELS)
 
     def __post_init__(self):
-        """Check what can be checked without rendering."""
+        """Check what can be checked without rendering; numpy's integers count as integers."""
+        for name in ("seed", "size"):
+            object.__setattr__(self, name, index(getattr(self, name)))
         find_level(self.level, self.levels)
         low, high = SIZES
         if not low <= self.size <= high:
