@@ -9,6 +9,7 @@ from world_oracle import back_project, cast, project_points, rays_through
 from mimlib.world import CLASSES, clips
 from mimlib.world.clips import clip_frame, draw_clips
 from mimlib.world.correspondence import carry
+from mimlib.world.people import JOINTS, PARTS
 
 COUNT, FRAMES, SIZE = 8, 9, 48
 TRUTH = ("image", "depth", "instances", "classes", "camera", "flow", "tracks", "keypoints")
@@ -194,6 +195,23 @@ def test_people_walk(found):
     assert whole.any()
     assert swing[whole].amax() > 1.5  # px
     assert (found["keypoints_person"] == found["keypoints_person"][:, :1]).all()
+
+
+def test_limbs_follow_the_joints(drawn):
+    """What is rendered walks with the skeleton: every joint stays inside a limb around it."""
+    around = torch.tensor([[name in names for _, names in PARTS] for name in JOINTS])
+    checked = 0
+    for time in (0, 5, 17):
+        scenes = clip_frame(drawn, time, 8).scenes
+        for row, person in (scenes.people.slot >= 0).nonzero().tolist():
+            first = int(scenes.people.first_limb[row, person])
+            limbs = slice(first, first + len(PARTS))
+            offset = scenes.people.joints[row, person][:, None] - scenes.shapes.centre[row, limbs]
+            local = torch.einsum("lji,klj->kli", scenes.shapes.rotation[row, limbs], offset)
+            inside = (local / scenes.shapes.half_size[row, limbs]).norm(dim=-1) < 1
+            assert (inside & around).any(1).all()
+            checked += 1
+    assert checked > 20
 
 
 def test_longer_clips_begin_like_shorter_ones(found):
