@@ -111,7 +111,7 @@ def test_ground_truth_panels():
     ids = torch.arange(24).expand(16, 24) // 4
     motion = torch.ones(16, 24, 2)
     seen = torch.ones(16, 24, dtype=torch.bool)
-    picture, axes = truth.panels(9)
+    picture, axes = truth.panels(10)
     truth.depth(axes[0], torch.rand(16, 24))
     truth.normals(axes[1], torch.nn.functional.normalize(torch.randn(3, 16, 24), dim=0))
     truth.instances(axes[2], ids * 100)
@@ -123,6 +123,11 @@ def test_ground_truth_panels():
     truth.seen_in_both(axes[7], image, ~seen)
     lens = torch.tensor([[20.0, 0, 12], [0, 20, 8], [0, 0, 1]])
     truth.from_above(axes[8], image, torch.rand(16, 24), lens)
+    paths = torch.rand(5, 3, 2) * 16
+    truth.tracks(axes[9], image, paths, torch.tensor([True, False, True]), torch.tensor([4, 9, 4]))
+    first, second, third = (line.get_color() for line in axes[9].lines)
+    assert (first == third).all() and (first != second).any(), "a colour for each instance"
+    assert [len(dots.get_offsets()) for dots in axes[9].collections] == [2, 1]  # in sight, hidden
     assert drawn(picture)
     assert [axis.get_title() for axis in axes][0] == "depth"
     assert "metres" in {axis.get_ylabel() for axis in picture.axes}
