@@ -21,17 +21,9 @@ NOT_PROVED = {
     "mimlib.methods.mae.MAEViews": "a tuple of names",
 }
 
-# Public names whose proof cell belongs to a lesson that is not written yet. When its notebook is
-# there, the name must be proved in it: the entry goes.
-OWED = {
-    "mimlib.encoders.vit.ViT": "01_mae",
-    "mimlib.layers.attention.Attention": "01_mae",
-    "mimlib.layers.blocks.Block": "01_mae",
-    "mimlib.layers.blocks.Mlp": "01_mae",
-    "mimlib.methods.mae.MAE": "01_mae",
-    "mimlib.methods.objectives.masked_mse": "01_mae",
-    "mimlib.methods.objectives.normalize_patches": "01_mae",
-}
+# Public names whose proof cell belongs to a lesson that is not written yet: name -> lesson. When its
+# notebook is there, the name must be proved in it: the entry goes.
+OWED: dict[str, str] = {}
 
 
 def proved_names(notebook: Path) -> tuple[str, ...]:
