@@ -124,16 +124,8 @@ def depth_gpu() -> Run:
 def _depth(name: str, encoder: ViTConfig, count: int, steps: int, batch_size: int) -> Run:
     """Few labelled images, so that what pre-training knows can matter; no crops: metres stay."""
     images = {"size": encoder.image_size, "target": "depth", "crop_scale": (1.0, 1.0)}
-    held_out = WorldImagesConfig(count=max(16, count // 2), seed=HELD_OUT_SEED, **images)
-    return Run(
-        name=name,
-        method=DepthTaskConfig(encoder=encoder),
-        data=WorldImagesConfig(count=count, seed=HELD_OUT_SEED + 2, **images),
-        train=_fine_tuning(steps, batch_size),
-        evaluations=(
-            ValidationConfig(source=held_out, num_images=held_out.count, name="held_out"),
-        ),
-    )
+    task = DepthTaskConfig(encoder=encoder)
+    return _downstream(name, task, images, count, _fine_tuning(steps, batch_size))
 
 
 def classify_tiny() -> Run:
@@ -156,16 +148,16 @@ def classify_gpu() -> Run:
 
 def _classify(name: str, encoder: ViTConfig, count: int, steps: int, batch_size: int) -> Run:
     images = {"size": encoder.image_size, "aim": "object", "target": "label"}
+    task = ClassifierConfig(encoder=encoder, num_classes=len(world.CLASSES))
+    return _downstream(name, task, images, count, _fine_tuning(steps, batch_size))
+
+
+def _downstream(name: str, task: object, images: dict, count: int, train: TrainConfig) -> Run:
+    """Fine-tune a task on `count` world images and measure it on half as many held-out ones."""
     held_out = WorldImagesConfig(count=max(16, count // 2), seed=HELD_OUT_SEED, **images)
-    return Run(
-        name=name,
-        method=ClassifierConfig(encoder=encoder, num_classes=len(world.CLASSES)),
-        data=WorldImagesConfig(count=count, seed=HELD_OUT_SEED + 2, **images),
-        train=_fine_tuning(steps, batch_size),
-        evaluations=(
-            ValidationConfig(source=held_out, num_images=held_out.count, name="held_out"),
-        ),
-    )
+    validation = ValidationConfig(source=held_out, num_images=held_out.count, name="held_out")
+    data = WorldImagesConfig(count=count, seed=HELD_OUT_SEED + 2, **images)
+    return Run(name=name, method=task, data=data, train=train, evaluations=(validation,))
 
 
 def _fine_tuning(steps: int, batch_size: int) -> TrainConfig:
