@@ -21,8 +21,8 @@ NOT_PROVED = {
     "mimlib.methods.mae.MAEViews": "a tuple of names",
 }
 
-# Public names whose proof cell belongs to a lesson that is not written yet: name -> lesson. When its
-# notebook is there, the name must be proved in it: the entry goes.
+# Public names whose proof cell belongs to a lesson that is not written yet: name -> lesson. When
+# its notebook is there, the name must be proved in it: the entry goes.
 OWED: dict[str, str] = {}
 
 
