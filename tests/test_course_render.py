@@ -76,3 +76,11 @@ def test_complaints_on_stderr_are_shown_not_stored(capsys):
     output = nbformat.v4.new_output("stream", name="stderr", text="50%|# |\rUserWarning: hm\n")
     assert render._clean_outputs([output]) == []
     assert "UserWarning: hm" in capsys.readouterr().err
+
+
+def test_a_picture_is_kept_as_a_file(tmp_path):
+    cell = nbformat.v4.new_code_cell("# kept as assets/one.png\nshow()")
+    cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": "aGVsbG8="})]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    render.keep_pictures(tmp_path / "a.ipynb")
+    assert (tmp_path / "assets/one.png").read_bytes() == b"hello"

@@ -1,5 +1,7 @@
 """The README's promises: two commands, files that exist, commands that parse."""
 
+import base64
+import json
 import re
 from pathlib import Path
 
@@ -27,3 +29,11 @@ def test_every_named_file_and_preset_exists():
         assert (ROOT / "mimlib" / name).exists(), name
     for name in re.findall(r"-m mimlib (?:train|show) (\w+)", README):
         assert name in PRESETS, name
+
+
+def test_the_picture_is_the_one_stored_in_the_lesson():
+    (picture,) = re.findall(r"!\[[^\]]+\]\(notebooks/(assets/[^)]+)\)", README)
+    cells = json.loads((ROOT / "notebooks/01_mae.ipynb").read_text(encoding="utf-8"))["cells"]
+    (outputs,) = (c["outputs"] for c in cells if f"# kept as {picture}\n" in c["source"])
+    stored = base64.b64decode(outputs[0]["data"]["image/png"])
+    assert (ROOT / "notebooks" / picture).read_bytes() == stored, "render lesson 01 again"

@@ -6,6 +6,7 @@ python -m mimlib.course.render --check notebooks/01_mae.ipynb    execute, compar
 """
 
 import argparse
+import base64
 import hashlib
 import os
 import re
@@ -28,6 +29,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 MEASURED = re.compile(r"^Measured:.*$", re.MULTILINE)
+KEPT = re.compile(r"^# kept as (assets/[\w-]+\.png)$", re.MULTILINE)
 TEXT_BEFORE_RETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 CELL_TIMEOUT = 600  # seconds
 
@@ -51,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             partial = path.with_suffix(".part")
             partial.write_bytes(text)
             partial.replace(path)
+            keep_pictures(path)
         bad += known.check and text != before
         print(f"{path}: {'same' if text == before else 'changed'}, {len(text) / 1e6:.2f} MB")
     return bad
@@ -124,10 +127,26 @@ def write_banner(notebook: NotebookNode, name: str) -> None:
     notebook.cells[0].source = MEASURED.sub(lambda _: line, notebook.cells[0].source)
 
 
-class PeakMemory:
-    """Watches a process and its children; `peak_mib` is the largest sum of their memory."""
+def keep_pictures(path: Path) -> None:
+    """Write the picture of each cell that says "# kept as assets/NAME.png" to that file too."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        kept = KEPT.search(cell.source) if cell.cell_type == "code" else None
+        if kept:
+            (data,) = (
+                o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
+            )
+            target = path.parent / kept.group(1)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(base64.b64decode(data))
 
-    def __init__(self, pid: int, every: float = 0.1):
+
+class PeakMemory:
+    """Watches a process and its children; `peak_mib` is the largest sum of their memory.
+
+    Pages that several of them share, the libraries of torch above all, count once.
+    """
+
+    def __init__(self, pid: int, every: float = 1.0):
         self.root, self.every, self.peak_mib = psutil.Process(pid), every, 0.0
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -147,11 +166,17 @@ class PeakMemory:
         while not finished:
             try:
                 tree = [self.root, *self.root.children(recursive=True)]
-                total = sum(process.memory_info().rss for process in tree) / 2**20
+                total = sum(_memory(process) for process in tree) / 2**20
             except psutil.NoSuchProcess:  # a child that has just ended
                 total = 0.0
             self.peak_mib = max(self.peak_mib, total)
             finished = self.done.wait(self.every)
+
+
+def _memory(process: psutil.Process) -> int:
+    """Return bytes; shared pages in equal parts on Linux, left out where that is not known."""
+    found = process.memory_full_info()
+    return getattr(found, "pss", found.uss)
 
 
 def _kernel_pid(client: NotebookClient) -> int:

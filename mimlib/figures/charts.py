@@ -81,6 +81,7 @@ def bars(
         beside.set_ylabel(paper_label, color=GREY)
         beside.grid(False)
         beside.spines["right"].set_visible(True)
+        _zoom(beside, list(paper.values()), None)
     _zoom(axis, list(values.values()), errors)
     return picture
 
