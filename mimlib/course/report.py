@@ -106,8 +106,8 @@ def banner(notebook: str, lesson: str = "") -> str:
 
 
 def rounded_seconds(seconds: float) -> str:
-    """Round up to 5 s, above two minutes to whole minutes."""
-    if seconds > 120:
+    """Round up to 5 s, above five minutes to whole minutes."""
+    if seconds > 300:
         return f"{math.ceil(seconds / 60)} min"
     return f"{5 * math.ceil(seconds / 5)} s"
 
