@@ -1,85 +1,18 @@
-"""The command line: list | show | train | study | bench | doctor.
+"""The door of the command line; see cli.py."""
 
-python -m mimlib list
-python -m mimlib show mae_lesson
-python -m mimlib train mae_lesson --train.steps 200 --out runs/try
-torchrun --nproc-per-node 8 -m mimlib train mae_vitb16_in1k --data.root /data/imagenet
-python -m mimlib study mae.1
-"""
-
-import argparse
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from mimlib import bench, doctor, show, studies
-from mimlib.launch import launch
-from mimlib.presets import PRESETS, preset
-from mimlib.run import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainCommand:
-    """Everything `train` takes beside the preset's own fields."""
-
-    run: Annotated[Run, tyro.conf.arg(name="")]
-    out: str = ""  # output folder; empty: runs/<preset>
-    num_processes: int = 1  # more than one goes through torchrun on this machine
-    progress: bool = True  # show the progress bar
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        prog="mimlib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="all presets")
-    commands.add_parser("doctor", help="what is installed, what lessons cost here, what is wrong")
-    for name, text in (("show", "resolve a preset without training"), ("train", "train a preset")):
-        command = commands.add_parser(name, help=text, add_help=False)
-        command.add_argument("preset")
-    bench.add_arguments(commands.add_parser("bench", help="FLOPs, saved bytes, images/s, MFU"))
-    studies.add_arguments(commands.add_parser("study", help="run a claim over settings and seeds"))
-    known, rest = parser.parse_known_args(arguments)
-    if rest and known.command not in ("show", "train"):
-        parser.error(f"unknown arguments: {' '.join(rest)}")
-    try:
-        return _dispatch(known, rest)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    if arguments == ["doctor"]:  # before anything is imported that may be missing
+        from mimlib import doctor
 
+        return doctor.report()
+    from mimlib import cli
 
-def _dispatch(known: argparse.Namespace, rest: list[str]) -> int:
-    match known.command:
-        case "list":
-            print(show.table([function() for function in PRESETS.values()]))
-        case "doctor":
-            return doctor.report()
-        case "bench":
-            bench.main(known)
-        case "study":
-            studies.main(known)
-        case "show":
-            print(show.describe(_command(known.preset, rest).run))
-        case "train":
-            command = _command(known.preset, rest)
-            out = Path(command.out or f"runs/{known.preset}")
-            result = launch(command.run, out, command.num_processes, command.progress)
-            print(f"step {result.summary.step}, loss {result.summary.loss:.4f}, in {out}")
-    return 0
-
-
-def _command(name: str, rest: list[str]) -> TrainCommand:
-    """Apply command-line flags to a preset; mistyped ones are refused with the nearest name."""
-    return tyro.cli(
-        TrainCommand, default=TrainCommand(run=preset(name)), args=rest, prog=f"mimlib train {name}"
-    )
+    return cli.main(arguments)
 
 
 if __name__ == "__main__":

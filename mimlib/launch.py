@@ -15,8 +15,9 @@ import torch
 
 from mimlib.presets import preset
 from mimlib.protocol import Trainable
+from mimlib.receipts import write_text
 from mimlib.run import Run, build
-from mimlib.training.checkpoint import latest_checkpoint, load_checkpoint
+from mimlib.training.resume import flatten, newest_good
 from mimlib.training.trainer import Summary, Trainer
 
 SUMMARY_FILE = "summary.json"
@@ -46,12 +47,12 @@ def launch(run: Run, out: Path | str, num_processes: int = 1, progress: bool = T
     if num_processes < 1:
         raise ValueError(f"num_processes must be 1 or more, got {num_processes}")
     out = Path(out)
-    finished = read_finished(run, out)
+    finished = read_finished(run, out, num_processes)
     if finished is not None:
         return finished
     if num_processes > 1:
-        _launch_processes(run, out, num_processes)
-        finished = read_finished(run, out)
+        _launch_processes(run, out, num_processes, progress)
+        finished = read_finished(run, out, num_processes)
         if finished is None:
             raise RuntimeError(
                 f"training stopped before its last step; run it again to go on: {out}"
@@ -70,26 +71,25 @@ def train_here(run: Run, out: Path, progress: bool = True) -> Result:
     )
     summary = trainer.fit()
     if trainer.is_main and not summary.stopped:
-        text = json.dumps({"run": run_info(run), "summary": dataclasses.asdict(summary)}, indent=1)
-        temporary = out / f"{SUMMARY_FILE}.part"
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(out / SUMMARY_FILE)
+        made = {"run": run_info(run), "num_ranks": trainer.ranks.num_ranks}
+        text = json.dumps({**made, "summary": dataclasses.asdict(summary)}, indent=1)
+        write_text(out / SUMMARY_FILE, text + "\n")
     return Result(method.cpu().eval(), summary, out)
 
 
-def read_finished(run: Run, out: Path) -> Result | None:
-    """Load a finished run from its folder, or return None if there is none of this very config."""
+def read_finished(run: Run, out: Path, num_ranks: int = 1) -> Result | None:
+    """Load a finished run of this very config and number of ranks; None if there is none."""
     path = out / SUMMARY_FILE
     if not path.is_file():
         return None
     stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["run"] != run_info(run):
+    if stored["run"] != run_info(run) or stored.get("num_ranks") != num_ranks:
         return None
-    checkpoint = latest_checkpoint(out)
-    if checkpoint is None:
+    _, content = newest_good(out)
+    if content is None or content["step"] != run.train.steps:
         return None
     method = run.method.build()
-    method.load_state_dict(load_checkpoint(checkpoint)["model"])
+    method.load_state_dict(content["model"])
     return Result(method.eval(), Summary(**stored["summary"]), out)
 
 
@@ -101,10 +101,10 @@ def run_info(run: Run) -> dict:
 def flags(run: Run) -> list[str]:
     """Command-line flags that turn the preset of this name into `run`."""
     changed = []
-    base = _leaves(run_info(preset(run.name)))
-    for name, value in _leaves(run_info(run)).items():
+    base = dict(flatten(run_info(preset(run.name))))
+    for name, value in flatten(run_info(run)):
         if base.get(name) != value:
-            changed += _flag(name, value)
+            changed += _flag(".".join(name), value)
     return changed
 
 
@@ -117,16 +117,7 @@ def _flag(name: str, value: object) -> list[str]:
     return ["--" + name.replace("_", "-"), *map(str, values)]
 
 
-def _leaves(tree: dict, prefix: str = "") -> dict[str, object]:
-    """Flatten nested dictionaries to dotted names."""
-    found = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found |= _leaves(value, name + ".") if isinstance(value, dict) else {name: value}
-    return found
-
-
-def _launch_processes(run: Run, out: Path, num_processes: int) -> None:
+def _launch_processes(run: Run, out: Path, num_processes: int, progress: bool) -> None:
     """Start torchrun on the command line that describes this run."""
     if run.train.device == "cuda" and torch.cuda.device_count() < num_processes:
         raise ValueError(
@@ -136,8 +127,13 @@ def _launch_processes(run: Run, out: Path, num_processes: int) -> None:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(num_processes), "-m", "mimlib", "train", run.name),
-        *(*flags(run), "--out", str(out)),
+        *(*flags(run), "--out", str(out), *(() if progress else ("--no-progress",))),
     ]
-    done = subprocess.run(command)
-    if done.returncode != 0:
-        raise RuntimeError(f"torchrun ended with code {done.returncode}: {' '.join(command)}")
+    with subprocess.Popen(command) as running:
+        while running.poll() is None:
+            try:
+                running.wait()
+            except KeyboardInterrupt:
+                continue  # the processes have had the same signal: they save, then they end
+    if running.returncode != 0:
+        raise RuntimeError(f"torchrun ended with code {running.returncode}: {' '.join(command)}")

@@ -1,4 +1,4 @@
-"""Where a number was measured: what every receipt in data/receipts/ says about itself."""
+"""Receipts: where a number was measured, and files that are written whole or not at all."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 def provenance() -> dict[str, object]:
     """Return commit, hardware, its speed in float32 matrix products, and versions."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     found = subprocess.run(git, capture_output=True, text=True, check=False)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     rate = matmul_rate(CPU, torch.float32, torch.get_num_threads())
@@ -30,6 +30,13 @@ def provenance() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill or a full disk leaves the old one."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def num_cores() -> int:

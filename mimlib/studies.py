@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,13 @@ from tqdm import tqdm
 
 from mimlib.claims import STUDIES, Rule, Study
 from mimlib.presets import preset
+from mimlib.receipts import ROOT, write_text
 from mimlib.run import Run, override
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks" / "studies"
 RECEIPTS = ROOT / "data" / "receipts"
 CONFIDENCE = 0.95
+LESSON_SEEDS = 3  # fewer are no receipt
 
 
 class Interval(NamedTuple):
@@ -90,6 +92,8 @@ def run_study(
         jobs: notebooks at a time; the cores are shared among them.
         runs: folder of the runs; default runs/studies in the current folder.
     """
+    if seeds < 2 or jobs < 1:
+        raise ValueError(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
     runs = Path("runs/studies") if runs is None else runs
     base = preset(f"{study.method}_{size}")
     folders = {  # a mistyped override is refused before anything runs
@@ -107,8 +111,12 @@ def run_study(
             pool.submit(_run_notebook, study, size, label, seed, folder, jobs)
             for label, seed, folder in missing
         ]
-        for future in tqdm(done, desc=study.name, unit="run", initial=0):
-            future.result()
+        try:
+            for future in tqdm(as_completed(done), study.name, len(done), unit="run"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # a failure is told now, not after all other runs
+            raise
     results = {
         label: [json.loads((f / "result.json").read_text()) for lab, _, f in todo if lab == label]
         for label in study.settings
@@ -117,8 +125,14 @@ def run_study(
 
 
 def _folder(runs: Path, notebook: str, run: Run) -> Path:
-    """Folder named by all that decides a result: studies share runs, a changed preset runs anew."""
-    digest = hashlib.sha256(f"{notebook} {run}".encode()).hexdigest()
+    """Folder named by the resolved run and the code cells that measure it.
+
+    Studies share runs, and a changed preset or notebook runs anew. A change of mimlib itself does
+    not show: remove the folder after one.
+    """
+    cells = json.loads((NOTEBOOKS / notebook).read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    digest = hashlib.sha256(f"{code} {run}".encode()).hexdigest()
     return runs / f"{run.name}_{digest[:10]}"
 
 
@@ -161,6 +175,8 @@ def _receipt(study: Study, size: str, seeds: int, results: Mapping[str, list[dic
                 for name, v in metrics.items()
             },
             "seconds": [round(run["seconds"], 1) for run in results[label]],
+            "images_per_second": [round(r["pretrain_images_per_second"]) for r in results[label]],
+            "peak_memory_mib": [round(run["peak_memory_mib"]) for run in results[label]],
         }
         for label, metrics in values.items()
     }
@@ -169,6 +185,7 @@ def _receipt(study: Study, size: str, seeds: int, results: Mapping[str, list[dic
         "claim": study.claim,
         "paper": study.paper,
         "preset": f"{study.method}_{size}",
+        "config": asdict(preset(f"{study.method}_{size}")),
         "seeds": seeds,
         "settings": settings,
         "rules": rules,
@@ -183,16 +200,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="lesson", choices=("tiny", "lesson", "gpu"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
-    parser.add_argument("--receipts", type=Path, default=RECEIPTS, help="folder of the receipts")
+    parser.add_argument("--receipts", type=Path, help="folder of the receipts")
 
 
 def main(known: argparse.Namespace) -> None:
-    """Run studies and write their receipts."""
-    known.receipts.mkdir(parents=True, exist_ok=True)
+    """Run studies and write their receipts: those of the lessons into data/receipts."""
+    of_lessons = known.size == "lesson" and known.seeds >= LESSON_SEEDS
+    folder = known.receipts or (RECEIPTS if of_lessons else Path("runs/receipts") / known.size)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in known.name:
         receipt = run_study(STUDIES[name], known.size, known.seeds, known.jobs)
-        path = known.receipts / f"{name}.json"
-        path.write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / f"{name}.json", json.dumps(receipt, indent=1) + "\n")
         print(f"{name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:
             low, high = rule["interval"]

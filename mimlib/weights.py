@@ -12,11 +12,13 @@ tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have
 """
 
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mimlib.encoders.vit import ViT
@@ -27,6 +29,10 @@ PREFIX = "encoder."
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
 BESIDE_ENCODER = ("mask_token", "decoder_", "fc_norm.", "head.")
+UNREADABLE = (
+    "{} is not readable as weights ({}); expected a checkpoint of torch.save or a .safetensors "
+    "file, whole"
+)
 
 
 def load_official(model: MAE | ViT, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -74,16 +80,23 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain values (training files of the official MAE "
-            "hold their command line); if you trust it, open it once with "
-            "torch.load(path, weights_only=False) and save its 'model' entry alone"
-        ) from error
+        if zipfile.is_zipfile(path):
+            raise ValueError(
+                f"{path} holds more than tensors and plain values (training files of the official "
+                "MAE hold their command line); if you trust it, open it once with "
+                "torch.load(path, weights_only=False) and save its 'model' entry alone"
+            ) from error
+        raise ValueError(UNREADABLE.format(path, error)) from error
+    except (RuntimeError, KeyError, EOFError, ValueError, SafetensorError) as error:
+        raise ValueError(UNREADABLE.format(path, error)) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(UNREADABLE.format(path, f"it holds a {type(content).__name__}"))
+    return content
 
 
 def _unwrap(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -71,3 +71,8 @@ def test_gradient_of_an_unused_parameter_is_zero():
     used, unused = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
     found = check.gradients(used.sum(), {"used": used, "unused": unused})
     assert found["unused"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_not_a_number_equals_nothing():
+    with pytest.raises(check.Different, match="got nan, expected 1"):
+        check.same("x", float("nan"), 1.0)

@@ -45,6 +45,16 @@ def test_overrides_may_be_text():
     assert start(overrides="").run.train.steps == start().run.train.steps
 
 
+def test_overrides_that_need_each_other_are_taken_together():
+    run = start(preset="lesson", overrides={"train.steps": "50", "train.warmup_steps": "5"}).run
+    assert (run.train.steps, run.train.warmup_steps) == (50, 5)
+
+
+def test_a_data_set_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert start(preset="paper").run.data.root == str(places.root() / "data/imagenet")
+
+
 def test_an_override_wins_over_the_seed():
     assert start(seed=1, overrides={"train.seed": 2}).run.train.seed == 2
 

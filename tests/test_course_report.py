@@ -65,5 +65,5 @@ def test_verdict_prints_rules(shelf, capsys):
     (shelf / "mae.9.json").write_text(json.dumps(study))
     assert report.verdict("mae.9")["seeds"] == 3
     printed = capsys.readouterr().out
-    assert "0.45 +- 0.05" in printed and "paper: table 9: 12.3" in printed
+    assert "0.450 +- 0.050" in printed and "paper: table 9: 12.3" in printed
     assert "verdict: inconclusive at this scale (3 seeds)" in printed

@@ -1,8 +1,10 @@
 """What `python -m mimlib doctor` says."""
 
 import json
+import subprocess
+import sys
 
-from mimlib import doctor
+from mimlib import doctor, machine
 
 
 def test_this_machine_is_fit_for_the_lessons(capsys):
@@ -20,21 +22,40 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch, capsys):
 
 
 def test_an_old_package_is_named(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.9.1" if name == "torch" else "99.0")
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.9.1" if name == "torch" else real(name))
     fixes = [f.text for f in doctor.examine() if f.state == "fix"]
-    assert len(fixes) == 1 and "torch 0.9.1 is older than 2.11" in fixes[0]
+    assert len(fixes) == 1 and "torch 0.9.1 is not >=2.11" in fixes[0]
+
+
+def test_a_release_candidate_is_a_version(monkeypatch):
+    real = doctor._version
+    new = "9.6rc1"
+    monkeypatch.setattr(doctor, "_version", lambda name: new if name == "timm" else real(name))
+    assert not [f for f in doctor.examine() if f.state == "fix"]
+
+
+def test_the_doctor_works_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['torchmetrics'] = None\n"
+        "from mimlib import doctor; real = doctor._version\n"
+        "doctor._version = lambda name: None if name == 'torch' else real(name)\n"
+        "from mimlib.__main__ import main; raise SystemExit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "torch is missing; run: pip install -e ." in done.stdout
 
 
 def test_lesson_costs_scale_with_the_machine(monkeypatch, tmp_path):
     receipt = {"seconds": 100.0, "peak_memory_mib": 1024.0, "matmul_gflops": 200.0}
     (tmp_path / "01_mae.json").write_text(json.dumps(receipt))
-    monkeypatch.setattr(doctor, "LESSON_RECEIPTS", tmp_path)
-    monkeypatch.setattr(doctor, "matmul_rate", lambda *_: 100e9)
-    assert [f.text for f in doctor._lessons()] == ["lesson 01_mae: about 200 s and 1.0 GiB here"]
+    monkeypatch.setattr(machine, "LESSON_RECEIPTS", tmp_path)
+    monkeypatch.setattr(machine, "matmul_rate", lambda *_: 100e9)
+    assert [f.text for f in machine._lessons()] == ["lesson 01_mae: about 200 s and 1.0 GiB here"]
 
 
 def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    (note,) = doctor._cache()
+    monkeypatch.setattr(machine, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    (note,) = machine._cache()
     assert note.state == "note" and "MIMLIB_CACHE" in note.text

@@ -88,3 +88,13 @@ def test_the_command_line_trains_in_two_processes(tmp_path):
 def test_fewer_than_one_process_is_refused(tmp_path):
     with pytest.raises(ValueError, match="num_processes must be 1 or more"):
         launch(preset("mae_tiny"), tmp_path, num_processes=0)
+
+
+def test_an_earlier_checkpoint_is_not_a_finished_run(tmp_path, finished):
+    run, result = finished
+    out = tmp_path / "copy"
+    shutil.copytree(result.out, out)
+    (last,) = out.glob("step_*4.pt")
+    last.unlink()
+    assert read_finished(run, out) is None
+    assert read_finished(run, result.out, num_ranks=2) is None

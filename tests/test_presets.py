@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from mimlib import __main__, launch, show
+from mimlib import __main__, cli, launch, show
 from mimlib.presets import PRESETS, preset
 from mimlib.run import override
 
@@ -66,7 +66,7 @@ def test_flags_rebuild_the_run():
         "data.crop_scale": (0.5, 1.0),
     }
     run = override(preset("mae_tiny"), changes)
-    assert __main__._command("mae_tiny", launch.flags(run)).run == run
+    assert cli._command("mae_tiny", launch.flags(run)).run == run
     assert launch.flags(preset("mae_tiny")) == []
 
 

@@ -61,6 +61,7 @@ def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         metrics = {m: 0.5 + seed / 10 for rule in study.rules for m in [rule.metric]}
         result = {"metrics": metrics, "seconds": 1.0, "environment": {}}
+        result |= {"pretrain_images_per_second": 9.0, "peak_memory_mib": 1.0}
         (folder / "result.json").write_text(json.dumps(result))
 
     monkeypatch.setattr(studies, "_run_notebook", fake)

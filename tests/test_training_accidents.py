@@ -79,3 +79,24 @@ def test_an_output_folder_that_cannot_be_made_stops_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write to the output folder"):
         Trainer(Toy(), ToySource(), config(), out=tmp_path / "file" / "run")
+
+
+def test_a_failing_evaluation_loses_no_training(tmp_path):
+    class Evaluation:
+        """Fails the first time."""
+
+        name, calls = "probe", 0
+
+        def run(self, model, device):
+            self.calls += 1
+            if self.calls == 1:
+                raise RuntimeError("no data")
+            return {"accuracy": 0.5}
+
+    evaluation = Evaluation()
+    with pytest.raises(RuntimeError, match="no data"):
+        fit(evaluations=(evaluation,), out=tmp_path, steps=3)
+    (kept,) = list_checkpoints(tmp_path)
+    assert kept.name == "step_00000003.pt"
+    summary = fit(evaluations=(evaluation,), out=tmp_path, steps=3)[-1]
+    assert summary.history[-1] == {"step": 3, "probe/accuracy": 0.5}

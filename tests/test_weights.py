@@ -131,3 +131,13 @@ def test_a_file_with_foreign_objects_is_refused_with_advice(tmp_path):
     torch.save(content, path)
     with pytest.raises(ValueError, match="holds more than tensors .* weights_only=False"):
         load_encoder(build_encoder(), path)
+
+
+@pytest.mark.parametrize("name", ["cut.pt", "text.pt", "list.pt", "bad.safetensors"])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, name):
+    path = tmp_path / name
+    torch.save([1, 2], path)
+    if name != "list.pt":
+        path.write_bytes(path.read_bytes()[:200] if name == "cut.pt" else b"hello, no weights")
+    with pytest.raises(ValueError, match="is not readable as weights"):
+        load_encoder(build_encoder(), path)

@@ -72,7 +72,8 @@ def compare(name: str, mine: object, ours: object, tolerance: float) -> None:
     elif isinstance(ours, float):
         if isinstance(mine, bool) or not isinstance(mine, (int, float, Tensor)):
             raise Different(f"{name}: expected a number, got {type(mine).__name__}")
-        if abs(float(mine) - ours) > tolerance * max(1.0, abs(ours)):
+        close = abs(float(mine) - ours) <= tolerance * max(1.0, abs(ours))  # false for NaN
+        if not close:
             raise Different(f"{name}: got {float(mine):.8g}, expected {ours:.8g}")
     elif mine != ours:
         raise Different(f"{name}: got {mine!r}, expected {ours!r}")

@@ -64,6 +64,9 @@ def start(
     num_processes = _whole("NPROC", num_processes, least=1)
     run = _resolve(lesson, preset)
     run = _apply(run, {"train.seed": seed, **_mapping(overrides)})
+    if hasattr(run.data, "root"):  # relative to the repository, wherever the kernel was started
+        folder = places.root() / Path(run.data.root).expanduser()
+        run = override(run, {"data.root": str(folder)})
     line = f"mimlib {mimlib.__version__} | {run.name} | seed {seed}"
     if num_processes > 1:
         line += f" | {num_processes} processes"
@@ -144,16 +147,14 @@ def _mapping(overrides: Mapping | str | None) -> dict[str, object]:
 
 
 def _apply(run: Run, changes: Mapping[str, object]) -> Run:
-    """Replace dotted fields; a string where a number or a bool is due is read as one."""
-    for name, value in changes.items():
-        try:
-            run = override(run, {name: value})
-        except ValueError:
-            parsed = _parse(value) if isinstance(value, str) else value
-            if parsed is value or isinstance(parsed, str):
-                raise
-            run = override(run, {name: parsed})
-    return run
+    """Replace dotted fields, all at once; text where a number or a bool is due is read as one."""
+    try:
+        return override(run, changes)
+    except ValueError:
+        parsed = {k: _parse(v) if isinstance(v, str) else v for k, v in changes.items()}
+        if parsed == dict(changes):
+            raise
+        return override(run, parsed)
 
 
 def _parse(text: str) -> object:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import mimlib
+from mimlib.receipts import ROOT
 
 
 def root() -> Path:
@@ -11,7 +11,7 @@ def root() -> Path:
     JupyterLab and nbval start a kernel in the notebook's folder, papermill in the caller's, so
     nothing in a lesson may depend on the current folder.
     """
-    return Path(mimlib.__file__).resolve().parent.parent
+    return ROOT
 
 
 def receipts() -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mimlib.course import places
-from mimlib.receipts import provenance
+from mimlib.receipts import provenance, write_text
 
 
 def band(name: str, value: float, low: float, high: float) -> None:
@@ -50,8 +50,8 @@ def verdict(study: str) -> dict:
     for rule in found["rules"]:
         low, high = rule["interval"]
         print(
-            f"{rule['verdict']}: {rule['rule']}; gain {rule['gain']:.2g}, 95 % interval "
-            f"{low:.2g} to {high:.2g}"
+            f"{rule['verdict']}: {rule['rule']}; gain {rule['gain']:.3f}, 95 % interval "
+            f"{low:.3f} to {high:.3f}"
         )
     print(f"verdict: {found['verdict']} at this scale ({found['seeds']} seeds)")
     return found
@@ -76,9 +76,7 @@ def write_receipt(name: str, results: Mapping[str, object]) -> Path:
     path = places.receipts() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**results, **provenance()}, indent=1, sort_keys=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text + "\n")
     return path
 
 
@@ -121,7 +119,7 @@ def _setting_row(label: str, setting: Mapping) -> dict[str, str]:
     row = {"setting": label}
     for name, metric in setting["metrics"].items():
         half = (metric["interval"][1] - metric["interval"][0]) / 2
-        row[name] = f"{metric['mean']:.3g} +- {half:.2g}"
+        row[name] = f"{metric['mean']:.3f} +- {half:.3f}"
     return row
 
 

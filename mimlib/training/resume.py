@@ -10,6 +10,9 @@ from typing import Any
 from mimlib.training.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
 from mimlib.training.config import FREE_ON_RESUME, TrainConfig
 
+# Where the data lies and how many processes read it changes no number.
+FREE_PLACES = (("run", "data", "root"), ("run", "data", "workers"))
+
 
 def newest_good(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     """Load the newest checkpoint that verifies; (None, None) if the folder has none.
@@ -55,6 +58,13 @@ def describe_run(
     return json.loads(json.dumps(described, default=plain))
 
 
+def is_free(name: tuple[str, ...]) -> bool:
+    """Say whether a field may change between a checkpoint and its continuation."""
+    if name[-2:-1] == ("train",) and name[-1] in FREE_ON_RESUME:
+        return True
+    return name[:2] == ("run", "evaluations") or name in FREE_PLACES
+
+
 def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """Raise if a checkpoint is of a run that would draw or compute other numbers.
 
@@ -65,8 +75,7 @@ def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any
     changed = [
         f"{'.'.join(name)}: {before.get(name, 'absent')!r} stored, {now.get(name, 'absent')!r} now"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-        and not (name[-1] in FREE_ON_RESUME and name[-2:-1] == ("train",))
+        if before.get(name) != now.get(name) and not is_free(name)
     ]
     if changed:
         raise CheckpointError(

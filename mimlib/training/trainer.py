@@ -113,6 +113,8 @@ class Trainer:
                 trace = open_trace(folder if config.profile else None, self.device)
                 batches, trace = stack.enter_context(batches), stack.enter_context(trace)
                 stopped = self.run_steps(start, batches, log, stop, trace.step)
+            elif self.evaluations and self.history and self.history[-1]["step"] < start:
+                log.write({"step": start, **self.evaluate()})  # it failed after the last step
         return log.summary(stopped=start < config.steps and stopped)
 
     def run_steps(
@@ -140,7 +142,12 @@ class Trainer:
             if done == 1 or last or stopped or done % config.log_every == 0:
                 record |= self.read_meter(step, best)
             if not stopped and self.evaluations and is_due(config.evaluate_every, done, last):
-                record |= self.evaluate()
+                try:
+                    record |= self.evaluate()
+                except Exception:
+                    if self.ranks.num_ranks == 1:  # else the other ranks would not join in
+                        self.save()
+                    raise
             if record:
                 log.write({"step": done, **record})
             if stopped or is_due(config.save_every, done, last):
