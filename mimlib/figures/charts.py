@@ -86,13 +86,19 @@ def bars(
     return picture
 
 
-def study(receipt: Mapping, metric: str, paper: Mapping[str, float] | None = None) -> Picture:
+def study(
+    receipt: Mapping,
+    metric: str,
+    paper: Mapping[str, float] | None = None,
+    paper_label: str = "paper, other scale",
+) -> Picture:
     """Draw one metric of a study's receipt: mean and 95 % interval per setting.
 
     Args:
         receipt: as `mimlib.studies.run_study` returns it.
         metric: one of its metrics.
         paper: setting -> what the paper reports.
+        paper_label: name and unit of the paper's numbers.
     """
     found = {label: s["metrics"][metric] for label, s in receipt["settings"].items()}
     return bars(
@@ -100,6 +106,7 @@ def study(receipt: Mapping, metric: str, paper: Mapping[str, float] | None = Non
         metric,
         {label: (m["interval"][1] - m["interval"][0]) / 2 for label, m in found.items()},
         paper,
+        paper_label,
     )
 
 
