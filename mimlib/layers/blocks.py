@@ -75,19 +75,43 @@ class Block(nn.Module):
         self.forgets = width >= FORGET_FROM_WIDTH
 
     def forward(
-        self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K d"] | None = None,
+        lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "B M D"]:
-        """Update all tokens, or compute only the last `num_outputs` of them."""
-        attn, mlp = self.attn, self.mlp
+        """Update all tokens, or compute only the last `num_outputs` of them.
+
+        Args:
+            tokens: of one image, or of several in a row.
+            num_outputs: how many of the last tokens are wanted; None: all.
+            turns: rotary positions of the tokens.
+            lengths: tokens of each image, when there are several in a row.
+        """
+        outputs = self.attend(tokens, num_outputs, turns, lengths)  # [B, M, D]
+        return self.digest(self.norm2, outputs)
+
+    def attend(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K d"] | None = None,
+        lengths: tuple[int, ...] | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """Return x + Attn(LN(x)), of the last `num_outputs` tokens or of all."""
         if num_outputs is None:
             outputs = tokens
-            projected = self._chain(self.norm1, attn.project, tokens)
+            projected = self._chain(self.norm1, self.attn.project, tokens)
         else:
             outputs = tokens[:, -num_outputs:]  # [B, M, D]
-            projected = attn.project(self.norm1(tokens), num_outputs)
-        outputs = outputs + self.drop_path(attn.mix(*projected))
-        hidden = self._chain(self.norm2, mlp.fc1, outputs)  # [B, M, 4*D]
-        return outputs + self.drop_path(self._chain(mlp.act, mlp.fc2, hidden))
+            projected = self.attn.project(self.norm1(tokens), num_outputs)
+        return outputs + self.drop_path(self.attn.mix(*projected, turns, lengths))
+
+    def digest(self, norm: nn.LayerNorm, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+        """Return x + MLP(LN(x)) with the given norm."""
+        hidden = self._chain(norm, self.mlp.fc1, tokens)  # [B, K, 4*D]
+        return tokens + self.drop_path(self._chain(self.mlp.act, self.mlp.fc2, hidden))
 
     def _chain(self, cheap: nn.Module, costly: Callable, tokens: Tensor) -> Any:
         """Return costly(cheap(tokens)); a wide block does not keep cheap(tokens) for backward.

@@ -74,7 +74,7 @@ class Validation:
             for batch in self._batches(device):
                 output = model(model.sample_views(batch, generator))
                 losses.append(output.loss)
-                counts.append(torch.tensor(len(batch.images)))
+                counts.append(torch.tensor(len(batch[0])))
                 if output.mask is not None:
                     counts[-1] = output.mask.sum()
                 if metrics is not None:

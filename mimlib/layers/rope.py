@@ -1,0 +1,70 @@
+"""Rotary positions in two dimensions: queries and keys are turned by the place of their patch.
+
+Su et al., "RoFormer", 2021, section 3.2, for rows and columns as CroCo v2 does (section 3.2).
+
+Letters: B images, A heads, K tokens, d width per head, h and w the patch grid, N = h*w patches.
+"""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+BASE = 100.0  # as official (CroCo v2); sentences use 10000, a grid has no long distances
+
+
+def rotary_table(
+    grid: tuple[int, int], head_width: int, device: torch.device | None = None
+) -> Float[Tensor, "N d"]:
+    """Return the turns of each place of a grid: first all cosines, then all sines.
+
+    With f = d / 4 and w_k = 100^(-k/f) the patch at row r and column c is turned by the angles
+    [r w, c w]: rows first, f angles each.
+
+    Args:
+        grid: rows h and columns w.
+        head_width: d, a multiple of 4.
+        device: where to make the table.
+
+    Returns:
+        float32 [N, d], rows in raster order. It is read by index like any position table.
+
+    Raises:
+        ValueError: if the width per head is not a multiple of 4.
+    """
+    if head_width % 4:
+        below = head_width // 4 * 4
+        raise ValueError(
+            f"width per head is {head_width}, rotary positions need a multiple of 4; "
+            f"choose width and heads so that it is {below or 4} or {below + 4}"
+        )
+    h, w = grid
+    quarter = head_width // 4
+    frequency = BASE ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
+    row = torch.arange(h, device=device)[:, None] * frequency  # [h, d/4]
+    column = torch.arange(w, device=device)[:, None] * frequency  # [w, d/4]
+    angles = torch.cat(
+        [repeat(row, "h f -> (h w) f", w=w), repeat(column, "w f -> (h w) f", h=h)], dim=1
+    )  # [N, d/2]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)  # [N, d]
+
+
+def rotate(
+    heads: Float[Tensor, "B A K d"], turns: Float[Tensor, "_ K d"]
+) -> Float[Tensor, "B A K d"]:
+    """Turn queries or keys by the places of their tokens.
+
+    CroCo v2, section 3.2: one half of a head's channels follows the row, the other the column. In
+    each half of length n, channel i is paired with i + n/2 (not with its neighbour), and a pair
+    (u, v) becomes (u cos - v sin, v cos + u sin). The product of a turned query with a turned key
+    depends on how far their places lie apart, not on where they are.
+
+    Args:
+        heads: queries or keys.
+        turns: rows of `rotary_table`, one set for all images (leading axis 1) or one for each.
+    """
+    pairs = rearrange(heads, "b a k (axis pair f) -> pair b a k axis f", axis=2, pair=2)
+    cosine, sine = rearrange(turns, "b k (part axis f) -> part b 1 k axis f", part=2, axis=2)
+    u, v = pairs.unbind()  # [B, A, K, 2, d/4]
+    turned = torch.stack([u * cosine - v * sine, v * cosine + u * sine], dim=-2)
+    return rearrange(turned, "b a k axis pair f -> b a k (axis pair f)").to(heads.dtype)
