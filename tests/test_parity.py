@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from parity_croco import croco_outputs
 from safetensors.torch import load_file
 from torch import nn
 
@@ -142,7 +143,12 @@ def downstream_mae_outputs(facts, state, inputs):
     return out
 
 
-METHODS = {"mae": mae_outputs, "downstream_mae": downstream_mae_outputs}
+METHODS = {
+    "mae": mae_outputs,
+    "downstream_mae": downstream_mae_outputs,
+    "croco_v1": croco_outputs,
+    "croco_v2": croco_outputs,
+}
 FIXTURES = {path.stem: path for path in sorted(FOLDER.glob("*.safetensors"))}
 
 

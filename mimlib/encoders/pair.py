@@ -10,14 +10,13 @@ head, L blocks, h and w the grid.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.blocks import NORM_EPS, initialize
 from mimlib.layers.cross import CatBlock, CrossBlock
-from mimlib.layers.positions import look_up, resize_table, sincos_table
+from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
 from mimlib.protocol import Features
 
@@ -138,3 +137,7 @@ class PairDecoder(nn.Module):
         for earlier in blocks[:-1]:
             tokens, memory = earlier(tokens, memory, *turns)
         return blocks[-1].cross_weights(tokens, memory, *turns)
+
+    def fit_positions(self, table: Float[Tensor, "1 rows E"]) -> Float[Tensor, "1 new_rows E"]:
+        """Resize the position table of a decoder for another (square) image size."""
+        return fit_table(table, self.grid)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.masking import gather_tokens
 from mimlib.layers.patches import PatchEmbed, grid_of, patchify
-from mimlib.layers.positions import look_up, resize_table, sincos_table
+from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
 from mimlib.protocol import Encoder, Features, PatchMask
 
@@ -235,11 +235,7 @@ class ViT(Encoder):
 
     def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
         """Resize the position table of a ViT for another (square) image size to this one's grid."""
-        num_extra = int(self.cls_token is not None)
-        side = round((table.shape[1] - num_extra) ** 0.5)
-        if side * side != table.shape[1] - num_extra:
-            return table  # made with another number of class tokens; it cannot fit
-        return resize_table(table[0], (side, side), self.config.grid)[None]
+        return fit_table(table, self.config.grid, self.config.class_token)
 
     def layer_of(self, name: str) -> int:
         """Depth of the parameter `name`: 0 for embeddings, i + 1 for block i, L + 1 after them."""

@@ -103,9 +103,7 @@ class CatBlock(Block):
         turns: Float[Tensor, "_ K d"] | None = None,
         memory_turns: Float[Tensor, "_ R d"] | None = None,
     ) -> Float[Tensor, "B A K R"]:
-        """Return how much each token takes from each of the memory; what is missing to 1 per row
-        it takes from its own image.
-        """
+        """Return how much each token takes from each of the memory; the rest from its own image."""
         both, both_turns = _join(tokens, memory, turns, memory_turns)
         weights = self.attn.weights(self.norm1(both), both_turns)  # [B, A, R + K, R + K]
         return weights[:, :, memory.shape[1] :, : memory.shape[1]]

@@ -63,8 +63,8 @@ def rotate(
         heads: queries or keys.
         turns: rows of `rotary_table`, one set for all images (leading axis 1) or one for each.
     """
-    pairs = rearrange(heads, "b a k (axis pair f) -> pair b a k axis f", axis=2, pair=2)
-    cosine, sine = rearrange(turns, "b k (part axis f) -> part b 1 k axis f", part=2, axis=2)
+    pairs = rearrange(heads, "b a k (half pair f) -> pair b a k half f", half=2, pair=2)
+    cosine, sine = rearrange(turns, "b k (part half f) -> part b 1 k half f", part=2, half=2)
     u, v = pairs.unbind()  # [B, A, K, 2, d/4]
     turned = torch.stack([u * cosine - v * sine, v * cosine + u * sine], dim=-2)
-    return rearrange(turned, "b a k axis pair f -> b a k (axis pair f)").to(heads.dtype)
+    return rearrange(turned, "b a k half pair f -> b a k (half pair f)").to(heads.dtype)
