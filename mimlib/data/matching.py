@@ -53,15 +53,21 @@ class MatchingFilesConfig:
         """List the data set.
 
         Raises:
-            ValueError: if nothing of it is found.
+            ValueError: if nothing of it is found, or a part of it is missing.
         """
         root = Path(os.path.expanduser(self.root))
         find, read = LAYOUTS[self.layout]
-        files = [item for item in find(root) if all(map(os.path.exists, _paths(item)))]
+        files = find(root)
         if not files:
             raise ValueError(
                 f"{root} holds nothing in the layout {self.layout!r}; data/README.md says what "
                 "goes where"
+            )
+        lost = [str(path) for item in files for path in _paths(item) if not path.exists()]
+        if lost:
+            raise ValueError(
+                f"{len(lost)} files beside the ground truth in {root} are missing: "
+                f"{', '.join(lost[:5])}; unpack the images, too"
             )
         return MatchingSource(files, read, self)
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import DensePairBatch
-from mimlib.encoders.binocular import BinocularConfig
-from mimlib.layers.patches import grid_of, normalize
+from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.encoders.vit import ViTConfig
+from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
 from mimlib.tasks.dpt import DPTHead, default_hooks
+from mimlib.tasks.heads import patch_map
 from mimlib.tasks.laplacian import ScaleKind, laplacian_loss
 from mimlib.tasks.matching_metrics import flow_metrics, stereo_metrics
 from mimlib.tasks.task import Task, check_dense_pairs
@@ -29,7 +31,8 @@ MAX_FLOW = 1e4  # pixels; as official: longer vectors are not learnt from
 class CorrespondenceConfig:
     """What stereo and flow have in common."""
 
-    network: BinocularConfig
+    encoder: ViTConfig  # of both images
+    decoder: PairDecoderConfig = PairDecoderConfig()
     window: tuple[int, int]  # (H, W) pixels: crop of training, tile of evaluation
     overlap: float = 0.7  # of tiles; as official while training, 0.9 for final results
     scale_widths: tuple[int, int, int, int] = (96, 192, 384, 768)  # of the head's four maps
@@ -90,20 +93,17 @@ class CorrespondenceTask(Task):
     ) -> None:
         super().__init__()
         self.config, self.channels, self.confidence = config, channels, confidence
-        self.network = config.network.build()
-        num_encoder_blocks, widths = self.network.num_encoder_blocks, self.network.level_widths
-        self.hooks = default_hooks(num_encoder_blocks, len(widths) - num_encoder_blocks)
+        self.encoder = config.encoder.build()
+        self.decoder = config.decoder.build(config.encoder)
+        self.hooks = default_hooks(config.encoder.depth, config.decoder.depth)
+        widths = [config.encoder.width] * config.encoder.depth
+        widths += [config.decoder.width] * config.decoder.depth
         self.head = DPTHead(
             [widths[hook] for hook in self.hooks],
             channels + 1,
             config.scale_widths,
             config.head_width,
         )
-
-    @property
-    def encoder(self):
-        """The encoder of both images."""
-        return self.network.encoder
 
     def sample_views(
         self, batch: DensePairBatch, generator: torch.Generator
@@ -119,11 +119,26 @@ class CorrespondenceTask(Task):
 
     def predict(self, image_1: Tensor, image_2: Tensor) -> tuple[Tensor, Tensor]:
         """Return displacements [B, C, H, W] and raw scales [B, H, W] of images as they are."""
-        grid, size = grid_of(image_1, self.encoder.stride), image_1.shape[-2:]
-        levels = self.network.levels(image_1, image_2)
-        output = self.head([levels[hook] for hook in self.hooks], grid, tuple(size))
-        output = output.float()
+        size = (image_1.shape[-2], image_1.shape[-1])
+        output = self.head(self.hooked_maps(image_1, image_2), size).float()
         return output[:, :-1], output[:, -1]
+
+    def hooked_maps(self, image_1: Tensor, image_2: Tensor) -> list[Tensor]:
+        """Return what the hooked blocks say about image 1, [B, D_i, h, w].
+
+        # as official: the last blocks of encoder and decoder are read after their final norm.
+        """
+        depth = self.encoder.num_layers
+        inside = tuple(hook for hook in self.hooks if hook < depth)
+        both = self.encoder(torch.cat([image_1, image_2]), levels=inside)
+        embedded = self.decoder.embed(both.tokens).chunk(2)  # [B, N, E] each
+        after = tuple(hook - depth for hook in self.hooks if hook >= depth)
+        decoded = self.decoder(*embedded, both.grid, levels=after)
+        maps = [level.chunk(2)[0] for level in both.levels] + list(decoded.levels)
+        if depth - 1 in inside:
+            maps[len(inside) - 1] = patch_map(both).chunk(2)[0]
+        maps[-1] = patch_map(decoded)
+        return maps
 
     def predict_tiled(
         self, image_1: Tensor, image_2: Tensor, overlap: float | None = None

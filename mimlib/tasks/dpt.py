@@ -1,15 +1,14 @@
-"""The DPT head: token maps of four blocks in, some numbers per pixel out.
+"""The DPT head: maps of tokens from four blocks in, some numbers per pixel out.
 
 Ranftl et al. 2021 (arXiv 2103.13413), section 3.2, in the form that CroCo uses for stereo and flow.
 
-Letters: B images, N tokens on a grid of h x w, D_i width of hooked block i, C numbers per pixel.
+Letters: B images, h and w the grid of tokens, D_i width of hooked block i, C numbers per pixel.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
@@ -40,7 +39,7 @@ def default_hooks(encoder_depth: int, decoder_depth: int = 0) -> tuple[int, ...]
 
 
 class DPTHead(nn.Module):
-    """Lay tokens out as maps at four scales, fuse them from coarse to fine, predict.
+    """Bring the maps to four scales, fuse them from coarse to fine, predict.
 
     Patches of 16 pixels end at the pixels exactly; with others the finest map, 8 cells a patch, is
     interpolated to them.
@@ -91,25 +90,21 @@ class DPTHead(nn.Module):
             nn.Conv2d(last_width, num_outputs, kernel_size=1),
         ])  # fmt: skip
 
-    def forward(
-        self, tokens: Sequence[Tensor], grid: tuple[int, int], size: tuple[int, int]
-    ) -> Float[Tensor, "B C H W"]:
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
         """Predict for every pixel.
 
         Args:
-            tokens: of the four hooked blocks, [B, N, D_i] each, in raster order.
-            grid: (h, w) of the tokens.
+            maps: of the four hooked blocks, [B, D_i, h, w] each.
             size: (H, W) of the image.
         """
-        fused = self.fused_maps(self.scale_maps(tokens, grid))[0]  # [B, width, 8h, 8w]
+        fused = self.fused_maps(self.scale_maps(maps))[0]  # [B, width, 8h, 8w]
         hidden = interpolate(
             self.predict[0](fused), size=size, mode="bilinear", align_corners=True
         )  # [B, width / 2, H, W]
         return self.predict[2](relu(self.predict[1](hidden)))
 
-    def scale_maps(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        """Lay the tokens out as maps of 4, 2, 1 and 1/2 cells a patch."""
-        maps = [rearrange(t, "b (h w) d -> b d h w", h=grid[0], w=grid[1]) for t in tokens]
+    def scale_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Make maps of 4, 2, 1 and 1/2 cells a patch, each of the width of the fused ones."""
         return [p(r(m)) for m, r, p in zip(maps, self.reassemble, self.project)]
 
     def fused_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
