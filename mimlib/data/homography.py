@@ -19,7 +19,14 @@ from torch.nn.functional import grid_sample
 from mimlib.data.batches import PairBatch
 from mimlib.data.indexed import IndexedSource
 from mimlib.data.order import Request, augmentation_draws
-from mimlib.data.pair_views import COLOUR, CROP, TILT, PairAugmentation, crop_corners, jitter_colours
+from mimlib.data.pair_views import (
+    COLOUR,
+    CROP,
+    TILT,
+    PairAugmentation,
+    crop_corners,
+    jitter_colours,
+)
 from mimlib.data.sources import ImageFolderConfig, PhotosConfig, WorldImagesConfig
 
 UNAUGMENTED_SEED = 0  # of the transforms in `first` and `once`: without one, views would be equal

@@ -1,21 +1,19 @@
-"""Real and rendered pairs from files: folders of pairs, Habitat's metadata, lists of crops."""
+"""Pairs of images from files: folders of pairs, lists of them, Habitat's metadata."""
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
 from mimlib.data.batches import PairBatch
 from mimlib.data.folder import FolderSource
-from mimlib.data.images import FORMATS, read_image
+from mimlib.data.images import FORMATS, read_image, walk_files
 from mimlib.data.order import Request, augmentation_draws
 from mimlib.data.pair_views import (
     COLOUR,
@@ -28,8 +26,6 @@ from mimlib.data.pair_views import (
 from mimlib.data.transforms import centre_boxes, crop_resized
 
 PAIR_LIST, METADATA = "pairs.txt", "metadata.json"
-UPRIGHT = 60  # degrees; as official: a smaller rotation is "most likely not a true rotation"
-LANCZOS_FROM = 4  # as official: shrinking the area more than this is done by Lanczos
 
 
 class ReadsPairs(Protocol):
@@ -68,30 +64,6 @@ class PairFolderConfig(PairAugmentation):
         return PairFileSource(PairFiles(root, find_pairs(root)), self, self.workers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CropListConfig(PairAugmentation):
-    """CroCo v2's real pairs: a list of rectangles to cut out of the images of other data sets.
-
-    ARKitScenes, MegaDepth, 3DStreetView, IndoorVL: the released crops_release.txt of each, and the
-    original images below root. Note that the list of MegaDepth holds the scenes 0015 and 0022,
-    which the matching benchmark MegaDepth-1500 tests on.
-    """
-
-    root: str  # path of the folder with the original images
-    crops: str  # path of the list
-    workers: int = 0  # decoding processes; whole photographs are read for every crop
-
-    def build(self) -> "PairFileSource":
-        """Read the list.
-
-        Raises:
-            ValueError: if it is missing or not in CroCo's format.
-        """
-        root = os.path.expanduser(self.root)
-        crops = read_crop_list(os.path.expanduser(self.crops))
-        return PairFileSource(CropFiles(root, crops, self.stored_size), self, self.workers)
-
-
 class PairFiles:
     """Pairs of image files, paths relative to a root; kept as bytes, see images.ImageFolder."""
 
@@ -125,36 +97,31 @@ def find_pairs(root: str) -> list[tuple[str, str]]:
         raise ValueError(f"there is no folder {root}; data/README.md says what goes where")
     if os.path.exists(os.path.join(root, PAIR_LIST)):
         return read_pair_list(os.path.join(root, PAIR_LIST))
-    folders = sorted((folder, sorted(names)) for folder, _, names in os.walk(root))
-    described = [folder for folder, names in folders if METADATA in names]
-    firsts, names_of = [], {os.path.relpath(folder, root): names for folder, names in folders}
+    names = sorted(walk_files(root))
+    described = [name for name in names if os.path.basename(name) == METADATA]
+    firsts = [name for name in names if _is_first(name)]
     if described:
-        for folder in described:
-            inside = os.path.relpath(folder, root)
-            firsts += [(inside, f"{key}_1.jpeg") for key in read_metadata(folder)]
-    else:
-        stems = ((inside, name) for inside, names in names_of.items() for name in names)
-        firsts += [(i, n) for i, n in stems if _is_first(n)]
-    pairs = [(inside, name, _second(name)) for inside, name in firsts]
-    there = {inside: set(names) for inside, names in names_of.items()}
-    lost = [
-        os.path.join(inside, name)
-        for inside, *both in pairs
-        for name in both
-        if name not in there[inside]
-    ]
+        folders = [os.path.dirname(name) for name in described]
+        firsts = [
+            os.path.join(folder, f"{key}_1.jpeg")
+            for folder in folders
+            for key in read_metadata(os.path.join(root, folder))
+        ]
+    pairs = [(first, _second(first)) for first in firsts]
+    there = set(names)
+    lost = [name for pair in pairs for name in pair if name not in there]
     if lost:
         raise ValueError(
             f"{len(lost)} images of the {len(pairs)} pairs in {root} are missing, for instance "
             f"{', '.join(lost[:5])}; finish making them, or list the whole pairs in {PAIR_LIST}"
         )
-    return [(os.path.join(i, first), os.path.join(i, second)) for i, first, second in pairs]
+    return pairs
 
 
 def read_pair_list(path: str) -> list[tuple[str, str]]:
     """Read a list of pairs: two paths on each line, blank between them; # starts a comment."""
     pairs = []
-    for number, line in _lines(path):
+    for number, line in spoken_lines(path):
         parts = line.split()
         if len(parts) != 2:
             raise ValueError(
@@ -177,75 +144,15 @@ def read_metadata(folder: str) -> list[str]:
         ) from error
 
 
-class CropPair(NamedTuple):
-    """A rectangle in each of two images."""
-
-    image_1: str  # path
-    image_2: str
-    rotation: int  # degrees, of image 2 against image 1
-    box_1: tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and bottom outside
-    box_2: tuple[int, int, int, int]
-
-
-def read_crop_list(path: str) -> list[CropPair]:
-    """Read CroCo's list: "image_1, image_2, rotation", below it lines of eight numbers a crop.
-
-    The numbers are left, right, top, bottom in image 1 and then in image 2.
-    """
-    crops: list[CropPair] = []
-    images = None
-    for number, line in _lines(path):
-        parts = line.split(", ")
-        try:
-            if len(parts) == 3:
-                images = (parts[0], parts[1], int(parts[2]))
-                continue
-            left_1, right_1, top_1, bottom_1, left_2, right_2, top_2, bottom_2 = map(int, parts)
-            boxes = (left_1, top_1, right_1, bottom_1), (left_2, top_2, right_2, bottom_2)
-            crops.append(CropPair(*images, *boxes))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number}: expected 'image_1, image_2, rotation' or eight numbers "
-                f"after such a line, got {line!r}"
-            ) from error
-    return crops
-
-
-class CropFiles:
-    """Pairs of rectangles out of photographs."""
-
-    def __init__(self, root: str, crops: Sequence[CropPair], size: int):
-        if not crops:
-            raise ValueError(f"the list of crops for {root} is empty")
-        self.root, self.crops, self.size = root, crops, size
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def path(self, index: int) -> str:
-        """Return the path of the first image and which crop it is."""
-        return f"{os.path.join(self.root, self.crops[index].image_1)} (crop {index})"
-
-    def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Cut and resize both rectangles, and turn the second one upright."""
-        crop = self.crops[index]
-        first = cut_box(os.path.join(self.root, crop.image_1), crop.box_1, self.size)
-        second = cut_box(os.path.join(self.root, crop.image_2), crop.box_2, self.size)
-        turned = 0 if abs(crop.rotation) <= UPRIGHT else round(crop.rotation / 90) % 4
-        return first, torch.rot90(second, turned, (1, 2))
-
-
-def cut_box(path: str, box: tuple[int, int, int, int], size: int) -> Tensor:
-    """Cut (left, top, right, bottom) out of an image file and resize it to [3, size, size]."""
+def spoken_lines(path: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that say something, with their numbers."""
     try:
-        with Image.open(path) as image:
-            left, top, right, bottom = box
-            shrinks = (right - left) * (bottom - top) > LANCZOS_FROM * size**2
-            method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-            pixels = np.array(image.convert("RGB").resize((size, size), method, box=box))
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot cut {box} from {path}: {type(error).__name__}: {error}") from error
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            yield number, line.strip()
 
 
 class PairFileSource(FolderSource):
@@ -282,20 +189,9 @@ class PairFileSource(FolderSource):
         return PairBatch(*batch), unreadable
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file that say something, with their numbers."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.startswith("#"):
-            yield number, line.strip()
-
-
 def _is_first(name: str) -> bool:
     stem, ending = os.path.splitext(name)
-    return stem.endswith("_1") and ending.lower() in FORMATS and not name.startswith(".")
+    return stem.endswith("_1") and ending.lower() in FORMATS
 
 
 def _second(name: str) -> str:
