@@ -1,4 +1,4 @@
-"""Ground truth on disk: what is written is read, what is unknown is told, what is broken refused."""
+"""Ground truth on disk: what is written is read, what is unknown told, what is broken refused."""
 
 import struct
 
@@ -9,6 +9,8 @@ from PIL import Image
 
 from mimlib.data import formats
 from mimlib.data.formats import Dense
+
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
 
 @pytest.fixture
@@ -166,9 +168,9 @@ def test_a_truncated_flow_says_how_much_is_there(tmp_path, flow):
 
 def test_pictures_of_the_ground_truth_are_refused(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "flow.png")
-    with pytest.raises(ValueError, match="3 channels of torch.uint8; expected 3 of 16 bits"):
+    with pytest.raises(ValueError, match="3 x torch.uint8; expected three channels of 16"):
         formats.read_kitti_flow(tmp_path / "flow.png")
-    with pytest.raises(ValueError, match="expected 1 of 16 bits"):
+    with pytest.raises(ValueError, match="of the kind RGB; expected one channel of 16 bits"):
         formats.read_depth_png(tmp_path / "flow.png")
     formats.write_pfm(tmp_path / "a.pfm", torch.zeros(2, 2, 3))
     with pytest.raises(ValueError, match="three channels"):

@@ -109,16 +109,16 @@ def test_shapes_that_do_not_fit_are_refused():
         back_project(depth, valid[1:], CAMERA, moved())
 
 
-@pytest.mark.parametrize(("level", "tolerance"), [("easy", 0.05), ("paper", 0.1)])
-def test_covisibility_is_about_what_the_world_knows_exactly(level, tolerance):
+@pytest.mark.parametrize("level", ["easy", "paper"])
+def test_covisibility_is_about_what_the_world_knows_exactly(level):
     """Rays decide in the world; here it is a distance of 5 cm between points of 192 x 192 pixels.
 
-    Points thin out on surfaces seen at a grazing angle, which makes the estimate smaller; what is
-    hidden, but by something nearer than 5 cm, makes it larger.
+    The distance forgives 5 cm at the border of the image and behind edges, so the estimate is a
+    little too large: for 24 pairs each of `easy`, `paper` and `hard` between 0.006 and 0.067.
     """
-    count = 6
+    count = 8
     truth = ("depth", "camera", "covisible")
-    found = world.pairs(count, 192, level, seed=5, truth=truth, cache=False)
+    found = world.pairs(count, 192, level, seed=5, truth=truth, cache=False, workers=1)
     exact, estimate = [], []
     for row in range(count):
         clouds = []
@@ -130,6 +130,7 @@ def test_covisibility_is_about_what_the_world_knows_exactly(level, tolerance):
         estimate.append(covisibility(*clouds))
         shares = (found[f"covisible_{view}"][row].float().mean() for view in (1, 2))
         exact.append(float(min(shares)))
-    error = np.abs(np.array(exact) - estimate)
-    assert error.max() < tolerance, (exact, estimate)
-    assert np.std(exact) > 0.02  # so that guessing one number for all would not do
+    error = np.array(estimate) - exact
+    assert error.min() > -0.01 and error.max() < 0.08, (exact, estimate)
+    if level == "paper":
+        assert np.std(exact) > 0.05 and np.corrcoef(exact, estimate)[0, 1] > 0.95

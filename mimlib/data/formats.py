@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from torchvision import io
@@ -87,7 +88,7 @@ def read_pfm_disparity(path: str | Path) -> Dense:
 
 def read_kitti_disparity(path: str | Path) -> Dense:
     """Read KITTI's 16-bit disparity PNG: stored value / 256 pixels, 0 = unknown."""
-    stored = _png16(path, channels=1)[..., 0]
+    stored = _grey16(path)
     return positive(stored / KITTI_DISPARITY_SCALE, path)
 
 
@@ -100,7 +101,7 @@ def write_kitti_disparity(path: str | Path, dense: Dense) -> None:
 
 def read_kitti_flow(path: str | Path) -> Dense:
     """Read KITTI's 16-bit flow PNG: (red, green) = 64 (dx, dy) + 2^15, blue 0 = unknown."""
-    stored = _png16(path, channels=3)
+    stored = _colour16(path)
     return _dense((stored[..., :2] - KITTI_ZERO) / KITTI_SCALE, stored[..., 2] > 0)
 
 
@@ -123,7 +124,7 @@ def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
         path: of the file.
         unit: metres of one step; 1/256 for KITTI's depth.
     """
-    stored = _png16(path, channels=1)[..., 0]
+    stored = _grey16(path)
     depth = np.where(np.isin(stored, DEPTH_UNKNOWN), 0.0, stored * unit)
     return positive(depth, path)
 
@@ -193,18 +194,34 @@ def _numbers(path: str | Path, data: bytes, order: str, shape: tuple[int, ...]) 
     return np.frombuffer(data[:needed], dtype=order).reshape(shape)
 
 
-def _png16(path: str | Path, channels: int) -> np.ndarray:
-    """Read a 16-bit PNG as [H, W, channels] float64; Pillow would cut colours to 8 bits."""
+def _grey16(path: str | Path) -> np.ndarray:
+    """Read a 16-bit grey PNG as [H, W] float64."""
+    try:
+        with Image.open(path) as image:
+            mode, stored = image.mode, np.array(image)
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    if not mode.startswith("I"):
+        raise ValueError(_too_coarse(path, mode, "one channel"))
+    return stored.astype(np.float64)
+
+
+def _colour16(path: str | Path) -> np.ndarray:
+    """Read a 16-bit RGB PNG as [H, W, 3] float64; Pillow would cut it to 8 bits."""
     try:
         stored = io.decode_png(io.read_file(os.fspath(path)), io.ImageReadMode.UNCHANGED)
     except RuntimeError as error:
         raise ValueError(f"cannot read {path}: {error}") from error
-    if stored.dtype != torch.uint16 or stored.shape[0] != channels:
-        raise ValueError(
-            f"{path} holds {stored.shape[0]} channels of {stored.dtype}; expected {channels} of "
-            "16 bits: an 8-bit picture of the ground truth is not the ground truth"
-        )
-    return stored.numpy().transpose(1, 2, 0).astype(np.float64)
+    if stored.dtype != torch.uint16 or len(stored) != 3:
+        raise ValueError(_too_coarse(path, f"{len(stored)} x {stored.dtype}", "three channels"))
+    return rearrange(stored.numpy(), "c h w -> h w c").astype(np.float64)
+
+
+def _too_coarse(path: str | Path, got: str, expected: str) -> str:
+    return (
+        f"{path} holds pixels of the kind {got}; expected {expected} of 16 bits: an 8-bit picture "
+        "of the ground truth is not the ground truth"
+    )
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
