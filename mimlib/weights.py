@@ -131,8 +131,7 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
         ValueError: if the file is not readable as weights, or does not fit the encoder.
     """
     state = _our_names(_unwrap(_read(Path(path))))
-    inside = {n: t for n, t in state.items() if n.startswith("encoder.")}
-    _copy_encoder(encoder, _strip("encoder.", inside or state), path)
+    _copy_encoder(encoder, _part("encoder.", state) or state, path)
 
 
 def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
@@ -140,16 +139,15 @@ def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
 
     Args:
         decoder: of the same shape as the stored one; its image size may differ.
-        path: a checkpoint of ours, a published one, or a .safetensors file.
+        path: a checkpoint of ours (CroCo, stereo, flow), a published one, or a .safetensors file.
 
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the decoder.
     """
-    state = _our_names(_unwrap(_read(Path(path))))
-    inside = _strip("decoder.", {n: t for n, t in state.items() if n.startswith("decoder.")})
-    if "pos_embed" in inside:
-        inside["pos_embed"] = decoder.fit_positions(inside["pos_embed"])
-    _copy(decoder, inside, path)
+    state = _part("decoder.", _our_names(_unwrap(_read(Path(path)))))
+    if "pos_embed" in state:
+        state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
+    _copy(decoder, state, path)
 
 
 def _rename(name: str, parts: Mapping[str, str]) -> str:
@@ -167,6 +165,10 @@ def _our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = {published: ours for ours, published in CROCO_PARTS.items()}
     named = {_rename(name, parts): tensor for name, tensor in state.items()}
     return {n: t[None] if n in CROCO_TABLES else t for n, t in named.items()}
+
+
+def _part(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return _strip(prefix, {n: t for n, t in state.items() if n.startswith(prefix)})
 
 
 def _strip(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """What the stored numbers of CroCo hold, computed by mimlib; see test_parity.py."""
 
 import torch
-from einops import rearrange
 
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_noise
 from mimlib.layers.patches import patchify
@@ -37,7 +36,9 @@ def croco_outputs(facts, state, inputs):
             out[f"grad_{kind}.{official(name)}"] = parameter.grad
     masked_prediction = gather_tokens(out["pred"], mask.masked)
     scale = masked_prediction.abs().max()
-    assert (output.prediction - masked_prediction).abs().max() < 1e-6 * scale, "the short last block"
+    assert (output.prediction - masked_prediction).abs().max() < 1e-6 * scale, (
+        "the short last block"
+    )
     return out
 
 

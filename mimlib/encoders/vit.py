@@ -202,7 +202,7 @@ class ViT(Encoder):
             patches = gather_tokens(patches, mask.visible)  # [B, V, P*P*3]
         tokens = self.patch_embed(patches)  # [B, K, D]
         if self.config.rotary:
-            return tokens
+            return tokens.to(self.norm.weight.dtype)  # as the sum with a table would be
         has_class_token = self.cls_token is not None
         if has_class_token:
             class_token = self.cls_token.expand(len(tokens), -1, -1)

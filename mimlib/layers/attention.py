@@ -61,7 +61,8 @@ class Attention(nn.Module):
         if lengths is None:
             return self.proj(_gather(*heads))  # [B, M, D]
         images = zip(*(part.split(list(lengths), dim=2) for part in heads))
-        return self.proj(torch.cat([_gather(*image) for image in images], dim=1))  # [B, K, D]
+        # Joined after the map: joined before it, the gathered values would be kept twice.
+        return torch.cat([self.proj(_gather(*image)) for image in images], dim=1)  # [B, K, D]
 
     def weights(
         self, tokens: Float[Tensor, "B K D"], turns: Float[Tensor, "_ K d"] | None = None
@@ -155,7 +156,7 @@ def _turn(
         return queries, keys, values
     queries = rotate(queries, turns[:, -queries.shape[2] :])
     # A copy: the values share a tensor with the keys, which a view would keep for the backward.
-    return queries, rotate(keys, key_turns), values.contiguous()
+    return queries, rotate(keys, key_turns), values.clone()
 
 
 def _gather(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

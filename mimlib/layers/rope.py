@@ -63,8 +63,9 @@ def rotate(
         heads: queries or keys.
         turns: rows of `rotary_table`, one set for all images (leading axis 1) or one for each.
     """
-    pairs = rearrange(heads, "b a k (half pair f) -> pair b a k half f", half=2, pair=2)
-    cosine, sine = rearrange(turns, "b k (part half f) -> part b 1 k half f", part=2, half=2)
-    u, v = pairs.unbind()  # [B, A, K, 2, d/4]
+    # Computed as [B, K, A, d], which is how projections leave heads in memory, and attention too.
+    pairs = rearrange(heads, "b a k (half pair f) -> pair b k a half f", half=2, pair=2)
+    cosine, sine = rearrange(turns, "b k (part half f) -> part b k 1 half f", part=2, half=2)
+    u, v = pairs.unbind()  # [B, K, A, 2, d/4]
     turned = torch.stack([u * cosine - v * sine, v * cosine + u * sine], dim=-2)
-    return rearrange(turned, "b a k half pair f -> b a k (half pair f)").to(heads.dtype)
+    return rearrange(turned, "b k a half pair f -> b a k (half pair f)").to(heads.dtype)
