@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mimlib.data.formats import read_flo, read_mask, read_pfm_disparity, read_sintel_flow
+from mimlib.data.geometry import overlap
 from mimlib.data.images import read_image
 from mimlib.data.matching import MatchingFilesConfig
 from mimlib.data.pair_files import PairFolderConfig
@@ -70,7 +71,7 @@ def test_middlebury():
     source = MatchingFilesConfig(root=str(folder), layout="middlebury", size=(352, 704)).build()
     batch = source.first(1)
     assert 0.9 < batch.valid.float().mean() < 1
-    assert 5 < batch.target[batch.valid].min() and batch.target.max() < 70
+    assert batch.target[batch.valid].min() > 5 and batch.target.max() < 70
     flow = torch.cat([-batch.target[0], torch.zeros_like(batch.target[0])], dim=-1)
     warped, unwarped = warp_error(batch.image_1[0], batch.image_2[0], flow, batch.valid[0])
     assert warped < 0.4 * unwarped
@@ -79,16 +80,13 @@ def test_middlebury():
 
 
 def test_seven_scenes_pairs_see_the_same():
-    """The shares say what reprojecting depth says: 0.89, 0.33 and 0.15 for these three pairs."""
+    """For the first two pairs reprojecting the depth gives 0.89 and 0.33 of the pixels."""
     root = sample("sevenscenes_rgbd")
     config = RGBDPairsConfig(root=str(root), size=224, partners=4)
     (sequence,) = find_sequences(str(root))
     number = {Path(f.colour).name[6:12]: i for i, f in enumerate(sequence.frames)}
-
-    from mimlib.data.geometry import overlap
-
     for one, two, low, high in (("000000", "000020", 0.7, 0.95), ("000000", "000100", 0.2, 0.5),
-                                ("000400", "000500", 0.05, 0.3)):  # fmt: skip
+                                ("000380", "000480", 0.1, 0.35)):  # fmt: skip
         (cloud_1, tree_1), (cloud_2, tree_2) = (sequence.cloud(number[n]) for n in (one, two))
         assert low < overlap(cloud_1, cloud_2, tree_1, tree_2) < high
     source = config.build()

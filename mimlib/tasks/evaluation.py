@@ -15,6 +15,8 @@ from torch import Tensor
 
 from mimlib.data.batches import DenseBatch
 from mimlib.data.indexed import IndexedSource
+from mimlib.data.matching import MatchingFilesConfig
+from mimlib.data.pairs import WorldPairsConfig
 from mimlib.data.sources import ImageFolderConfig, WorldImagesConfig
 from mimlib.protocol import Encoder, Trainable
 from mimlib.tasks.frozen import evaluating, extract, fit_linear, knn, patch_samples
@@ -34,7 +36,7 @@ SourceConfig = WorldImagesConfig | ImageFolderConfig
 class ValidationConfig:
     """Loss and metrics of what is being trained, on held-out images."""
 
-    source: SourceConfig
+    source: SourceConfig | WorldPairsConfig | MatchingFilesConfig
     num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of what the views draw, for instance masks; the same draws every time
