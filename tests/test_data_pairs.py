@@ -20,6 +20,7 @@ PHOTOS = HomographyPairsConfig(images=PhotosConfig(size=28), size=24)
 CONFIGS = {
     "pairs": WorldPairsConfig(count=COUNT, size=SIZE),
     "flow": WorldPairsConfig(count=COUNT, size=SIZE, level="easy", target="flow"),
+    "disparity": WorldPairsConfig(count=COUNT, size=SIZE, target="disparity"),
     "whole": WorldPairsConfig(count=COUNT, size=SIZE, crop=False),
     "workers": WorldPairsConfig(count=COUNT, size=SIZE, workers=1),
     "homographies": PHOTOS,
@@ -149,6 +150,35 @@ def test_flow_of_the_world_warps_view_2_onto_view_1():
     errors = [(view - batch.image_1).abs().mean(1)[inside].mean() for view in (warped, second)]
     assert errors[0] < 0.6 * errors[1]
     assert 0.5 < batch.valid.float().mean() < 1
+
+
+def test_disparity_of_the_world_is_how_far_things_are_to_the_left():
+    config = WorldPairsConfig(count=COUNT, size=SIZE, target="disparity", jitter=0.0)
+    batch = next(config.build().batches(0, 40, seed=0))
+    assert batch.target.shape == (40, SIZE, SIZE, 1)
+    assert (batch.target[batch.valid] > 0).all()
+    line = torch.arange(SIZE) + 0.5
+    places = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).repeat(40, 1, 1, 1)
+    places[..., 0] -= batch.target[..., 0]
+    second = batch.image_2.float()
+    warped = F.grid_sample(second, 2 * places / SIZE - 1, align_corners=False)
+    inside = batch.valid & (places[..., 0] > 0.5)
+    errors = [(view - batch.image_1).abs().mean(1)[inside].mean() for view in (warped, second)]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_pairs_are_chosen_by_covisibility():
+    stored = world.pairs(COUNT, SIZE, "paper", seed=0)
+    share = stored["covisibility"]
+    middle = float(share.sort().values[COUNT // 2 - 1])
+    config = WorldPairsConfig(count=COUNT, size=SIZE, crop=False, covisibility=(0.0, middle))
+    source = config.build()
+    assert len(source) == COUNT // 2
+    assert torch.equal(source.views[1], stored["image_2"][share <= middle])
+    with pytest.raises(ValueError, match="none of 12 pairs has a co-visibility within .*run from"):
+        WorldPairsConfig(count=COUNT, size=SIZE, crop=False, covisibility=(0.0, 0.3)).build()
+    with pytest.raises(ValueError, match="no range of shares"):
+        WorldPairsConfig(count=COUNT, size=SIZE, covisibility=(0.6, 0.5))
 
 
 def test_the_transforms_of_one_image_are_known_exactly():

@@ -1,4 +1,4 @@
-"""Pairs of views of the embedded world, for cross-view completion and for flow.
+"""Pairs of views of the embedded world, for cross-view completion, flow and stereo.
 
 Pairs of one image and two homographies are in homography.py, pairs from files in pair_files.py.
 """
@@ -32,7 +32,8 @@ class WorldPairsConfig(PairAugmentation):
     level: Literal["easy", "paper", "hard"] = "paper"  # of the world
     seed: int = 0  # of the scenes; sets of other seeds share no scene
     crop: bool = True  # render 8/7 as large and crop; the views of one pair elsewhere
-    target: Literal["none", "flow"] = "none"  # with ground truth both views are cropped alike
+    target: Literal["none", "flow", "disparity"] = "none"  # with one both views are cropped alike
+    covisibility: tuple[float, float] = (0.0, 1.0)  # share; of `count` pairs only those within
     workers: int = 0  # processes that cut crops ahead of time; worth it from about 128 pixels
 
     def __post_init__(self):
@@ -41,18 +42,42 @@ class WorldPairsConfig(PairAugmentation):
             raise ValueError(f"workers {self.workers} is negative; 0 loads in the training process")
         if self.count < 1:
             raise ValueError(f"count {self.count} is not positive; ask for at least one pair")
+        low, high = self.covisibility
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"covisibility {self.covisibility} is no range of shares; expected 0 <= low <= "
+                "high <= 1"
+            )
 
     def build(self) -> "MemoryPairs":
-        """Render the pairs, or read them from the cache."""
+        """Render the pairs, or read them from the cache; for disparities they are rectified.
+
+        Raises:
+            ValueError: if no pair has a co-visibility within the range.
+        """
         truth = ("image",) if self.target == "none" else ("image", "flow")
         side = self.stored_size if self.crop else self.size
-        found = world.pairs(self.count, side, level=self.level, seed=self.seed, truth=truth)
+        make = world.stereo if self.target == "disparity" else world.pairs
+        found = make(self.count, side, level=self.level, seed=self.seed, truth=truth)
+        low, high = self.covisibility
+        share = found["covisibility"]
+        kept = (share >= low) & (share <= high)
+        if not kept.any():
+            raise ValueError(
+                f"none of {self.count} pairs has a co-visibility within {self.covisibility}; at "
+                f"level {self.level!r} they run from {share.min():.2f} to {share.max():.2f}"
+            )
+        if not kept.all():
+            found = {name: field[kept] for name, field in found.items()}
+        target = found.get("flow")
+        if self.target == "disparity":
+            target = -target[..., :1]
         # A pixel that image 2 does not show has a flow, too, but nothing to be matched with.
         return MemoryPairs(
             found["image_1"],
             found["image_2"],
             self,
-            targets=found.get("flow"),
+            targets=target,
             valid=found.get("visible"),
             workers=self.workers,
         )
