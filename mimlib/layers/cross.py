@@ -49,12 +49,12 @@ class CrossBlock(Block):
         Returns:
             The tokens, and the memory as it was.
         """
-        tokens = self.attend(tokens, num_outputs, turns)  # [B, M, D]
-        queries = self._chain(self.norm2, self.cross_attn.ask, tokens)
-        keys, values = self._chain(self.norm_y, self.cross_attn.offer, memory)
-        turns = turns if turns is None else turns[:, -tokens.shape[1] :]
+        terms = self.attend(tokens, num_outputs, turns)  # [B, M, D] each
+        _, queries = self._chain(self.norm2, self.cross_attn.ask, *terms)
+        _, (keys, values) = self._chain(self.norm_y, self.cross_attn.offer, memory)
+        turns = turns if turns is None else turns[:, -terms[0].shape[1] :]
         seen = self.cross_attn.mix(queries, keys, values, turns, memory_turns)  # [B, M, D]
-        return self.digest(self.norm3, tokens + self.drop_path(seen)), memory
+        return self.digest(self.norm3, *terms, self.drop_path(seen)), memory
 
     def cross_weights(
         self,
@@ -64,7 +64,7 @@ class CrossBlock(Block):
         memory_turns: Float[Tensor, "_ R d"] | None = None,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; rows sum to 1."""
-        asking = self.norm2(self.attend(tokens, turns=turns))
+        asking = self.norm2(sum(self.attend(tokens, turns=turns)))
         return self.cross_attn.weights(asking, self.norm_y(memory), turns, memory_turns)
 
 
