@@ -204,6 +204,16 @@ def test_flow_longer_than_ten_thousand_pixels_is_not_learnt_but_counts():
     assert with_it.mask[1, 5, 6]
 
 
+def test_bfloat16_autocast_gives_a_float32_loss_nearby(task):
+    for size in ((SIZE, SIZE), (40, 40)):
+        views = task.eval().sample_views(batch(task.channels, 2, *size), generator())
+        exact = task(views)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = task(views)
+        assert rounded.loss.dtype == rounded.prediction.dtype == torch.float32
+        assert float(rounded.loss.detach()) == pytest.approx(float(exact.loss.detach()), rel=0.05)
+
+
 def test_bad_pairs_are_refused(task):
     given = batch(task.channels)
 
