@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mimlib.data.depth_files import DepthFilesConfig
 from mimlib.data.formats import read_flo, read_mask, read_pfm_disparity, read_sintel_flow
 from mimlib.data.geometry import overlap
 from mimlib.data.images import read_image
@@ -93,6 +94,15 @@ def test_seven_scenes_pairs_see_the_same():
     assert 5 < len(source) < 4 * len(sequence.frames)
     batch = next(source.batches(0, 4, seed=0))
     assert batch.image_1.shape == (4, 3, 224, 224)
+
+
+def test_seven_scenes_depth():
+    root = str(sample("sevenscenes_rgbd"))
+    source = DepthFilesConfig(root=root, layout="seven_scenes", size=96).build()
+    batch = next(source.batches(0, 4, seed=0))
+    assert batch.images.shape == (4, 3, 96, 96)
+    assert 0.5 < batch.valid.float().mean() < 1
+    assert batch.target[batch.valid].min() > 0.1 and batch.target.max() < 4
 
 
 def test_photographs_of_one_place(tmp_path):
