@@ -28,7 +28,7 @@ from mimlib.encoders.pair import PairDecoder, PairDecoderConfig
 from mimlib.encoders.vit import ViT, ViTConfig
 from mimlib.methods.croco import CroCo, CroCoConfig
 from mimlib.methods.mae import MAE
-from mimlib.protocol import Encoder
+from mimlib.protocol import Encoder, Trainable
 
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
@@ -130,7 +130,7 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the encoder.
     """
-    state = _our_names(_unwrap(_read(Path(path))))
+    state = _stored(path)
     _copy_encoder(encoder, _part("encoder.", state) or state, path)
 
 
@@ -144,10 +144,22 @@ def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the decoder.
     """
-    state = _part("decoder.", _our_names(_unwrap(_read(Path(path)))))
+    state = _part("decoder.", _stored(path))
     if "pos_embed" in state:
         state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
     _copy(decoder, state, path)
+
+
+def load_pretrained(method: Trainable, path: str | Path) -> None:
+    """Copy the encoder found in a file, and the decoder where file and method have one for pairs.
+
+    Raises:
+        ValueError: if the file is not readable as weights, or does not fit.
+    """
+    load_encoder(method.encoder, path)
+    decoder = getattr(method, "decoder", None)
+    if isinstance(decoder, PairDecoder) and _part("decoder.", _stored(path)):
+        load_decoder(decoder, path)
 
 
 def _rename(name: str, parts: Mapping[str, str]) -> str:
@@ -173,6 +185,11 @@ def _part(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _strip(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _stored(path: str | Path) -> dict[str, Tensor]:
+    """Read a file's weights, those of a published CroCo under our names."""
+    return _our_names(_unwrap(_read(Path(path))))
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -14,6 +14,7 @@ from mimlib.weights import (
     load_decoder,
     load_encoder,
     load_official,
+    load_pretrained,
     official_croco_config,
     to_official,
 )
@@ -106,6 +107,17 @@ def test_encoder_and_decoder_are_loaded_apart(tmp_path, rotary):
     unused = load_official(encoder, to_official(model))
     assert_same(encoder.state_dict(), model.encoder.state_dict())
     assert {n.partition(".")[0] for n in unused} == {"mask_token", "decoder", "decoder_pred"}
+
+
+def test_a_method_takes_the_decoder_where_there_is_one(tmp_path):
+    model, other = configure().build(), configure().build()
+    save_file(model.encoder.state_dict(), tmp_path / "e.safetensors")
+    before = {n: t.clone() for n, t in other.decoder.state_dict().items()}
+    load_pretrained(other, tmp_path / "e.safetensors")
+    assert_same(other.encoder.state_dict(), model.encoder.state_dict())
+    assert_same(other.decoder.state_dict(), before)
+    load_pretrained(other, files(model, tmp_path)[0])
+    assert_same(other.decoder.state_dict(), model.decoder.state_dict())
 
 
 def test_tables_are_resized_for_another_image_size(tmp_path):
