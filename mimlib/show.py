@@ -42,7 +42,10 @@ def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
 def example_views(method: Trainable, run: Run, batch_size: int = 2) -> NamedTuple:
     """Draw views of a blank batch."""
     generator = torch.Generator().manual_seed(0)
-    return method.sample_views(example_batch(run, batch_size), generator)
+    batch = example_batch(run, batch_size)
+    if channels := getattr(method, "channels", 0):  # stereo and flow: a vector for each pixel
+        batch = batch._replace(target=batch.target[..., None].repeat(1, 1, 1, channels))
+    return method.sample_views(batch, generator)
 
 
 def parameter_counts(method: Trainable) -> dict[str, int]:

@@ -30,7 +30,7 @@ def test_every_preset_builds_and_counts(name):
     assert json.loads(json.dumps(launch.run_info(run))) == launch.run_info(run)
 
 
-@pytest.mark.parametrize("method", ["mae", "croco", "depth", "classify"])
+@pytest.mark.parametrize("method", ["mae", "croco", "depth", "classify", "flow", "stereo"])
 def test_sizes_share_the_method_and_differ_in_scale(method):
     tiny, lesson, gpu = (preset(f"{method}_{size}") for size in ("tiny", "lesson", "gpu"))
     assert type(tiny.method) is type(lesson.method) is type(gpu.method)
@@ -86,6 +86,25 @@ def test_show_takes_pairs_and_a_schedule_that_is_not_run_to_its_end(capsys):
     text = capsys.readouterr().out
     assert "120,076,288  parameters in all" in text
     assert "158." in text.split("GFLOP per image")[0].split()[-1]
+
+
+@pytest.mark.parametrize("name", ["flow_tiny", "stereo_lesson"])
+def test_show_takes_stereo_and_flow(name, capsys):
+    assert __main__.main(["show", name]) == 0
+    assert "head" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["flow", "stereo"])
+@pytest.mark.parametrize("size", ["tiny", "lesson", "gpu"])
+def test_a_croco_fits_into_stereo_and_flow(task, size):
+    with torch.device("meta"):
+        croco, matching = (preset(f"{n}_{size}").method.build() for n in ("croco", task))
+    for part in ("encoder", "decoder"):
+        shapes = [
+            {n: p.shape for n, p in getattr(model, part).state_dict().items()}
+            for model in (croco, matching)
+        ]
+        assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("name,ranks,share", [

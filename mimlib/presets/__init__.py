@@ -8,7 +8,7 @@ data set and many GPUs. Each function is a recipe card; each file holds those of
 import difflib
 from collections.abc import Callable
 
-from mimlib.presets import croco, downstream, mae
+from mimlib.presets import croco, downstream, mae, matching
 from mimlib.presets.scales import object_neighbours, semantic_probe
 from mimlib.run import Run
 
@@ -23,6 +23,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
         *(downstream.depth_tiny, downstream.depth_lesson, downstream.depth_gpu),
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
+        *(matching.flow_tiny, matching.flow_lesson, matching.flow_gpu),
+        *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
         downstream.finetune_vitb16_in1k,
     )
 }

@@ -22,7 +22,7 @@ def croco_tiny() -> Run:
         name="croco_tiny",
         method=CroCoConfig(
             encoder=replace(TINY, class_token=False),
-            decoder=PairDecoderConfig(width=32, depth=1, heads=2),
+            decoder=PairDecoderConfig(width=32, depth=2, heads=2),
         ),
         data=WorldPairsConfig(count=64, size=32, level="easy"),
         train=TrainConfig(steps=20, batch_size=16, base_rate=4e-3, warmup_steps=5, log_every=5),
