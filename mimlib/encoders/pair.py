@@ -115,7 +115,7 @@ class PairDecoder(nn.Module):
         """
         if self.rotary:
             head_width = self.config.width // self.config.heads
-            table = rotary_table(grid, head_width, tokens.device)  # [N, d]
+            table = rotary_table(grid, head_width, tokens.device)  # [N, factors]
         else:
             table = resize_table(self.pos_embed[0], self.grid, grid)  # [N, E]
         rows = table[None] if order is None else look_up(table, order, class_token=False)

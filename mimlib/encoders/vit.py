@@ -187,7 +187,7 @@ class ViT(Encoder):
         turns = None
         if self.config.rotary:
             rows = [self.turns(grid, mask).expand(len(tokens[0]), -1, -1) for mask in masks]
-            turns = torch.cat(rows, dim=1)  # [B, K, d]
+            turns = torch.cat(rows, dim=1)  # [B, K, factors]
         together, _ = self._run_blocks(torch.cat(tokens, dim=1), turns, lengths)
         return self.norm(together).split(lengths, dim=1)
 
@@ -214,12 +214,12 @@ class ViT(Encoder):
 
     def turns(
         self, grid: tuple[int, int], mask: PatchMask | None = None
-    ) -> Float[Tensor, "_ K d"] | None:
+    ) -> Float[Tensor, "_ K factors"] | None:
         """Return the rotary positions of the (visible) patches; None without such positions."""
         if not self.config.rotary:
             return None
         device = self.patch_embed.proj.weight.device
-        table = rotary_table(grid, self.config.head_width, device)  # [N, d]
+        table = rotary_table(grid, self.config.head_width, device)  # [N, factors]
         return table[None] if mask is None else look_up(table, mask.visible, class_token=False)
 
     def attention_maps(

@@ -1,7 +1,7 @@
 """Multi-head attention: of tokens to each other, and of the tokens of one image to another's.
 
 Letters: B images, K tokens, M the tokens that ask, R those of the other image, D token width,
-A heads, d = D / A.
+A heads, d = D / A; "factors" is the 2 d of layers/rope.py.
 """
 
 import torch
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         self,
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Attend from the last `num_outputs` tokens (None: from all) to all tokens."""
         return self.mix(*self.project(tokens, num_outputs), turns)
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         queries: Float[Tensor, "B A M d"],
         keys: Float[Tensor, "B A K d"],
         values: Float[Tensor, "B A K d"],
-        turns: Float[Tensor, "_ K d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
         lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Let each query gather values by its likeness to the keys, and join the heads.
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         return torch.cat([self.proj(_gather(*image)) for image in images], dim=1)  # [B, K, D]
 
     def weights(
-        self, tokens: Float[Tensor, "B K D"], turns: Float[Tensor, "_ K d"] | None = None
+        self, tokens: Float[Tensor, "B K D"], turns: Float[Tensor, "_ K factors"] | None = None
     ) -> Float[Tensor, "B A K K"]:
         """Return how much each token (row) takes from each token (column); rows sum to 1."""
         queries, keys, _ = _turn(*self.project(tokens), turns, turns)
@@ -104,8 +104,8 @@ class CrossAttention(nn.Module):
         self,
         tokens: Float[Tensor, "B M D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ M d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ M factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Attend from all tokens to all of the memory."""
         queries, (keys, values) = self.ask(tokens), self.offer(memory)
@@ -129,8 +129,8 @@ class CrossAttention(nn.Module):
         queries: Float[Tensor, "B A M d"],
         keys: Float[Tensor, "B A R d"],
         values: Float[Tensor, "B A R d"],
-        turns: Float[Tensor, "_ M d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ M factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Let each query gather values of the memory, and join the heads."""
         return self.proj(_gather(*_turn(queries, keys, values, turns, memory_turns)))
@@ -139,8 +139,8 @@ class CrossAttention(nn.Module):
         self,
         tokens: Float[Tensor, "B M D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ M d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ M factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B A M R"]:
         """Return how much each token (row) takes from each of the memory (column)."""
         heads = self.ask(tokens), *self.offer(memory)

@@ -78,7 +78,7 @@ class Block(nn.Module):
         self,
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
         lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Update all tokens, or compute only the last `num_outputs` of them.
@@ -95,7 +95,7 @@ class Block(nn.Module):
         self,
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
         lengths: tuple[int, ...] | None = None,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
         """Return x and Attn(LN(x)), of the last `num_outputs` tokens or of all."""

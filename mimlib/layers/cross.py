@@ -33,8 +33,8 @@ class CrossBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
         num_outputs: int | None = None,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
         """Update all tokens of image 1, or compute only the last `num_outputs` of them.
@@ -60,8 +60,8 @@ class CrossBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; rows sum to 1."""
         asking = self.norm2(sum(self.attend(tokens, turns=turns)))
@@ -82,8 +82,8 @@ class CatBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
         num_outputs: int | None = None,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
         """Update all tokens of both images, or only the last `num_outputs` of image 1.
@@ -100,8 +100,8 @@ class CatBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K d"] | None = None,
-        memory_turns: Float[Tensor, "_ R d"] | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; the rest from its own image."""
         both, both_turns = _join(tokens, memory, turns, memory_turns)

@@ -2,7 +2,8 @@
 
 Su et al., "RoFormer", 2021, section 3.2, for rows and columns as CroCo v2 does (section 3.2).
 
-Letters: B images, A heads, K tokens, d width per head, h and w the patch grid, N = h*w patches.
+Letters: B images, A heads, K tokens, d width per head, h and w the patch grid, N = h*w patches;
+"factors" is 2 d.
 """
 
 import torch
@@ -15,11 +16,12 @@ BASE = 100.0  # as official (CroCo v2); sentences use 10000, a grid has no long 
 
 def rotary_table(
     grid: tuple[int, int], head_width: int, device: torch.device | None = None
-) -> Float[Tensor, "N d"]:
-    """Return the turns of each place of a grid: first all cosines, then all sines.
+) -> Float[Tensor, "N factors"]:
+    """Return the turns of each place of a grid: factors of every channel, then of its partner.
 
     With f = d / 4 and w_k = 100^(-k/f) the patch at row r and column c is turned by the angles
-    [r w, c w]: rows first, f angles each.
+    [r w, r w, c w, c w], one for each channel: rows first. The first d factors are the cosines, the
+    others the sines, negative for the first of each pair; see `rotate`.
 
     Args:
         grid: rows h and columns w.
@@ -27,7 +29,7 @@ def rotary_table(
         device: where to make the table.
 
     Returns:
-        float32 [N, d], rows in raster order. It is read by index like any position table.
+        float32 [N, 2*d], rows in raster order. It is read by index like any position table.
 
     Raises:
         ValueError: if the width per head is not a multiple of 4.
@@ -43,14 +45,15 @@ def rotary_table(
     frequency = BASE ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
     row = torch.arange(h, device=device)[:, None] * frequency  # [h, d/4]
     column = torch.arange(w, device=device)[:, None] * frequency  # [w, d/4]
-    angles = torch.cat(
-        [repeat(row, "h f -> (h w) f", w=w), repeat(column, "w f -> (h w) f", h=h)], dim=1
-    )  # [N, d/2]
-    return torch.cat([angles.cos(), angles.sin()], dim=1)  # [N, d]
+    row = repeat(row, "h f -> (h w) f", w=w)  # [N, d/4]
+    column = repeat(column, "w f -> (h w) f", h=h)  # [N, d/4]
+    cosines = [angle.cos() for angle in (row, row, column, column)]
+    sines = [-row.sin(), row.sin(), -column.sin(), column.sin()]
+    return torch.cat([*cosines, *sines], dim=1)  # [N, 2*d]
 
 
 def rotate(
-    heads: Float[Tensor, "B A K d"], turns: Float[Tensor, "_ K d"]
+    heads: Float[Tensor, "B A K d"], turns: Float[Tensor, "_ K factors"]
 ) -> Float[Tensor, "B A K d"]:
     """Turn queries or keys by the places of their tokens.
 
@@ -63,9 +66,12 @@ def rotate(
         heads: queries or keys.
         turns: rows of `rotary_table`, one set for all images (leading axis 1) or one for each.
     """
-    # Computed as [B, K, A, d], which is how projections leave heads in memory, and attention too.
-    pairs = rearrange(heads, "b a k (half pair f) -> pair b k a half f", half=2, pair=2)
-    cosine, sine = rearrange(turns, "b k (part half f) -> part b k 1 half f", part=2, half=2)
-    u, v = pairs.unbind()  # [B, K, A, 2, d/4]
-    turned = torch.stack([u * cosine - v * sine, v * cosine + u * sine], dim=-2)
-    return rearrange(turned, "b k a half pair f -> b a k (half pair f)").to(heads.dtype)
+    own, other = turns[:, :, None].chunk(2, dim=-1)  # [_, K, 1, d] each
+    # Computed as [B, K, A, d], which is how projections leave heads in memory, and attention too;
+    # with whole channels, several times as fast on a CPU as pair by pair.
+    exact = torch.promote_types(heads.dtype, turns.dtype)
+    channels = rearrange(heads, "b a k d -> b k a d").to(exact)
+    u_row, v_row, u_column, v_column = channels.chunk(4, dim=-1)
+    partners = torch.cat([v_row, u_row, v_column, u_column], dim=-1)  # [B, K, A, d]
+    turned = torch.addcmul(channels * own, partners, other).to(heads.dtype)
+    return rearrange(turned, "b k a d -> b a k d")

@@ -39,9 +39,9 @@ def croco_lesson() -> Run:
         name="croco_lesson",
         method=CroCoConfig(
             encoder=replace(LESSON, **ROTARY),
-            decoder=PairDecoderConfig(width=128, depth=4, heads=4),
+            decoder=PairDecoderConfig(width=128, depth=2, heads=4),
         ),
-        data=WorldPairsConfig(count=4096, size=64, level="easy"),
+        data=WorldPairsConfig(count=2048, size=64, level="easy"),
         train=TrainConfig(steps=400, batch_size=64, base_rate=1e-2, warmup_steps=40, log_every=20),
     )
 
