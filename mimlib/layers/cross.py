@@ -75,9 +75,6 @@ class CatBlock(Block):
     embedding; nothing is added here.
     """
 
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-
     def forward(
         self,
         tokens: Float[Tensor, "B K D"],
