@@ -12,7 +12,7 @@ import tyro
 from mimlib.protocol import Evaluation, Source, Trainable
 from mimlib.training.checkpoint import latest_checkpoint
 from mimlib.training.config import TrainConfig
-from mimlib.weights import load_encoder
+from mimlib.weights import load_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Run:
     data: object  # config with build() -> Source
     train: TrainConfig
     evaluations: Annotated[tuple, tyro.conf.Suppress] = ()  # configs with build() -> Evaluation
-    pretrained: str = ""  # run folder, checkpoint or safetensors file: encoder to start from
+    pretrained: str = ""  # run folder, checkpoint or safetensors file to start from
 
 
 def build(run: Run) -> tuple[Trainable, Source, tuple[Evaluation, ...]]:
@@ -36,7 +36,7 @@ def build(run: Run) -> tuple[Trainable, Source, tuple[Evaluation, ...]]:
         torch.manual_seed(run.train.seed)
         method = run.method.build()
     if run.pretrained:
-        load_encoder(method.encoder, weights_file(run.pretrained))
+        load_pretrained(method, weights_file(run.pretrained))
     return method, run.data.build(), tuple(e.build() for e in run.evaluations)
 
 

@@ -18,6 +18,8 @@ class ExampleBatch(NamedTuple):
     """Blank images with every kind of target, so that any method or task can take it."""
 
     images: Tensor  # [B, 3, H, W] uint8
+    image_1: Tensor  # the same, for methods that take pairs
+    image_2: Tensor
     labels: Tensor  # [B] int64
     target: Tensor  # [B, H, W] float32
     valid: Tensor  # [B, H, W] bool
@@ -26,8 +28,11 @@ class ExampleBatch(NamedTuple):
 def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
     """Make a blank batch of the run's image size."""
     side = run.data.size
+    images = torch.zeros(batch_size, 3, side, side, dtype=torch.uint8)
     return ExampleBatch(
-        images=torch.zeros(batch_size, 3, side, side, dtype=torch.uint8),
+        images=images,
+        image_1=images,
+        image_2=images,
         labels=torch.zeros(batch_size, dtype=torch.int64),
         target=torch.ones(batch_size, side, side),
         valid=torch.ones(batch_size, side, side, dtype=torch.bool),
@@ -37,7 +42,10 @@ def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
 def example_views(method: Trainable, run: Run, batch_size: int = 2) -> NamedTuple:
     """Draw views of a blank batch."""
     generator = torch.Generator().manual_seed(0)
-    return method.sample_views(example_batch(run, batch_size), generator)
+    batch = example_batch(run, batch_size)
+    if channels := getattr(method, "channels", 0):  # stereo and flow: a vector for each pixel
+        batch = batch._replace(target=batch.target[..., None].repeat(1, 1, 1, channels))
+    return method.sample_views(batch, generator)
 
 
 def parameter_counts(method: Trainable) -> dict[str, int]:
@@ -79,7 +87,7 @@ def describe(run: Run, num_ranks: int = 1) -> str:
         f"{train.batch_size * num_ranks:>15,}  images per step"
         f" ({num_ranks} process(es), {train.accumulation} micro-batch(es) each)",
         f"{peak:>15.2e}  peak learning rate after {train.warmup_steps:,} steps,"
-        f" {train.min_rate:.1e} at the end",
+        f" {train.rate(train.steps, num_ranks):.1e} at the end",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Published checkpoints and ours: names, both directions, and loading an encoder from a file.
+"""Published checkpoints and ours: names, both directions, and loading parts from a file.
 
 Inside an encoder our names are the published ones, so a name of MAE (facebookresearch/mae) is ours
 without the leading `encoder.`:
@@ -6,9 +6,14 @@ without the leading `encoder.`:
     encoder.blocks.0.attn.qkv.weight   <->   blocks.0.attn.qkv.weight
     decoder_blocks.0.norm1.bias        <->   decoder_blocks.0.norm1.bias
 
-Three kinds of published file hold them under the key `model`: the whole pre-training model (254
-tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have `fc_norm` and
-`head` in place of `norm`.
+CroCo (naver/croco) names its parts otherwise, see CROCO_PARTS, and the same inside them:
+
+    encoder.blocks.0.attn.qkv.weight   <->   enc_blocks.0.attn.qkv.weight
+    decoder.blocks.0.norm_y.bias       <->   dec_blocks.0.norm_y.bias
+
+Published files of MAE hold them under the key `model`, in three kinds: the whole pre-training model
+(254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have `fc_norm` and
+`head` in place of `norm`. Those of CroCo hold the whole model, and beside it `croco_kwargs`.
 """
 
 import pickle
@@ -21,47 +26,104 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mimlib.encoders.vit import ViT
+from mimlib.encoders.pair import PairDecoder, PairDecoderConfig
+from mimlib.encoders.vit import ViT, ViTConfig
+from mimlib.methods.croco import CroCo, CroCoConfig
 from mimlib.methods.mae import MAE
-from mimlib.protocol import Encoder
+from mimlib.protocol import Encoder, Trainable
 
-PREFIX = "encoder."
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
-BESIDE_ENCODER = ("mask_token", "decoder_", "fc_norm.", "head.")
+BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.")
+CROCO_PARTS = {  # ours -> published
+    "encoder.patch_embed.": "patch_embed.",
+    "encoder.pos_embed": "enc_pos_embed",
+    "encoder.blocks.": "enc_blocks.",
+    "encoder.norm.": "enc_norm.",
+    "decoder.embed.": "decoder_embed.",
+    "decoder.pos_embed": "dec_pos_embed",
+    "decoder.blocks.": "dec_blocks.",
+    "decoder.norm.": "dec_norm.",
+    "decoder_pred.": "prediction_head.",
+}
+CROCO_TABLES = ("encoder.pos_embed", "decoder.pos_embed")  # as official: without a batch axis
 UNREADABLE = (
     "{} is not readable as weights ({}); expected a checkpoint of torch.save or a .safetensors "
     "file, whole"
 )
 
 
-def load_official(model: MAE | ViT, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def load_official(model: MAE | CroCo | ViT, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy published weights into a pre-training model or into an encoder.
 
     Args:
-        model: an MAE, which takes a whole pre-training model, or a ViT, which takes the encoder
-            part of any of the three kinds of file; its image size may differ.
+        model: an MAE or a CroCo, which take a whole pre-training model, or a ViT, which takes the
+            encoder part of any of the kinds of file; its image size may differ.
         state_dict: published names to tensors, or a file's content with the key `model`.
 
     Returns:
         The tensors that were not used: for a ViT the decoder, or `fc_norm` and `head`, for whoever
-        builds a classifier. Empty for an MAE.
+        builds a classifier. Empty for a whole model.
 
     Raises:
         ValueError: naming all missing, unexpected and mis-shaped entries.
     """
-    state = _unwrap(state_dict)
+    state = _our_names(_unwrap(state_dict))
     if isinstance(model, ViT):
-        return _copy_encoder(model, state, "the given weights")
-    own = model.encoder.state_dict().keys()
-    state = {PREFIX + name if name in own else name: t for name, t in state.items()}
+        return _copy_encoder(model, _strip("encoder.", state), "the given weights")
+    if isinstance(model, MAE):
+        own = model.encoder.state_dict().keys()
+        state = {f"encoder.{name}" if name in own else name: t for name, t in state.items()}
     _copy(model, state, "the given weights")
     return {}
 
 
-def to_official(model: MAE | ViT) -> dict[str, Tensor]:
-    """Return the weights of a pre-training model or an encoder under their published names."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in model.state_dict().items()}
+def to_official(model: MAE | CroCo | ViT) -> dict[str, Tensor]:
+    """Return the weights of a pre-training model or an encoder under their published names.
+
+    An encoder alone gets those of MAE.
+    """
+    state = model.state_dict()
+    if not isinstance(model, CroCo):
+        return _strip("encoder.", state)
+    return {
+        _rename(name, CROCO_PARTS): tensor[0] if name in CROCO_TABLES else tensor
+        for name, tensor in state.items()
+    }
+
+
+def official_croco_config(croco_kwargs: Mapping[str, object] | None = None) -> CroCoConfig:
+    """Describe the model of a published CroCo file, from its entry `croco_kwargs`.
+
+    Files without that entry hold CroCo v1, whose values are the defaults.
+
+    Raises:
+        ValueError: if the file asks for something that this CroCo does not have.
+    """
+    given = {
+        "img_size": 224, "patch_size": 16, "mask_ratio": 0.9, "enc_embed_dim": 768,
+        "enc_depth": 12, "enc_num_heads": 12, "dec_embed_dim": 512, "dec_depth": 8,
+        "dec_num_heads": 16, "mlp_ratio": 4, "norm_im2_in_dec": True, "pos_embed": "cosine",
+    }  # fmt: skip
+    choices = {"mlp_ratio": (4,), "norm_im2_in_dec": (True,), "pos_embed": ("cosine", "RoPE100")}
+    for name, value in (croco_kwargs or {}).items():
+        if name not in given or value not in choices.get(name, (value,)):
+            known = " or ".join(map(repr, choices.get(name, ()))) or f"one of {', '.join(given)}"
+            raise ValueError(f"croco_kwargs has {name}={value!r}; this CroCo has {known}")
+        given[name] = value
+    encoder = ViTConfig(
+        width=given["enc_embed_dim"],
+        depth=given["enc_depth"],
+        heads=given["enc_num_heads"],
+        patch_size=given["patch_size"],
+        image_size=given["img_size"],
+        class_token=False,
+        rotary=given["pos_embed"] == "RoPE100",
+    )
+    decoder = PairDecoderConfig(
+        width=given["dec_embed_dim"], depth=given["dec_depth"], heads=given["dec_num_heads"]
+    )
+    return CroCoConfig(encoder=encoder, decoder=decoder, mask_ratio=given["mask_ratio"])
 
 
 def load_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -74,9 +136,66 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the encoder.
     """
-    state = _unwrap(_read(Path(path)))
-    inside = {n.removeprefix(PREFIX): t for n, t in state.items() if n.startswith(PREFIX)}
-    _copy_encoder(encoder, inside or state, path)
+    state = _stored(path)
+    _copy_encoder(encoder, _part("encoder.", state) or state, path)
+
+
+def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
+    """Copy the decoder of a CroCo found in a file into `decoder`, for stereo and flow.
+
+    Args:
+        decoder: of the same shape as the stored one; its image size may differ.
+        path: a checkpoint of ours (CroCo, stereo, flow), a published one, or a .safetensors file.
+
+    Raises:
+        ValueError: if the file is not readable as weights, or does not fit the decoder.
+    """
+    state = _part("decoder.", _stored(path))
+    if "pos_embed" in state:
+        state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
+    _copy(decoder, state, path)
+
+
+def load_pretrained(method: Trainable, path: str | Path) -> None:
+    """Copy the encoder found in a file, and the decoder where file and method have one for pairs.
+
+    Raises:
+        ValueError: if the file is not readable as weights, or does not fit.
+    """
+    load_encoder(method.encoder, path)
+    decoder = getattr(method, "decoder", None)
+    if isinstance(decoder, PairDecoder) and _part("decoder.", _stored(path)):
+        load_decoder(decoder, path)
+
+
+def _rename(name: str, parts: Mapping[str, str]) -> str:
+    """Replace the part a name begins with."""
+    for old, new in parts.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the names of a published CroCo; others stay."""
+    if "enc_norm.weight" not in state:
+        return dict(state)
+    parts = {published: ours for ours, published in CROCO_PARTS.items()}
+    named = {_rename(name, parts): tensor for name, tensor in state.items()}
+    return {n: t[None] if n in CROCO_TABLES else t for n, t in named.items()}
+
+
+def _part(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return _strip(prefix, {n: t for n, t in state.items() if n.startswith(prefix)})
+
+
+def _strip(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _stored(path: str | Path) -> dict[str, Tensor]:
+    """Read a file's weights, those of a published CroCo under our names."""
+    return _our_names(_unwrap(_read(Path(path))))
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -116,7 +235,7 @@ def _copy_encoder(
 
 
 def _copy(
-    model: MAE | Encoder,
+    model: MAE | CroCo | Encoder | PairDecoder,
     state: Mapping[str, Tensor],
     source: str | Path,
     may_miss: Iterable[str] = (),

@@ -77,3 +77,11 @@ def test_missing_photograph_says_what_to_do(monkeypatch):
     monkeypatch.setitem(photos.PHOTOGRAPHS, "moved", ("skimage", "data/moved.png"))
     with pytest.raises(ValueError, match="installed scikit-image has no file data/moved.png.*pip"):
         photographs(8)
+
+
+def test_the_motorcycle_as_a_batch():
+    stereo = stereo_motorcycle(64)
+    batch = stereo.batch()
+    assert batch.image_1.shape == batch.image_2.shape == (1, 3, 64, 64)
+    assert torch.equal(batch.target[0, ..., 0], stereo.disparity)
+    assert torch.equal(batch.valid[0], stereo.valid) and (batch.target[batch.valid] > 0).all()

@@ -14,6 +14,8 @@ PARAMETERS = {  # position tables are buffers and not counted
     "mae_vitb16_in1k": 111_655_680,  # as official, trainable
     "mae_vitl16_in1k": 329_239_296,
     "mae_vith14_in1k": 656_613_964,
+    "croco_vitb16_habitat": 120_076_288,
+    "crocov2_vitl_base": 417_918_720,
 }
 
 
@@ -28,7 +30,7 @@ def test_every_preset_builds_and_counts(name):
     assert json.loads(json.dumps(launch.run_info(run))) == launch.run_info(run)
 
 
-@pytest.mark.parametrize("method", ["mae", "depth", "classify"])
+@pytest.mark.parametrize("method", ["mae", "croco", "depth", "classify", "flow", "stereo"])
 def test_sizes_share_the_method_and_differ_in_scale(method):
     tiny, lesson, gpu = (preset(f"{method}_{size}") for size in ("tiny", "lesson", "gpu"))
     assert type(tiny.method) is type(lesson.method) is type(gpu.method)
@@ -77,6 +79,43 @@ def test_show_counts_what_the_paper_counts(capsys):
     assert "57.14  GFLOP per image" in text
     assert "2.40e-03  peak learning rate" not in text, "one process of 512 images has less"
     assert "3.00e-04  peak learning rate" in text
+
+
+def test_show_takes_pairs_and_a_schedule_that_is_not_run_to_its_end(capsys):
+    assert __main__.main(["show", "croco_vitb16_habitat"]) == 0
+    text = capsys.readouterr().out
+    assert "120,076,288  parameters in all" in text
+    assert "158." in text.split("GFLOP per image")[0].split()[-1]
+
+
+@pytest.mark.parametrize("name", ["flow_tiny", "stereo_lesson"])
+def test_show_takes_stereo_and_flow(name, capsys):
+    assert __main__.main(["show", name]) == 0
+    assert "head" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["flow", "stereo"])
+@pytest.mark.parametrize("size", ["tiny", "lesson", "gpu"])
+def test_a_croco_fits_into_stereo_and_flow(task, size):
+    with torch.device("meta"):
+        croco, matching = (preset(f"{n}_{size}").method.build() for n in ("croco", task))
+    for part in ("encoder", "decoder"):
+        shapes = [
+            {n: p.shape for n, p in getattr(model, part).state_dict().items()}
+            for model in (croco, matching)
+        ]
+        assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name,ranks,share", [
+    ("croco_vitb16_habitat", 4, 0.541), ("crocov2_vitl_base", 8, 0.540),
+])  # fmt: skip
+def test_croco_stops_in_the_middle_of_its_cosine(name, ranks, share):
+    train = preset(name).train
+    peak = train.peak_rate(ranks)
+    assert peak == pytest.approx({4: 1.5e-4, 8: 3e-4}[ranks])
+    assert train.rate(train.warmup_steps, ranks) == pytest.approx(peak)
+    assert train.rate(train.steps, ranks) / peak == pytest.approx(share, abs=5e-4)
 
 
 def test_list_names_every_preset(capsys):

@@ -13,6 +13,7 @@ from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig
 from mimlib.tasks.metrics import as_floats, update_metrics
 from mimlib.tasks.probe import LinearProbeConfig, PatchProbeConfig
+from mimlib.tasks.segmentation import SegmentationTaskConfig
 
 NUM_CLASSES = 4
 ENCODER = ViTConfig(width=16, depth=2, heads=2, patch_size=8, image_size=16)
@@ -86,6 +87,10 @@ CASES = {
     "classifier, class token": Case(
         ClassifierConfig(encoder=ENCODER, num_classes=NUM_CLASSES, pool="class_token"),
         label_batch, {"accuracy": 1.0}, frozen=False,
+    ),
+    "segmentation": Case(
+        SegmentationTaskConfig(encoder=ENCODER, num_classes=NUM_CLASSES, channels=32),
+        dense_batch, PERFECT_CLASSES, frozen=False, steps=150, is_dense=True,
     ),
     "depth": Case(
         DepthTaskConfig(encoder=ENCODER, channels=32),
@@ -280,7 +285,10 @@ def test_a_frozen_encoder_stays_as_it_was(config_class):
     assert task.head.training and not any(m.training for m in task.encoder.modules())
 
 
-@pytest.mark.parametrize("config_class", [LinearProbeConfig, PatchProbeConfig, ClassifierConfig])
+@pytest.mark.parametrize(
+    "config_class",
+    [LinearProbeConfig, PatchProbeConfig, ClassifierConfig, SegmentationTaskConfig],
+)
 def test_one_class_is_refused(config_class):
     with pytest.raises(ValueError, match="num_classes must be 2 or more, got 1"):
         config_class(encoder=ENCODER, num_classes=1)

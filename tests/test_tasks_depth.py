@@ -65,9 +65,9 @@ def test_depth_has_one_value_per_pixel_in_its_place(task):
     head = task.head
     feature_map = torch.zeros(1, 16, 3, 5)
     base = head(feature_map, (24, 40))
-    assert base.shape == (1, 24, 40)
+    assert base.shape == (1, 1, 24, 40)
     feature_map[0, :, 2, 0] = 5.0  # bottom left
-    change = (head(feature_map, (24, 40)) - base).abs()[0]
+    change = (head(feature_map, (24, 40)) - base).abs()[0, 0]
     assert change[16:, :8].mean() > 0
     assert not change[:, 32:].any() and change[16:, :8].mean() > change[:8].mean()
 
@@ -80,7 +80,7 @@ def test_the_head_ends_at_two_pixels_a_cell(stride, num_stages):
     assert len(head.stages) == num_stages
     assert stride / 2**num_stages <= 2
     assert head(torch.zeros(1, 8, 2, 3), (2 * stride, 3 * stride)).shape == (
-        *(1, 2 * stride, 3 * stride),
+        *(1, 1, 2 * stride, 3 * stride),
     )
 
 

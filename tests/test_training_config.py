@@ -18,6 +18,7 @@ from mimlib.training.precision import check_threads, numeric_mode, resolve_preci
         ({"warmup_steps": 6}, "warmup_steps is 6; expected at most steps = 5"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"clip_norm": float("inf")}, "clip_norm is inf"),
+        ({"schedule_steps": 4}, "schedule_steps is 4, but the run has 5 steps"),
         ({"betas": (0.9, 1.0)}, "betas are"),
         ({"layer_decay": 0.0}, "layer_decay is 0.0"),
         ({"precision": "float16"}, "precision is 'float16'; expected one of auto, float32, bfl"),

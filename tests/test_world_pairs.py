@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from world_oracle import back_project, cast, centres, project_points
 
-from mimlib.world import pairs
+from mimlib.world import pairs, stereo
 from mimlib.world.pairs import FINE, draw_pairs, render_pairs
 
 SIZE, COUNT = 64, 24
@@ -164,3 +164,25 @@ def test_visible_pixels_show_the_same_thing(sets):
         same = found["instances_2"][rows, line, column] == found["instances_1"]
         assert same[found["visible"]].float().mean() > 0.97
         assert same[~found["visible"]].float().mean() < 0.85
+
+
+def test_stereo_pairs_are_rectified():
+    """Disparity is focal length * baseline / depth, rows stay, most of it is seen by both."""
+    found = stereo(COUNT, SIZE, "paper", seed=2, truth=TRUTH, cache=False)
+    one, two = (found[f"world_from_camera_{view}"] for view in (1, 2))
+    assert torch.equal(one[:, :3, :3], two[:, :3, :3])
+    assert torch.equal(found["intrinsics_1"], found["intrinsics_2"])
+    step = two[:, :3, 3] - one[:, :3, 3]
+    baseline = step.square().sum(1).sqrt()
+    assert torch.allclose(step, baseline[:, None] * one[:, :3, 0], atol=1e-5)
+    assert (baseline > 0.059).all() and (baseline < 0.201).all() and baseline.std() > 0.02
+    disparity = -found["flow"][..., 0]
+    focal = found["intrinsics_1"][:, 0, 0]
+    expected = (focal * baseline)[:, None, None] / found["depth_1"]
+    assert torch.allclose(disparity, expected, atol=2e-3)
+    assert found["flow"][..., 1].abs().max() < 2e-3
+    assert found["visible"].float().mean() > 0.7
+    first, second = found["image_1"].float() / 255, found["image_2"].float() / 255
+    shown = found["visible"][:, None].expand_as(first)
+    errors = [(first - v).abs()[shown].mean() for v in (sample(second, targets(found)), second)]
+    assert errors[0] < 0.03 and errors[1] > 2 * errors[0]

@@ -17,6 +17,7 @@ TRUTH = ("image", "depth", "instances", "boxes", "keypoints")
 MAKERS = {
     "views": lambda count=6, **options: world.views(count, 16, cache=False, **options),
     "pairs": lambda count=3, **options: world.pairs(count, 16, cache=False, **options),
+    "stereo": lambda count=3, **options: world.stereo(count, 16, cache=False, **options),
     "clips": lambda count=2, **options: world.clips(count, 3, 16, cache=False, **options),
 }
 

@@ -31,3 +31,12 @@ class PairBatch(NamedTuple):
 
     image_1: Tensor  # [B, 3, H, W] uint8
     image_2: Tensor  # [B, 3, H, W] uint8
+
+
+class DensePairBatch(NamedTuple):
+    """Two images and where each pixel of the first one is in the second."""
+
+    image_1: Tensor  # [B, 3, H, W] uint8; the left one of a stereo pair
+    image_2: Tensor  # [B, 3, H, W] uint8
+    target: Tensor  # [B, H, W, C] float32 pixels: flow (dx, dy), C = 2, or disparity >= 0, C = 1
+    valid: Tensor  # [B, H, W] bool, False where there is no ground truth

@@ -70,7 +70,7 @@ class FolderSource(IndexedSource):
             ValueError: if more than a tenth of the folder's images cannot be read.
         """
         batch, unreadable = answer
-        self._asked += len(batch.images)
+        self._asked += len(batch[0])
         new = {path: why for path, why in unreadable.items() if path not in self.unreadable}
         if not new:
             return batch

@@ -73,7 +73,7 @@ class ImageFolder:
             raise ValueError(f"there is no folder {self.root}; data/README.md says what goes where")
         if not os.path.isdir(self.root):
             raise ValueError(f"{self.root} is a file; name the folder that holds the images")
-        found = list(_walk(self.root))
+        found = list(walk_files(self.root))
         paths = sorted(os.fsencode(path) for path in found if _is_image(path))
         if not paths:
             endings = sorted({os.path.splitext(path)[1] or "no ending" for path in found})
@@ -119,7 +119,7 @@ def class_names(folder: str | Path) -> tuple[str, ...]:
         return tuple(sorted(e.name for e in entries if e.is_dir() and not _is_hidden(e.name)))
 
 
-def _walk(root: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+def walk_files(root: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the files under `root` as relative paths; links are followed, but not in circles."""
     here = os.path.join(root, below)
     above = (*above, os.path.realpath(here))
@@ -131,7 +131,7 @@ def _walk(root: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[s
             if not entry.is_dir():
                 yield path
             elif not entry.is_symlink() or os.path.realpath(entry.path) not in above:
-                yield from _walk(root, path, above)
+                yield from walk_files(root, path, above)
 
 
 def _is_hidden(name: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimlib.data.batches import DensePairBatch
 from mimlib.data.images import read_image
 from mimlib.data.transforms import centre_boxes, crop_resized, crop_targets
 
@@ -45,6 +46,11 @@ class Stereo(NamedTuple):
         """Return metric depth [H, W] in metres, 0 where unknown: f * b / (disparity + offset)."""
         depth = self.focal_length * self.baseline / (self.disparity + self.offset)
         return depth * (self.disparity > 0)
+
+    def batch(self) -> DensePairBatch:
+        """Return the pair as a batch of one, left image first."""
+        target = self.disparity[None, :, :, None]
+        return DensePairBatch(self.left[None], self.right[None], target, self.valid[None])
 
 
 def photographs(size: int) -> dict[str, Tensor]:

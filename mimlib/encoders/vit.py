@@ -6,6 +6,7 @@ sine-cosine positions, one class token that is never masked.
 Letters: B images, N patches, K computed patches, D width, A heads, L blocks, h and w the grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.masking import gather_tokens
 from mimlib.layers.patches import PatchEmbed, grid_of, patchify
-from mimlib.layers.positions import look_up, resize_table, sincos_table
+from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
+from mimlib.layers.rope import rotary_table
 from mimlib.protocol import Encoder, Features, PatchMask
 
 # Width, depth, heads. Ti, S: DeiT, table 1. B, L, H: ViT, table 1.
@@ -42,6 +44,7 @@ class ViTConfig:
     learned_positions: bool = (
         False  # False: fixed table (pre-training); True: trained (fine-tuning)
     )
+    rotary: bool = False  # turn queries and keys by their places (CroCo v2), in place of a table
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -56,8 +59,19 @@ class ViTConfig:
                 f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
                 "choose one that is"
             )
+        if self.rotary and (self.class_token or self.learned_positions or self.head_width % 4):
+            raise ValueError(
+                f"rotary positions with class_token={self.class_token}, learned_positions="
+                f"{self.learned_positions} and {self.head_width} channels per head; switch both "
+                "off, and choose width and heads so that a head has a multiple of 4"
+            )
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path is {self.drop_path}; choose a rate in [0, 1)")
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one attention head, d."""
+        return self.width // self.heads
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -101,7 +115,7 @@ class ViT(Encoder):
         if config.learned_positions:
             self.pos_embed = nn.Parameter(table)
         else:
-            self.register_buffer("pos_embed", table)
+            self.register_buffer("pos_embed", None if config.rotary else table)
         self.patch_embed = PatchEmbed(config.patch_size, self.width)
         self.blocks = nn.ModuleList(
             Block(
@@ -135,7 +149,7 @@ class ViT(Encoder):
             raise ValueError("levels are maps of the whole grid; ask for them without a mask")
         grid = grid_of(images, self.stride)
         tokens = self.embed(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
-        tokens, outputs = self._run_blocks(tokens, levels)
+        tokens, outputs = self._run_blocks(tokens, self.turns(grid, mask), levels=levels)
         tokens, class_token = self._split(self.norm(tokens))
         maps = tuple(
             self._split(output)[0].transpose(1, 2).unflatten(2, grid) for output in outputs
@@ -149,8 +163,33 @@ class ViT(Encoder):
         mask: PatchMask | None = None,
     ) -> Float[Tensor, "B K D"]:
         """Encode images that are already patches; a class token is row 0 of the result."""
-        tokens, _ = self._run_blocks(self.embed(patches, grid, mask))
-        return self.norm(tokens)
+        tokens = self.embed(patches, grid, mask)
+        return self.norm(self._run_blocks(tokens, self.turns(grid, mask))[0])
+
+    def encode_together(
+        self,
+        patches: Sequence[Float[Tensor, "B _ pixels"]],
+        grid: tuple[int, int],
+        masks: Sequence[PatchMask | None],
+    ) -> tuple[Float[Tensor, "B _ D"], ...]:
+        """Encode several images per sample, which do not see each other, in one pass.
+
+        The result is that of one `encode` each. One pass has half the kernels, and every weight
+        gets its gradient from one product, with nothing to add up.
+
+        Args:
+            patches: all patches of the first images, of the second images, and so on.
+            grid: of each image.
+            masks: which patches to compute, for each.
+        """
+        tokens = [self.embed(image, grid, mask) for image, mask in zip(patches, masks)]
+        lengths = tuple(image.shape[1] for image in tokens)
+        turns = None
+        if self.config.rotary:
+            rows = [self.turns(grid, mask).expand(len(tokens[0]), -1, -1) for mask in masks]
+            turns = torch.cat(rows, dim=1)  # [B, K, factors]
+        together, _ = self._run_blocks(torch.cat(tokens, dim=1), turns, lengths)
+        return self.norm(together).split(lengths, dim=1)
 
     def embed(
         self,
@@ -159,36 +198,44 @@ class ViT(Encoder):
         mask: PatchMask | None = None,
     ) -> Float[Tensor, "B K D"]:
         """Turn the (visible) patches into tokens with positions, class token in front."""
-        table = resize_table(self.pos_embed[0], self.config.grid, grid)  # [N + 1, D]
-        has_class_token = self.cls_token is not None
-        if mask is None:
-            positions = table[None]  # [1, 1 + N, D]
-        else:
+        if mask is not None:
             patches = gather_tokens(patches, mask.visible)  # [B, V, P*P*3]
-            positions = look_up(table, mask.visible, has_class_token)  # [B, 1 + V, D]
         tokens = self.patch_embed(patches)  # [B, K, D]
+        if self.config.rotary:
+            return tokens.to(self.norm.weight.dtype)  # as the sum with a table would be
+        has_class_token = self.cls_token is not None
         if has_class_token:
             class_token = self.cls_token.expand(len(tokens), -1, -1)
             tokens = torch.cat([class_token, tokens], dim=1)  # [B, 1 + K, D]
-        return tokens + positions
+        table = resize_table(self.pos_embed[0], self.config.grid, grid)  # [N + 1, D]
+        if mask is None:
+            return tokens + table
+        return tokens + look_up(table, mask.visible, has_class_token)  # [B, 1 + V, D]
+
+    def turns(
+        self, grid: tuple[int, int], mask: PatchMask | None = None
+    ) -> Float[Tensor, "_ K factors"] | None:
+        """Return the rotary positions of the (visible) patches; None without such positions."""
+        if not self.config.rotary:
+            return None
+        device = self.patch_embed.proj.weight.device
+        table = rotary_table(grid, self.config.head_width, device)  # [N, factors]
+        return table[None] if mask is None else look_up(table, mask.visible, class_token=False)
 
     def attention_maps(
         self, images: Float[Tensor, "B 3 H W"], block: int = -1
     ) -> Float[Tensor, "B A K K"]:
         """Return the attention weights of one block, K = N + 1 with a class token (row 0)."""
-        tokens = self.embed(patchify(images, self.stride), grid_of(images, self.stride))
+        grid = grid_of(images, self.stride)
+        tokens, turns = self.embed(patchify(images, self.stride), grid), self.turns(grid)
         blocks = self.blocks[: block % self.num_layers + 1]
         for earlier in blocks[:-1]:
-            tokens = earlier(tokens)
-        return blocks[-1].attn.weights(blocks[-1].norm1(tokens))
+            tokens = earlier(tokens, turns=turns)
+        return blocks[-1].attn.weights(blocks[-1].norm1(tokens), turns)
 
     def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
         """Resize the position table of a ViT for another (square) image size to this one's grid."""
-        num_extra = int(self.cls_token is not None)
-        side = round((table.shape[1] - num_extra) ** 0.5)
-        if side * side != table.shape[1] - num_extra:
-            return table  # made with another number of class tokens; it cannot fit
-        return resize_table(table[0], (side, side), self.config.grid)[None]
+        return fit_table(table, self.config.grid, self.config.class_token)
 
     def layer_of(self, name: str) -> int:
         """Depth of the parameter `name`: 0 for embeddings, i + 1 for block i, L + 1 after them."""
@@ -198,11 +245,15 @@ class ViT(Encoder):
         return int(rest.partition(".")[0]) + 1 if part == "blocks" else self.num_layers + 1
 
     def _run_blocks(
-        self, tokens: Tensor, levels: tuple[int, ...] = ()
+        self,
+        tokens: Tensor,
+        turns: Tensor | None = None,
+        lengths: tuple[int, ...] | None = None,
+        levels: tuple[int, ...] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         outputs = []
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, turns=turns, lengths=lengths)
             if levels:
                 outputs.append(tokens)
         return tokens, [outputs[level] for level in levels]

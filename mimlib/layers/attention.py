@@ -1,6 +1,7 @@
-"""Multi-head self-attention.
+"""Multi-head attention: of tokens to each other, and of the tokens of one image to another's.
 
-Letters: B images, K tokens, M the tokens that ask, D token width, A heads, d = D / A.
+Letters: B images, K tokens, M the tokens that ask, R those of the other image, D token width,
+A heads, d = D / A; "factors" is the 2 d of layers/rope.py.
 """
 
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from mimlib.layers.rope import rotate
 
 # Measured on an AVX-512 CPU (torch 2.15): the fused kernel loses at every length in bfloat16 (up
 # to 7 times slower) and with fast float32 products; in plain float32 it wins from here on.
@@ -17,7 +20,8 @@ FUSED_FROM_TOKENS_ON_CPU = 150
 class Attention(nn.Module):
     """Every token gathers from every token.
 
-    Transformer, section 3.2: softmax(Q K^T / sqrt(d)) V per head, then one linear map.
+    Transformer, section 3.2: softmax(Q K^T / sqrt(d)) V per head, then one linear map. `turns` are
+    rotary positions (layers/rope.py): the rows of a table, one for each token.
     """
 
     def __init__(self, width: int, heads: int):
@@ -27,27 +31,44 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Attend from the last `num_outputs` tokens (None: from all) to all tokens."""
-        return self.mix(*self.project(tokens, num_outputs))
+        return self.mix(*self.project(tokens, num_outputs), turns)
 
     def mix(
         self,
         queries: Float[Tensor, "B A M d"],
         keys: Float[Tensor, "B A K d"],
         values: Float[Tensor, "B A K d"],
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "B M D"]:
-        """Let each query gather values by its likeness to the keys, and join the heads."""
-        if _prefer_eager(queries, keys):
-            gathered = _weights(queries, keys) @ values  # [B, A, M, d]
-        else:
-            gathered = F.scaled_dot_product_attention(queries, keys, values)  # [B, A, M, d]
-        return self.proj(rearrange(gathered, "b a m d -> b m (a d)"))  # [B, M, D]
+        """Let each query gather values by its likeness to the keys, and join the heads.
 
-    def weights(self, tokens: Float[Tensor, "B K D"]) -> Float[Tensor, "B A K K"]:
+        Args:
+            queries: of the last M tokens.
+            keys: of all tokens.
+            values: of all tokens.
+            turns: rotary positions of all tokens.
+            lengths: the tokens are several images in a row, of so many tokens each, and none sees
+                another's; None: one image.
+        """
+        heads = _turn(queries, keys, values, turns, turns)
+        if lengths is None:
+            return self.proj(_gather(*heads))  # [B, M, D]
+        images = zip(*(part.split(list(lengths), dim=2) for part in heads))
+        # Joined after the map: joined before it, the gathered values would be kept twice.
+        return torch.cat([self.proj(_gather(*image)) for image in images], dim=1)  # [B, K, D]
+
+    def weights(
+        self, tokens: Float[Tensor, "B K D"], turns: Float[Tensor, "_ K factors"] | None = None
+    ) -> Float[Tensor, "B A K K"]:
         """Return how much each token (row) takes from each token (column); rows sum to 1."""
-        queries, keys, _ = self.project(tokens)
+        queries, keys, _ = _turn(*self.project(tokens), turns, turns)
         return _weights(queries, keys)
 
     def project(
@@ -65,6 +86,85 @@ class Attention(nn.Module):
         kv = F.linear(tokens, weight[width:], bias[width:])  # [B, K, 2*D]
         k, v = rearrange(kv, "b k (two a d) -> two b a k d", two=2, a=self.heads)
         return rearrange(q, "b m (a d) -> b a m d", a=self.heads), k, v
+
+
+class CrossAttention(nn.Module):
+    """Every token of one image gathers from every token of another, its memory.
+
+    Transformer, section 3.2.3, "encoder-decoder attention". As official (CroCo), the four maps are
+    apart.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.projq, self.projk, self.projv, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B M D"],
+        memory: Float[Tensor, "B R D"],
+        turns: Float[Tensor, "_ M factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """Attend from all tokens to all of the memory."""
+        queries, (keys, values) = self.ask(tokens), self.offer(memory)
+        return self.mix(queries, keys, values, turns, memory_turns)
+
+    def ask(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B A M d"]:
+        """Map tokens to queries."""
+        return rearrange(self.projq(tokens), "b m (a d) -> b a m d", a=self.heads)
+
+    def offer(
+        self, memory: Float[Tensor, "B R D"]
+    ) -> tuple[Float[Tensor, "B A R d"], Float[Tensor, "B A R d"]]:
+        """Map the memory to keys and values, in one product."""
+        weight = torch.cat([self.projk.weight, self.projv.weight])  # [2*D, D]
+        both = F.linear(memory, weight, torch.cat([self.projk.bias, self.projv.bias]))
+        k, v = rearrange(both, "b r (two a d) -> two b a r d", two=2, a=self.heads)
+        return k, v
+
+    def mix(
+        self,
+        queries: Float[Tensor, "B A M d"],
+        keys: Float[Tensor, "B A R d"],
+        values: Float[Tensor, "B A R d"],
+        turns: Float[Tensor, "_ M factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """Let each query gather values of the memory, and join the heads."""
+        return self.proj(_gather(*_turn(queries, keys, values, turns, memory_turns)))
+
+    def weights(
+        self,
+        tokens: Float[Tensor, "B M D"],
+        memory: Float[Tensor, "B R D"],
+        turns: Float[Tensor, "_ M factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+    ) -> Float[Tensor, "B A M R"]:
+        """Return how much each token (row) takes from each of the memory (column)."""
+        heads = self.ask(tokens), *self.offer(memory)
+        queries, keys, _ = _turn(*heads, turns, memory_turns)
+        return _weights(queries, keys)
+
+
+def _turn(
+    queries: Tensor, keys: Tensor, values: Tensor, turns: Tensor | None, key_turns: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply rotary positions, if there are any; the queries belong to the last of `turns`."""
+    if turns is None or key_turns is None:
+        return queries, keys, values
+    queries = rotate(queries, turns[:, -queries.shape[2] :])
+    # A copy: the values share a tensor with the keys, which a view would keep for the backward.
+    return queries, rotate(keys, key_turns), values.clone()
+
+
+def _gather(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    if _prefer_eager(queries, keys):
+        gathered = _weights(queries, keys) @ values  # [B, A, M, d]
+    else:
+        gathered = F.scaled_dot_product_attention(queries, keys, values)  # [B, A, M, d]
+    return rearrange(gathered, "b a m d -> b m (a d)")
 
 
 def _weights(queries: Tensor, keys: Tensor) -> Tensor:

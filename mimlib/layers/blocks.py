@@ -75,36 +75,60 @@ class Block(nn.Module):
         self.forgets = width >= FORGET_FROM_WIDTH
 
     def forward(
-        self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        lengths: tuple[int, ...] | None = None,
     ) -> Float[Tensor, "B M D"]:
-        """Update all tokens, or compute only the last `num_outputs` of them."""
-        attn, mlp = self.attn, self.mlp
-        if num_outputs is None:
-            outputs = tokens
-            projected = self._chain(self.norm1, attn.project, tokens)
-        else:
-            outputs = tokens[:, -num_outputs:]  # [B, M, D]
-            projected = attn.project(self.norm1(tokens), num_outputs)
-        outputs = outputs + self.drop_path(attn.mix(*projected))
-        hidden = self._chain(self.norm2, mlp.fc1, outputs)  # [B, M, 4*D]
-        return outputs + self.drop_path(self._chain(mlp.act, mlp.fc2, hidden))
+        """Update all tokens, or compute only the last `num_outputs` of them.
 
-    def _chain(self, cheap: nn.Module, costly: Callable, tokens: Tensor) -> Any:
-        """Return costly(cheap(tokens)); a wide block does not keep cheap(tokens) for backward.
-
-        The backward pass computes it again and torch stops as soon as it is there, so `costly` is
-        not repeated and every gradient is the same to the last bit. For LayerNorm and GELU this
-        drops a third of what a block keeps: 44 -> 30 MiB per image of MAE ViT-B in bfloat16 with
-        fused attention, for 2 % more time on a CPU.
+        Args:
+            tokens: of one image, or of several in a row.
+            num_outputs: how many of the last tokens are wanted; None: all.
+            turns: rotary positions of the tokens.
+            lengths: tokens of each image, when there are several in a row.
         """
+        return self.digest(self.norm2, *self.attend(tokens, num_outputs, turns, lengths))
+
+    def attend(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        lengths: tuple[int, ...] | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
+        """Return x and Attn(LN(x)), of the last `num_outputs` tokens or of all."""
+        if num_outputs is None:
+            tokens, projected = self._chain(self.norm1, self.attn.project, tokens)
+        else:
+            projected = self.attn.project(self.norm1(tokens), num_outputs)
+            tokens = tokens[:, -num_outputs:]  # [B, M, D]
+        return tokens, self.drop_path(self.attn.mix(*projected, turns, lengths))
+
+    def digest(self, norm: nn.LayerNorm, *terms: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+        """Return x + MLP(LN(x)), where x is the sum of the terms."""
+        tokens, hidden = self._chain(norm, self.mlp.fc1, *terms)  # [B, K, D], [B, K, 4*D]
+        _, branch = self._chain(self.mlp.act, self.mlp.fc2, hidden)  # [B, K, D]
+        return tokens + self.drop_path(branch)
+
+    def _chain(self, cheap: nn.Module, costly: Callable, *terms: Tensor) -> tuple[Tensor, Any]:
+        """Return x and costly(cheap(x)), where x is the sum of the terms.
+
+        A wide block keeps neither cheap(x) nor the sum for the backward pass, which computes them
+        again; torch stops as soon as they are there, so `costly` is not repeated and every gradient
+        is the same to the last bit. The terms beside the first are branches, half as wide as the
+        sum in bfloat16. For LayerNorm and GELU this drops a third of what a block keeps.
+        """
+
+        def run(first: Tensor, *branches: Tensor) -> tuple[Tensor, Any]:
+            total = sum(branches, start=first)
+            return total, costly(cheap(total))
+
         if not (self.forgets and torch.is_grad_enabled()):
-            return costly(cheap(tokens))
+            return run(*terms)
         return checkpoint(
-            lambda kept: costly(cheap(kept)),
-            tokens,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            determinism_check="none",
+            run, *terms, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
         )
 
 

@@ -72,6 +72,17 @@ def resize_table(
     return torch.cat([extra, rearrange(image, "1 d h w -> (h w) d")])
 
 
+def fit_table(
+    table: Float[Tensor, "1 rows D"], new_grid: tuple[int, int], class_token: bool = False
+) -> Float[Tensor, "1 new_rows D"]:
+    """Resize a table made for some square grid; one that is not square is returned as it is."""
+    num_patches = table.shape[1] - int(class_token)
+    side = round(num_patches**0.5)
+    if side * side != num_patches:
+        return table
+    return resize_table(table[0], (side, side), new_grid)[None]
+
+
 def look_up(
     table: Float[Tensor, "rows D"], index: Int[Tensor, "B K"], class_token: bool
 ) -> Float[Tensor, "B rows_of_index D"]:

@@ -80,7 +80,7 @@ class DepthTask(Task):
     def predict(self, images: Tensor) -> Tensor:
         """Return log depth [B, H, W], depth in metres, for normalised images [B, 3, H, W]."""
         size = (images.shape[-2], images.shape[-1])
-        return self.head(patch_map(self.encoder(images)), size)
+        return self.head(patch_map(self.encoder(images)), size)[:, 0]
 
     def forward(self, views: DepthViews) -> Output:
         """Return the loss and the predicted depth in metres beside the true one."""

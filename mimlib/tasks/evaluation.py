@@ -15,6 +15,8 @@ from torch import Tensor
 
 from mimlib.data.batches import DenseBatch
 from mimlib.data.indexed import IndexedSource
+from mimlib.data.matching import MatchingFilesConfig
+from mimlib.data.pairs import WorldPairsConfig
 from mimlib.data.sources import ImageFolderConfig, WorldImagesConfig
 from mimlib.protocol import Encoder, Trainable
 from mimlib.tasks.frozen import evaluating, extract, fit_linear, knn, patch_samples
@@ -34,7 +36,7 @@ SourceConfig = WorldImagesConfig | ImageFolderConfig
 class ValidationConfig:
     """Loss and metrics of what is being trained, on held-out images."""
 
-    source: SourceConfig
+    source: SourceConfig | WorldPairsConfig | MatchingFilesConfig
     num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of what the views draw, for instance masks; the same draws every time
@@ -74,7 +76,7 @@ class Validation:
             for batch in self._batches(device):
                 output = model(model.sample_views(batch, generator))
                 losses.append(output.loss)
-                counts.append(torch.tensor(len(batch.images)))
+                counts.append(torch.tensor(len(batch[0])))
                 if output.mask is not None:
                     counts[-1] = output.mask.sum()
                 if metrics is not None:

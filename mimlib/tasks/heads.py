@@ -48,20 +48,23 @@ def patch_map(features: Features) -> Float[Tensor, "B D h w"]:
 
 
 class UpsamplingHead(nn.Module):
-    """A small convolutional decoder: a map of patch tokens in, one number per pixel out.
+    """A small convolutional decoder: a map of patch tokens in, C numbers per pixel out.
 
     Starting from the patch grid, the map is doubled (bilinear) and convolved, with half the
     channels each time, until a cell is two pixels or less; the prediction made there is
     interpolated to the pixels. The work of all stages is about equal.
     """
 
-    def __init__(self, width: int, stride: int, channels: int, start: float = 0.0) -> None:
+    def __init__(
+        self, width: int, stride: int, channels: int, num_outputs: int = 1, start: float = 0.0
+    ) -> None:
         """Build the decoder.
 
         Args:
             width: channels of the incoming map, D.
             stride: pixels per cell of that map.
             channels: channels at the first, coarsest stage.
+            num_outputs: numbers per pixel, C.
             start: what an untrained head predicts on average.
         """
         super().__init__()
@@ -72,20 +75,19 @@ class UpsamplingHead(nn.Module):
             nn.Conv2d(coarse, fine, kernel_size=3, padding=1)
             for coarse, fine in zip(widths[:-1], widths[1:])
         )
-        self.predict = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
+        self.predict = nn.Conv2d(widths[-1], num_outputs, kernel_size=3, padding=1)
         nn.init.constant_(self.predict.bias, start)
 
     def forward(
         self, feature_map: Float[Tensor, "B D h w"], size: tuple[int, int]
-    ) -> Float[Tensor, "B H W"]:
-        """Predict one number for each pixel of an image of `size` (H, W)."""
-        hidden = functional.gelu(self.project(feature_map))  # [B, C, h, w]
+    ) -> Float[Tensor, "B C H W"]:
+        """Predict the numbers of each pixel of an image of `size` (H, W)."""
+        hidden = functional.gelu(self.project(feature_map))  # [B, channels, h, w]
         for stage in self.stages:
             hidden = functional.interpolate(hidden, scale_factor=2.0, mode="bilinear")
-            hidden = functional.gelu(stage(hidden))  # [B, C / 2, 2 h, 2 w]
+            hidden = functional.gelu(stage(hidden))  # [B, half the channels, 2 h, 2 w]
         prediction = self.predict(hidden).float()
-        prediction = functional.interpolate(prediction, size=size, mode="bilinear")
-        return rearrange(prediction, "b 1 height width -> b height width")
+        return functional.interpolate(prediction, size=size, mode="bilinear")
 
 
 def pooled(features: Features, pool: str) -> Float[Tensor, "B D"]:

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from mimlib.data.batches import DenseBatch
+from mimlib.data.batches import DenseBatch, DensePairBatch
 from mimlib.protocol import Trainable
 
 
@@ -63,5 +63,42 @@ def check_dense(batch: DenseBatch, may_be_empty: bool = False) -> None:
     if not may_be_empty and batch.valid.is_cpu and not batch.valid.any():
         raise ValueError(
             f"none of the {batch.valid.numel()} pixels of these {expected[0]} images is valid; "
+            "check how the source marks missing ground truth"
+        )
+
+
+def check_dense_pairs(batch: DensePairBatch, channels: int, may_be_empty: bool = False) -> None:
+    """Refuse pairs whose images and ground truth do not fit together or cannot be learnt from.
+
+    Args:
+        batch: pairs and where the pixels of the first image are in the second.
+        channels: 2 for flow, 1 for disparity.
+        may_be_empty: whether it is fine that no pixel is valid, as in a part of a held-out set.
+
+    Raises:
+        ValueError: on different sizes, valid values that are not finite, or no valid pixel.
+    """
+    first = tuple(batch.image_1.shape)
+    if tuple(batch.image_2.shape) != first:
+        raise ValueError(
+            f"image_1 has shape {first}, image_2 {tuple(batch.image_2.shape)}; both views of a "
+            "pair must have one size: crop them alike"
+        )
+    for name, end in (("target", (channels,)), ("valid", ())):
+        got, expected = tuple(getattr(batch, name).shape), (first[0], *first[-2:], *end)
+        if got != expected:
+            raise ValueError(
+                f"{name} has shape {got}, but the images ask for {expected} [B, H, W"
+                f"{', C' if end else ''}]; flow has two channels, disparity one"
+            )
+    if not batch.valid.is_cpu:
+        return
+    if not batch.target[batch.valid].isfinite().all():
+        raise ValueError(
+            "valid displacements must be finite; mark unknown ones (inf, nan) as not valid"
+        )
+    if not may_be_empty and not batch.valid.any():
+        raise ValueError(
+            f"none of the {batch.valid.numel()} pixels of these {first[0]} pairs is valid; "
             "check how the source marks missing ground truth"
         )

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 import torch
 
+from mimlib.training.schedules import warmup_cosine
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 IMAGES_PER_BASE_RATE = 256  # the linear scaling rule of MAE appendix A: rate = base * images / 256
@@ -35,6 +37,7 @@ class TrainConfig:
     accumulation: int = 1  # micro-batches that one step is cut into; divides batch_size
     base_rate: float = 1.5e-4  # learning rate per 256 images of a step over all ranks
     warmup_steps: int = 0  # steps of linear warm-up from 0
+    schedule_steps: int = 0  # steps the cosine is laid out for, if more than are run; 0 = steps
     min_rate: float = 0.0  # learning rate at the end of the cosine
     weight_decay: float = 0.05  # decoupled (AdamW), not for 1-D tensors and biases
     no_decay: tuple[str, ...] = ()  # more names without decay; fine-tuning: class token, positions
@@ -59,6 +62,7 @@ class TrainConfig:
             "batch_size": 1,
             "accumulation": 1,
             "warmup_steps": 0,
+            "schedule_steps": 0,
             "min_rate": 0,
             "weight_decay": 0,
             "clip_norm": 0,
@@ -85,6 +89,11 @@ class TrainConfig:
                 f"warmup_steps is {self.warmup_steps}; expected at most steps = "
                 f"{self.steps}; set both together"
             )
+        if 0 < self.schedule_steps < self.steps:
+            raise ValueError(
+                f"schedule_steps is {self.schedule_steps}, but the run has {self.steps} steps; "
+                "choose as many or more, or 0"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; expected two numbers in [0, 1)")
         if not 0 < self.layer_decay <= 1:
@@ -96,6 +105,11 @@ class TrainConfig:
     def peak_rate(self, num_ranks: int) -> float:
         """Return the highest learning rate: the base rate times images per step over 256."""
         return self.base_rate * self.batch_size * num_ranks / IMAGES_PER_BASE_RATE
+
+    def rate(self, step: int, num_ranks: int) -> float:
+        """Return the learning rate of a step, before layer decay."""
+        length, peak = self.schedule_steps or self.steps, self.peak_rate(num_ranks)
+        return warmup_cosine(step, length, peak, self.warmup_steps, self.min_rate)
 
 
 def pick_device(name: str = "auto") -> torch.device:

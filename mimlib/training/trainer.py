@@ -28,7 +28,7 @@ from mimlib.training.precision import all_finite, check_threads, numeric_mode, r
 from mimlib.training.profile import count_flops, matmul_rate, open_trace
 from mimlib.training.reading import StepDraws, cut, map_tensors, mean_of, open_batches
 from mimlib.training.resume import check_same_run, describe_run, newest_good
-from mimlib.training.schedules import is_due, warmup_cosine
+from mimlib.training.schedules import is_due
 from mimlib.training.signals import StopSignal
 
 NEVER = 2**62  # no step is that late
@@ -160,8 +160,7 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, before layer decay."""
-        config, peak = self.config, self.config.peak_rate(self.ranks.num_ranks)
-        return warmup_cosine(step, config.steps, peak, config.warmup_steps, config.min_rate)
+        return self.config.rate(step, self.ranks.num_ranks)
 
     def train_step(
         self, batch: NamedTuple, step: int

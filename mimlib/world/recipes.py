@@ -11,6 +11,7 @@ from mimlib.world.atlas import Atlas
 from mimlib.world.clips import CLIP_KINDS, CLIPS_PER_GROUP, draw_clips, render_clips
 from mimlib.world.levels import LEVELS, PAIR_LEVELS, find_level
 from mimlib.world.pairs import PAIR_KINDS, PAIRS_PER_GROUP, draw_pairs, render_pairs
+from mimlib.world.stereo import draw_stereo
 from mimlib.world.truth import VIEW_KINDS
 from mimlib.world.views import AIMS, VIEWS_PER_GROUP, draw_views, render_views
 
@@ -107,6 +108,15 @@ class PairsRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StereoRecipe(PairsRecipe):
+    """Rectified pairs."""
+
+    def draw(self, group: int) -> tuple:
+        """Draw rigs of two parallel cameras."""
+        return draw_stereo(self.seed, self.level, group)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipsRecipe(Recipe):
     """Clips."""
 
@@ -131,4 +141,4 @@ class ClipsRecipe(Recipe):
         return render_clips(items, self.frames, self.size, kinds, atlas)
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (ViewsRecipe, PairsRecipe, ClipsRecipe)}
+RECIPES = {r.__name__: r for r in (ViewsRecipe, PairsRecipe, StereoRecipe, ClipsRecipe)}

@@ -1,4 +1,4 @@
-"""Ready-made sets: views, pairs and clips, deterministic by seed and kept on disk."""
+"""Ready-made sets: views, pairs, stereo and clips, deterministic by seed and kept on disk."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import torch
 
 from mimlib.world.cache import load, store
 from mimlib.world.production import Fields, Progress, render_here
-from mimlib.world.recipes import ClipsRecipe, PairsRecipe, Recipe, ViewsRecipe
+from mimlib.world.recipes import ClipsRecipe, PairsRecipe, Recipe, StereoRecipe, ViewsRecipe
 from mimlib.world.truth import WIDE
 from mimlib.world.workers import count_workers, render_with_workers
 
@@ -82,6 +82,27 @@ def pairs(
         ValueError: if an argument is out of range or unknown.
     """
     recipe = PairsRecipe(seed=seed, size=size, level=level)
+    return provide(recipe, count, truth, cache, device, workers, progress)
+
+
+def stereo(
+    count: int,
+    size: int = 64,
+    level: str = "paper",
+    seed: int = 0,
+    truth: Iterable[str] = ("image",),
+    cache: bool = True,
+    *,
+    device: torch.device | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Fields:
+    """Render rectified stereo pairs, view 1 on the left; arguments and fields as for `pairs`.
+
+    The disparity is -flow[..., 0]: focal length * baseline / depth, in pixels; flow[..., 1] is 0
+    but for rounding. Item i depends only on (seed, i, level, size).
+    """
+    recipe = StereoRecipe(seed=seed, size=size, level=level)
     return provide(recipe, count, truth, cache, device, workers, progress)
 
 

@@ -1,4 +1,4 @@
-"""Recompute the digest of a tiny MAE: `python tests/golden/update_digest.py` shows old and new.
+"""Recompute the digests of tiny models: `python tests/golden/update_digest.py` shows old and new.
 
 Parameters, pixels and masks are formulas, so the numbers depend on no random generator.
 """
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
+from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.masking import mask_from_noise
+from mimlib.methods.croco import CroCoConfig, CroCoViews
 from mimlib.methods.mae import MAEConfig, MAEViews
 
-STORED = Path(__file__).with_name("digest_mae.json")
+ENCODER = {"width": 24, "depth": 2, "heads": 3, "patch_size": 8, "image_size": 32}
 
 
 def waves(shape: tuple[int, ...], step: float) -> torch.Tensor:
@@ -22,15 +24,29 @@ def waves(shape: tuple[int, ...], step: float) -> torch.Tensor:
 
 
 def digest() -> dict:
-    """Loss, 16 predicted numbers and the norm of the gradient of a tiny model."""
-    encoder = ViTConfig(width=24, depth=2, heads=3, patch_size=8, image_size=32)
-    model = MAEConfig(encoder=encoder, decoder_width=16, decoder_depth=2, decoder_heads=2).build()
+    """Loss, 16 predicted numbers and the norm of the gradient of a tiny MAE."""
+    config = MAEConfig(
+        encoder=ViTConfig(**ENCODER), decoder_width=16, decoder_depth=2, decoder_heads=2
+    )
+    mask = mask_from_noise(waves((2, 16), 2.3), config.num_masked)
+    return measure(config.build(), MAEViews(waves((2, 3, 32, 32), 3.1), mask))
+
+
+def digest_croco() -> dict:
+    """The same of a tiny CroCo v2."""
+    encoder = ViTConfig(**ENCODER, class_token=False, rotary=True)
+    config = CroCoConfig(encoder=encoder, decoder=PairDecoderConfig(width=16, depth=2, heads=2))
+    mask = mask_from_noise(waves((2, 16), 2.3), config.num_masked)
+    images = waves((2, 3, 32, 32), 3.1), waves((2, 3, 32, 32), 2.9)
+    return measure(config.build(), CroCoViews(*images, mask))
+
+
+def measure(model: torch.nn.Module, views: tuple) -> dict:
+    """Fill the parameters with waves, run once, take the numbers."""
     with torch.no_grad():
         for i, (name, parameter) in enumerate(model.named_parameters()):
             offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             parameter.copy_(offset + 0.1 * waves(parameter.shape, 1.7 + 0.1 * i))
-    noise = waves((2, 16), 2.3)
-    views = MAEViews(waves((2, 3, 32, 32), 3.1), mask_from_noise(noise, model.config.num_masked))
     output = model(views)
     output.loss.backward()
     norms = torch.stack([p.grad.double().norm() for p in model.parameters()])
@@ -43,7 +59,8 @@ def digest() -> dict:
 
 
 if __name__ == "__main__":
-    new = digest()
-    print("old:", STORED.read_text() if STORED.exists() else "none")
-    STORED.write_text(json.dumps(new, indent=1) + "\n")
-    print("new:", STORED.read_text())
+    for name, function in (("mae", digest), ("croco", digest_croco)):
+        stored = Path(__file__).with_name(f"digest_{name}.json")
+        print("old:", stored.read_text() if stored.exists() else "none")
+        stored.write_text(json.dumps(function(), indent=1) + "\n")
+        print("new:", stored.read_text())

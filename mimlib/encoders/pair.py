@@ -1,0 +1,143 @@
+"""The decoder of CroCo: encoded patches of image 1, informed by those of image 2.
+
+It is a part of its own because stereo and flow keep it (CroCo v2, section 4): there both images
+are complete; in pre-training image 1 is visible tokens followed by mask tokens.
+
+Letters: B pairs, N patches, M those that are wanted, D encoder width, E decoder width, d width per
+head, L blocks, h and w the grid.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mimlib.encoders.vit import ViTConfig
+from mimlib.layers.blocks import NORM_EPS, initialize
+from mimlib.layers.cross import CatBlock, CrossBlock
+from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
+from mimlib.layers.rope import rotary_table
+from mimlib.protocol import Features
+
+BLOCKS = {"cross": CrossBlock, "cat": CatBlock}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairDecoderConfig:
+    """Shape of the decoder. Defaults: CroCo, section 4; its positions are of the encoder's kind."""
+
+    width: int = 512  # E, channels of a token
+    depth: int = 8  # L, blocks
+    heads: int = 16  # A, attention heads
+    kind: Literal["cross", "cat"] = "cross"  # CrossBlock or CatBlock (table 1)
+
+    def __post_init__(self):
+        if self.kind not in BLOCKS:
+            raise ValueError(f"decoder kind is {self.kind!r}; choose one of {', '.join(BLOCKS)}")
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(
+                f"decoder width {self.width} must be a multiple of 4 and of heads {self.heads}; "
+                "choose another width"
+            )
+        if self.depth < 1:
+            raise ValueError(f"decoder depth is {self.depth}; choose at least 1 block")
+
+    def build(self, encoder: ViTConfig) -> "PairDecoder":
+        """Make the decoder of such an encoder, freshly initialised."""
+        return PairDecoder(self, encoder)
+
+
+class PairDecoder(nn.Module):
+    """Blocks that look at a second image."""
+
+    def __init__(self, config: PairDecoderConfig, encoder: ViTConfig):
+        super().__init__()
+        self.config = config
+        self.grid, self.rotary = encoder.grid, encoder.rotary
+        self.embed = nn.Linear(encoder.width, config.width)
+        table = None if self.rotary else sincos_table(self.grid, config.width)[None]  # [1, N, E]
+        self.register_buffer("pos_embed", table)
+        block = BLOCKS[config.kind]
+        self.blocks = nn.ModuleList(block(config.width, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.apply(initialize)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N E"],
+        memory: Float[Tensor, "B N E"],
+        grid: tuple[int, int],
+        order: Int[Tensor, "B N"] | None = None,
+        num_outputs: int | None = None,
+        levels: tuple[int, ...] = (),
+    ) -> Features:
+        """Run all blocks on the tokens of image 1; both images have been through `embed`.
+
+        Args:
+            tokens: of image 1.
+            memory: tokens of image 2, row by row.
+            grid: (h, w) of both images.
+            order: the patch that each token of image 1 stands for; None: row by row.
+            num_outputs: how many of the last tokens are wanted; None: all.
+            levels: blocks whose outputs (before the final norm) are returned as maps
+                [B, E, h, w]; -1 is the last block. Only with all tokens, row by row.
+
+        Returns:
+            Tokens [B, M, E] after the final norm, and the maps.
+
+        Raises:
+            ValueError: if levels are asked for of some tokens only or in another order.
+        """
+        if levels and (order is not None or num_outputs is not None):
+            raise ValueError("levels are maps of the whole grid; ask for them without order")
+        tokens, memory, turns = self.locate(tokens, memory, grid, order)
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            is_last = i == self.config.depth - 1
+            tokens, memory = block(tokens, memory, *turns, num_outputs if is_last else None)
+            if levels:
+                outputs.append(tokens)
+        maps = tuple(outputs[level].transpose(1, 2).unflatten(2, grid) for level in levels)
+        return Features(self.norm(tokens), None, grid, maps)
+
+    def locate(
+        self,
+        tokens: Float[Tensor, "B N E"],
+        memory: Float[Tensor, "B N E"],
+        grid: tuple[int, int],
+        order: Int[Tensor, "B N"] | None = None,
+    ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N E"], tuple[Tensor | None, Tensor | None]]:
+        """Tell every token its position, the same way in both images.
+
+        Returns:
+            Tokens and memory, and the rotary positions of each: None with a table.
+        """
+        if self.rotary:
+            head_width = self.config.width // self.config.heads
+            table = rotary_table(grid, head_width, tokens.device)  # [N, factors]
+        else:
+            table = resize_table(self.pos_embed[0], self.grid, grid)  # [N, E]
+        rows = table[None] if order is None else look_up(table, order, class_token=False)
+        if self.rotary:
+            return tokens, memory, (rows, table[None])
+        return tokens + rows, memory + table, (None, None)
+
+    def cross_attention_maps(
+        self,
+        tokens: Float[Tensor, "B N E"],
+        memory: Float[Tensor, "B N E"],
+        grid: tuple[int, int],
+        order: Int[Tensor, "B N"] | None = None,
+        block: int = -1,
+    ) -> Float[Tensor, "B A N N"]:
+        """Return where each token of image 1 (row) looks in image 2 (column), in one block."""
+        tokens, memory, turns = self.locate(tokens, memory, grid, order)
+        blocks = self.blocks[: block % self.config.depth + 1]
+        for earlier in blocks[:-1]:
+            tokens, memory = earlier(tokens, memory, *turns)
+        return blocks[-1].cross_weights(tokens, memory, *turns)
+
+    def fit_positions(self, table: Float[Tensor, "1 rows E"]) -> Float[Tensor, "1 new_rows E"]:
+        """Resize the position table of a decoder for another (square) image size."""
+        return fit_table(table, self.grid)

@@ -1,0 +1,117 @@
+"""Decoder blocks for two images: the tokens of the first are informed by the second, its memory.
+
+CroCo, section 3, "Decoder": two ways to let the images meet. Both blocks are called alike:
+`tokens, memory = block(tokens, memory, ...)`.
+
+Letters: B pairs, K tokens of image 1, M those that are computed, R tokens of image 2, D width.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimlib.layers.attention import CrossAttention
+from mimlib.layers.blocks import NORM_EPS, Block
+
+
+class CrossBlock(Block):
+    """A block with a second attention in its middle, to the memory.
+
+        x <- x + Attn(LN(x));  x <- x + CrossAttn(LN(x), LN(memory));  x <- x + MLP(LN(x))
+
+    The memory goes on unchanged: every block looks at the same encoded image 2, each through a
+    LayerNorm of its own.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__(width, heads)
+        self.cross_attn = CrossAttention(width, heads)
+        self.norm3 = nn.LayerNorm(width, eps=NORM_EPS)  # before the MLP; norm2: before cross_attn
+        self.norm_y = nn.LayerNorm(width, eps=NORM_EPS)  # of the memory; the name is the official
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        memory: Float[Tensor, "B R D"],
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+        num_outputs: int | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
+        """Update all tokens of image 1, or compute only the last `num_outputs` of them.
+
+        Args:
+            tokens: of image 1.
+            memory: tokens of image 2.
+            turns: rotary positions of the tokens.
+            memory_turns: rotary positions of the memory.
+            num_outputs: how many of the last tokens are wanted; None: all.
+
+        Returns:
+            The tokens, and the memory as it was.
+        """
+        terms = self.attend(tokens, num_outputs, turns)  # [B, M, D] each
+        _, queries = self._chain(self.norm2, self.cross_attn.ask, *terms)
+        _, (keys, values) = self._chain(self.norm_y, self.cross_attn.offer, memory)
+        turns = turns if turns is None else turns[:, -terms[0].shape[1] :]
+        seen = self.cross_attn.mix(queries, keys, values, turns, memory_turns)  # [B, M, D]
+        return self.digest(self.norm3, *terms, self.drop_path(seen)), memory
+
+    def cross_weights(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        memory: Float[Tensor, "B R D"],
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+    ) -> Float[Tensor, "B A K R"]:
+        """Return how much each token takes from each of the memory; rows sum to 1."""
+        asking = self.norm2(sum(self.attend(tokens, turns=turns)))
+        return self.cross_attn.weights(asking, self.norm_y(memory), turns, memory_turns)
+
+
+class CatBlock(Block):
+    """A plain block on both images at once: all tokens attend to all tokens.
+
+    Here the memory changes too. The paper does not say whether the two images are told apart by an
+    embedding; nothing is added here.
+    """
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        memory: Float[Tensor, "B R D"],
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+        num_outputs: int | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
+        """Update all tokens of both images, or only the last `num_outputs` of image 1.
+
+        Args and Returns: as for CrossBlock; with `num_outputs` the memory is not updated.
+        """
+        both, both_turns = _join(tokens, memory, turns, memory_turns)
+        both = super().forward(both, num_outputs, both_turns)
+        if num_outputs is not None:
+            return both, memory  # [B, M, D]
+        return both[:, memory.shape[1] :], both[:, : memory.shape[1]]
+
+    def cross_weights(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        memory: Float[Tensor, "B R D"],
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+    ) -> Float[Tensor, "B A K R"]:
+        """Return how much each token takes from each of the memory; the rest from its own image."""
+        both, both_turns = _join(tokens, memory, turns, memory_turns)
+        weights = self.attn.weights(self.norm1(both), both_turns)  # [B, A, R + K, R + K]
+        return weights[:, :, memory.shape[1] :, : memory.shape[1]]
+
+
+def _join(
+    tokens: Tensor, memory: Tensor, turns: Tensor | None, memory_turns: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Put the memory in front, so that the last tokens stay the last."""
+    both = torch.cat([memory, tokens], dim=1)  # [B, R + K, D]
+    if turns is None or memory_turns is None:
+        return both, None
+    parts = [part.expand(len(both), -1, -1) for part in (memory_turns, turns)]
+    return both, torch.cat(parts, dim=1)

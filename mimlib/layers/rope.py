@@ -1,0 +1,77 @@
+"""Rotary positions in two dimensions: queries and keys are turned by the place of their patch.
+
+Su et al., "RoFormer", 2021, section 3.2, for rows and columns as CroCo v2 does (section 3.2).
+
+Letters: B images, A heads, K tokens, d width per head, h and w the patch grid, N = h*w patches;
+"factors" is 2 d.
+"""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+BASE = 100.0  # as official (CroCo v2); sentences use 10000, a grid has no long distances
+
+
+def rotary_table(
+    grid: tuple[int, int], head_width: int, device: torch.device | None = None
+) -> Float[Tensor, "N factors"]:
+    """Return the turns of each place of a grid: factors of every channel, then of its partner.
+
+    With f = d / 4 and w_k = 100^(-k/f) the patch at row r and column c is turned by the angles
+    [r w, r w, c w, c w], one for each channel: rows first. The first d factors are the cosines, the
+    others the sines, negative for the first of each pair; see `rotate`.
+
+    Args:
+        grid: rows h and columns w.
+        head_width: d, a multiple of 4.
+        device: where to make the table.
+
+    Returns:
+        float32 [N, 2*d], rows in raster order. It is read by index like any position table.
+
+    Raises:
+        ValueError: if the width per head is not a multiple of 4.
+    """
+    if head_width % 4:
+        below = head_width // 4 * 4
+        raise ValueError(
+            f"width per head is {head_width}, rotary positions need a multiple of 4; "
+            f"choose width and heads so that it is {below or 4} or {below + 4}"
+        )
+    h, w = grid
+    quarter = head_width // 4
+    frequency = BASE ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
+    row = torch.arange(h, device=device)[:, None] * frequency  # [h, d/4]
+    column = torch.arange(w, device=device)[:, None] * frequency  # [w, d/4]
+    row = repeat(row, "h f -> (h w) f", w=w)  # [N, d/4]
+    column = repeat(column, "w f -> (h w) f", h=h)  # [N, d/4]
+    cosines = [angle.cos() for angle in (row, row, column, column)]
+    sines = [-row.sin(), row.sin(), -column.sin(), column.sin()]
+    return torch.cat([*cosines, *sines], dim=1)  # [N, 2*d]
+
+
+def rotate(
+    heads: Float[Tensor, "B A K d"], turns: Float[Tensor, "_ K factors"]
+) -> Float[Tensor, "B A K d"]:
+    """Turn queries or keys by the places of their tokens.
+
+    CroCo v2, section 3.2: one half of a head's channels follows the row, the other the column. In
+    each half of length n, channel i is paired with i + n/2 (not with its neighbour), and a pair
+    (u, v) becomes (u cos - v sin, v cos + u sin). The product of a turned query with a turned key
+    depends on how far their places lie apart, not on where they are.
+
+    Args:
+        heads: queries or keys.
+        turns: rows of `rotary_table`, one set for all images (leading axis 1) or one for each.
+    """
+    own, other = turns[:, :, None].chunk(2, dim=-1)  # [_, K, 1, d] each
+    # Computed as [B, K, A, d], which is how projections leave heads in memory, and attention too;
+    # with whole channels, several times as fast on a CPU as pair by pair.
+    exact = torch.promote_types(heads.dtype, turns.dtype)
+    channels = rearrange(heads, "b a k d -> b k a d").to(exact)
+    u_row, v_row, u_column, v_column = channels.chunk(4, dim=-1)
+    partners = torch.cat([v_row, u_row, v_column, u_column], dim=-1)  # [B, K, A, d]
+    turned = torch.addcmul(channels * own, partners, other).to(heads.dtype)
+    return rearrange(turned, "b k a d -> b a k d")

@@ -1,0 +1,45 @@
+"""Every named run. The only place where data, methods, tasks and training meet.
+
+A run comes in four sizes: `_tiny` trains in seconds and serves the tests, `_lesson` learns in a
+minute on two CPU cores, `_gpu` is meant for some minutes on one GPU, and the paper's own size
+wants its data set and many GPUs. Each function is a recipe card; each file holds those of one method.
+"""
+
+import difflib
+from collections.abc import Callable
+
+from mimlib.presets import croco, downstream, mae, matching
+from mimlib.presets.scales import HELD_OUT_SEED, object_neighbours, semantic_probe
+from mimlib.run import Run
+
+__all__ = ["HELD_OUT_SEED", "PRESETS", "object_neighbours", "preset", "semantic_probe"]
+
+PRESETS: dict[str, Callable[[], Run]] = {
+    function.__name__: function
+    for function in (
+        *(mae.mae_tiny, mae.mae_lesson, mae.mae_gpu),
+        *(mae.mae_vitb16_in1k, mae.mae_vitl16_in1k, mae.mae_vith14_in1k),
+        *(croco.croco_tiny, croco.croco_lesson, croco.croco_gpu),
+        *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
+        *(downstream.depth_tiny, downstream.depth_lesson, downstream.depth_gpu),
+        *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
+        *(matching.flow_tiny, matching.flow_lesson, matching.flow_gpu),
+        *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
+        downstream.finetune_vitb16_in1k,
+    )
+}
+
+
+def preset(name: str) -> Run:
+    """Return the run of this name.
+
+    Raises:
+        ValueError: if there is none; the message names the nearest ones.
+    """
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4) or sorted(PRESETS)
+        raise ValueError(
+            f"no preset is called {name!r}; did you mean {', '.join(near)}? "
+            "'python -m mimlib list' shows all"
+        )
+    return PRESETS[name]()

@@ -1,0 +1,38 @@
+"""What the runs on the embedded world share: three sizes of encoder, and two measurements."""
+
+from mimlib import world
+from mimlib.data.sources import WorldImagesConfig
+from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig
+
+TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
+LESSON = ViTConfig(width=128, depth=4, heads=4, patch_size=8, image_size=64)
+GPU = vit_config("S", patch_size=8, image_size=128)
+HELD_OUT_SEED = 1_000_000  # scenes that no training set holds
+
+
+def semantic_probe(size: int, num_train: int = 512, num_images: int = 256) -> FrozenProbeConfig:
+    """What is seen in each patch, told by a linear layer on frozen tokens, on held-out scenes."""
+    return FrozenProbeConfig(
+        train=WorldImagesConfig(count=num_train, size=size, seed=HELD_OUT_SEED, target="classes"),
+        held_out=WorldImagesConfig(
+            count=num_images, size=size, seed=HELD_OUT_SEED + 1, target="classes"
+        ),
+        num_classes=len(world.CLASSES),
+        num_train=num_train,
+        num_images=num_images,
+        name="semantic",
+    )
+
+
+def object_neighbours(size: int, num_train: int = 1024, num_images: int = 512) -> KNNConfig:
+    """Which object the camera looks at, told by the nearest frozen features."""
+    objects = {"size": size, "aim": "object", "target": "label"}
+    return KNNConfig(
+        train=WorldImagesConfig(count=num_train, seed=HELD_OUT_SEED, **objects),
+        held_out=WorldImagesConfig(count=num_images, seed=HELD_OUT_SEED + 1, **objects),
+        num_classes=len(world.CLASSES),
+        num_train=num_train,
+        num_images=num_images,
+        name="objects",
+    )

@@ -1,0 +1,136 @@
+"""Prediction for images of any size by a network that wants the size it was trained with.
+
+The image is covered with overlapping windows; the same window is cut from both images, so that what
+moves further than the window cannot be found. Where windows overlap, predictions are averaged, and
+those count more whose own scale is small.
+
+Letters: B images, C channels, R windows.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # two images -> prediction, raw scale
+
+
+class Confidence(NamedTuple):
+    """How much a window's prediction counts, given its raw scale c.
+
+    exp(-2 beta (sigmoid(c / softness) - 1/2)), or exp(-beta c) without softness.
+    """
+
+    beta: float
+    softness: float | None = None
+
+    def weight(self, raw_scale: Tensor) -> Tensor:
+        """Return the weights, of the shape of c."""
+        if self.softness is None:
+            return torch.exp(-self.beta * raw_scale)
+        return torch.exp(-2 * self.beta * (torch.sigmoid(raw_scale / self.softness) - 0.5))
+
+
+FLOW_CONFIDENCE = Confidence(10.0, 5.0)  # as official
+STEREO_CONFIDENCE = Confidence(15.0, 3.0)  # as official; Confidence(3.0) for ETH3D
+
+
+def window_offsets(side: int, window: int, overlap: float) -> list[int]:
+    """Return where windows start along a side: evenly spaced, overlapping at least as asked.
+
+    There are 1 + ceil((side - window) / ((1 - overlap) window)) of them.
+
+    Raises:
+        ValueError: if the window is larger than the side, or the overlap not in [0, 1).
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap {overlap} is out of range; expected 0 <= overlap < 1")
+    if not 1 <= window <= side:
+        raise ValueError(f"a window of {window} pixels does not fit into a side of {side}")
+    count = 1 + math.ceil((side - window) / ((1 - overlap) * window))
+    return np.linspace(0, side - window, count).round().astype(int).tolist()
+
+
+def predict_tiled(
+    predict: Predict,
+    image_1: Tensor,
+    image_2: Tensor,
+    window: tuple[int, int],
+    overlap: float,
+    confidence: Confidence,
+) -> tuple[Tensor, Tensor]:
+    """Predict window by window and average. Smaller images are enlarged to the window first.
+
+    # differs from official: the factor of the enlargement is the larger one of both sides' (the
+    # official code compares the window's height with the image's width), and the scale channel
+    # comes back at the size of the images, like the prediction.
+
+    Args:
+        predict: network for [R * B, 3, *window]; returns displacements in pixels
+            [R * B, C, *window], x before y, and raw scales [R * B, *window].
+        image_1: [B, 3, H, W] normalised.
+        image_2: likewise, of the same size.
+        window: (height, width) of a tile.
+        overlap: least share of a window that the next one covers, too.
+        confidence: how much a prediction counts.
+
+    Returns:
+        The prediction [B, C, H, W] and the averaged raw scale [B, H, W].
+
+    Raises:
+        ValueError: if the images differ in size.
+    """
+    if image_1.shape != image_2.shape:
+        raise ValueError(
+            f"image 1 has shape {tuple(image_1.shape)}, image 2 {tuple(image_2.shape)}; tiling "
+            "cuts the same windows from both: resize or crop them to one size"
+        )
+    size = (image_1.shape[-2], image_1.shape[-1])
+    factor = max(need / side for need, side in zip(window, size))
+    if factor > 1:
+        large = [max(need, round(side * factor)) for need, side in zip(window, size)]
+        image_1, image_2 = (
+            interpolate(image, size=large, mode="bicubic") for image in (image_1, image_2)
+        )
+    prediction, raw_scale = _average(predict, image_1, image_2, window, overlap, confidence)
+    if factor > 1:
+        shrink = torch.tensor([side / big for side, big in zip(size, large)]).flip(0)  # x, y
+        shrink = shrink[: prediction.shape[1], None, None].to(prediction)
+        prediction = interpolate(prediction, size=size, mode="bicubic") * shrink
+        raw_scale = interpolate(raw_scale[:, None], size=size, mode="bicubic")[:, 0]
+    return prediction, raw_scale
+
+
+def _average(
+    predict: Predict,
+    image_1: Tensor,
+    image_2: Tensor,
+    window: tuple[int, int],
+    overlap: float,
+    confidence: Confidence,
+) -> tuple[Tensor, Tensor]:
+    """Average over windows that fit; all windows of a row of them are one batch."""
+    tops, lefts = (
+        window_offsets(side, *rest, overlap)
+        for side, *rest in zip(image_1.shape[-2:], window)
+    )  # fmt: skip
+    sums = None
+    for top in tops:
+        rows = slice(top, top + window[0])
+        tiles = (
+            torch.cat([image[..., rows, left : left + window[1]] for left in lefts])
+            for image in (image_1, image_2)
+        )
+        predictions, raw_scales = predict(*tiles)  # [R * B, C, *window], [R * B, *window]
+        weights = confidence.weight(raw_scales)[:, None]
+        parts = torch.cat([predictions * weights, raw_scales[:, None] * weights, weights], dim=1)
+        if sums is None:
+            sums = parts.new_zeros(len(image_1), parts.shape[1], *image_1.shape[-2:])
+        for left, part in zip(lefts, parts.split(len(image_1))):
+            sums[..., rows, left : left + window[1]] += part
+    averages = sums[:, :-1] / sums[:, -1:]
+    return averages[:, :-1], averages[:, -1]

@@ -1,0 +1,105 @@
+"""Crops and colours of pairs, against torchvision and by their statistics."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as v2
+
+from mimlib.data.order import augmentation_draws
+from mimlib.data.pair_views import (
+    COLOUR,
+    CROP,
+    ORDERS,
+    TILT,
+    PairAugmentation,
+    crop_corners,
+    cut,
+    jitter_colours,
+)
+
+
+def images(count=4, size=24, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=draw)
+    fine = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+    return (255 * fine).to(torch.uint8)
+
+
+def test_no_random_number_is_used_twice():
+    used = [number for parts in (CROP, COLOUR, TILT) for part in parts for number in
+            range(part.start, part.stop)]  # fmt: skip
+    assert len(used) == len(set(used)) <= augmentation_draws(0, 0, 1).shape[1]
+
+
+def test_the_stored_image_is_an_eighth_of_the_crop_larger():
+    assert PairAugmentation(size=224).stored_size == 256
+    assert PairAugmentation(size=64).stored_size == 73
+
+
+def test_every_corner_of_a_crop_is_equally_likely():
+    draws = augmentation_draws(0, 0, 4000)[:, :2]
+    corners = crop_corners(draws, 12, 10, (8, 8))
+    assert corners.min() == 0
+    assert corners.max(0).tolist() == [4, 2]
+    counts = np.bincount(corners[:, 0] * 3 + corners[:, 1])
+    assert len(counts) == 15
+    assert counts.min() > 0.75 * 4000 / 15
+
+
+def test_a_crop_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match="20 x 30 pixels is smaller than the crop of 24 x 24"):
+        crop_corners(np.zeros((2, 2)), np.array([40, 20]), 30, (24, 24))
+
+
+def test_cutting_takes_what_lies_there():
+    image = torch.arange(3 * 6 * 5).reshape(3, 6, 5)
+    assert torch.equal(cut(image, np.array([2, 1]), (3, 4)), image[:, 2:5, 1:5])
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_colours_change_as_torchvision_changes_them(order):
+    given = images()
+    draws = np.random.default_rng(order).random((4, 4))
+    draws[:, 3] = (order + 0.5) / 6
+    changed = jitter_colours(given, draws, 0.4)
+    for image, result, row in zip(given, changed, draws):
+        expected = image.float() / 255
+        factors = 1 + 0.4 * (2 * row[:3] - 1)
+        steps = (v2.adjust_brightness, v2.adjust_contrast, v2.adjust_saturation)
+        for kind in ORDERS[order]:
+            expected = steps[kind](expected, factors[kind])
+        assert (result.float() - 255 * expected).abs().max() <= 0.51
+
+
+def test_each_order_of_the_changes_is_equally_likely_and_matters():
+    assert len(set(ORDERS)) == 6
+    assert all(sorted(order) == [0, 1, 2] for order in ORDERS)
+    draws = np.tile([0.95, 0.9, 0.1, 0.0], (2, 1))
+    draws[1, 3] = 0.99
+    bright = (images(1).float() * 0.5 + 127).to(torch.uint8).expand(2, -1, -1, -1)
+    first, second = jitter_colours(bright, draws, 0.4)
+    assert not torch.equal(first, second)
+
+
+def test_no_jitter_changes_nothing():
+    given = images()
+    assert torch.equal(jitter_colours(given, np.random.default_rng(0).random((4, 4)), 0.0), given)
+    middle = np.full((4, 4), 0.5)  # factors of exactly 1
+    assert torch.equal(jitter_colours(given, middle, 0.4), given)
+
+
+def test_an_image_depends_on_its_own_numbers_only():
+    given, draws = images(), np.random.default_rng(0).random((4, 4))
+    whole = jitter_colours(given, draws, 0.4)
+    for row in range(4):
+        alone = jitter_colours(given[row : row + 1], draws[row : row + 1], 0.4)
+        assert torch.equal(alone[0], whole[row])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"size": 0}, "image size 0 is not positive"), ({"size": 8, "jitter": 1.5}, "jitter 1.5")],
+)
+def test_wrong_augmentations_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        PairAugmentation(**wrong)
