@@ -2,7 +2,8 @@
 
 A run comes in four sizes: `_tiny` trains in seconds and serves the tests, `_lesson` learns in a
 minute on two CPU cores, `_gpu` is meant for some minutes on one GPU, and the paper's own size
-wants its data set and many GPUs. Each function is a recipe card; each file holds those of one method.
+wants its data set and many GPUs. Each function is a recipe card; each file holds those of one
+method.
 """
 
 import difflib
