@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.blocks import initialize
-from mimlib.layers.masking import as_bool, gather_tokens, mask_from_noise, scatter_tokens
-from mimlib.layers.patches import denormalize, grid_of, normalize, patchify, unpatchify
-from mimlib.methods.objectives import masked_mse, normalize_patches
+from mimlib.layers.masking import as_bool, mask_from_noise
+from mimlib.layers.patches import grid_of, normalize, patchify
+from mimlib.methods.objectives import masked_mse, masked_target, paint
 from mimlib.protocol import Output, PatchMask, Trainable
 
 
@@ -174,8 +174,7 @@ class CroCo(Trainable):
         self, patches_1: Float[Tensor, "B N pixels"], mask: PatchMask
     ) -> Float[Tensor, "B M pixels"]:
         """Return what the masked patches of image 1 should be."""
-        masked = gather_tokens(patches_1, mask.masked)  # [B, M, P*P*3]
-        return normalize_patches(masked)[0] if self.config.normalize_target else masked
+        return masked_target(patches_1, mask, self.config.normalize_target)
 
     @torch.no_grad()
     def reconstruct(
@@ -193,14 +192,8 @@ class CroCo(Trainable):
         Returns:
             RGB in [0, 1].
         """
-        patches = patchify(views.image_1, self.patch_size)  # [B, N, P*P*3]
-        prediction = self(views).prediction.float()  # [B, M, P*P*3]
-        if self.config.normalize_target and borrow_statistics:
-            _, mean, std = normalize_patches(gather_tokens(patches, views.mask.masked))
-            prediction = prediction * std + mean
-        painted = scatter_tokens(patches, views.mask.masked, prediction)
-        grid = grid_of(views.image_1, self.patch_size)
-        return denormalize(unpatchify(painted, self.patch_size, grid)).clamp(0, 1)
+        borrow = self.config.normalize_target and borrow_statistics
+        return paint(views.image_1, views.mask, self(views).prediction, self.patch_size, borrow)
 
     @torch.no_grad()
     def cross_attention_maps(self, views: CroCoViews, block: int = -1) -> Float[Tensor, "B A N N"]:

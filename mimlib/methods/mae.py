@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
-from mimlib.layers.masking import as_bool, gather_tokens, random_mask, scatter_tokens
-from mimlib.layers.patches import denormalize, grid_of, normalize, patchify, unpatchify
+from mimlib.layers.masking import as_bool, random_mask
+from mimlib.layers.patches import grid_of, normalize, patchify
 from mimlib.layers.positions import look_up, resize_table, sincos_table
-from mimlib.methods.objectives import masked_mse, normalize_patches
+from mimlib.methods.objectives import masked_mse, masked_target, paint
 from mimlib.protocol import Output, PatchMask, Trainable
 
 
@@ -162,8 +162,7 @@ class MAE(Trainable):
         self, patches: Float[Tensor, "B N pixels"], mask: PatchMask
     ) -> Float[Tensor, "B M pixels"]:
         """Return what the masked patches should be."""
-        masked = gather_tokens(patches, mask.masked)  # [B, M, P*P*3]
-        return normalize_patches(masked)[0] if self.config.normalize_target else masked
+        return masked_target(patches, mask, self.config.normalize_target)
 
     @torch.no_grad()
     def reconstruct(
@@ -181,11 +180,5 @@ class MAE(Trainable):
         Returns:
             RGB in [0, 1].
         """
-        patches = patchify(views.images, self.patch_size)  # [B, N, P*P*3]
-        prediction = self(views).prediction.float()  # [B, M, P*P*3]
-        if self.config.normalize_target and borrow_statistics:
-            _, mean, std = normalize_patches(gather_tokens(patches, views.mask.masked))
-            prediction = prediction * std + mean
-        painted = scatter_tokens(patches, views.mask.masked, prediction)
-        grid = grid_of(views.images, self.patch_size)
-        return denormalize(unpatchify(painted, self.patch_size, grid)).clamp(0, 1)
+        borrow = self.config.normalize_target and borrow_statistics
+        return paint(views.images, views.mask, self(views).prediction, self.patch_size, borrow)

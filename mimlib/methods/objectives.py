@@ -1,7 +1,11 @@
-"""The arithmetic of the objectives, each a pure function in float32."""
+"""The arithmetic of the objectives: targets, losses, and pictures of predictions; in float32."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from mimlib.layers.masking import gather_tokens, scatter_tokens
+from mimlib.layers.patches import denormalize, grid_of, patchify, unpatchify
+from mimlib.protocol import PatchMask
 
 TARGET_EPS = 1e-6  # as official: inside the root, so that a flat patch has an all-zero target
 
@@ -45,3 +49,39 @@ def masked_mse(
     if mask is None:
         return error.mean()
     return (error * mask).sum() / mask.sum()
+
+
+def masked_target(
+    patches: Float[Tensor, "B N pixels"], mask: PatchMask, normalize_target: bool
+) -> Float[Tensor, "B M pixels"]:
+    """Return what the masked patches should be: their pixels, or those standardised."""
+    masked = gather_tokens(patches, mask.masked)  # [B, M, P*P*3]
+    return normalize_patches(masked)[0] if normalize_target else masked
+
+
+def paint(
+    images: Float[Tensor, "B 3 H W"],
+    mask: PatchMask,
+    prediction: Float[Tensor, "B M pixels"],
+    patch_size: int,
+    borrow_statistics: bool,
+) -> Float[Tensor, "B 3 H W"]:
+    """Paint pictures: visible patches as they are, masked patches as predicted.
+
+    Args:
+        images: ImageNet-normalised.
+        mask: which patches were predicted.
+        prediction: [B, M, P*P*3].
+        patch_size: P, in pixels.
+        borrow_statistics: give each predicted patch the mean and standard deviation of the true
+            one; for predictions of normalised targets.
+
+    Returns:
+        RGB in [0, 1].
+    """
+    patches, prediction = patchify(images, patch_size), prediction.float()
+    if borrow_statistics:
+        _, mean, std = normalize_patches(gather_tokens(patches, mask.masked))
+        prediction = prediction * std + mean
+    painted = scatter_tokens(patches, mask.masked, prediction)
+    return denormalize(unpatchify(painted, patch_size, grid_of(images, patch_size))).clamp(0, 1)
