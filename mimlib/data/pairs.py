@@ -29,7 +29,7 @@ class WorldPairsConfig(PairAugmentation):
     """Two views of one room each, rendered when built and cached on disk by the world."""
 
     count: int  # pairs in the set
-    level: Literal["easy", "paper", "hard"] = "paper"  # of the world
+    level: Literal["easy", "textured", "paper", "hard"] = "paper"  # of the world
     seed: int = 0  # of the scenes; sets of other seeds share no scene
     crop: bool = True  # render 8/7 as large and crop; the views of one pair elsewhere
     target: Literal["none", "flow", "disparity"] = "none"  # with one both views are cropped alike
