@@ -10,10 +10,17 @@ import difflib
 from collections.abc import Callable
 
 from mimlib.presets import croco, downstream, mae, matching
-from mimlib.presets.scales import HELD_OUT_SEED, object_neighbours, semantic_probe
+from mimlib.presets.scales import HELD_OUT_SEED, cross_view, object_neighbours, semantic_probe
 from mimlib.run import Run
 
-__all__ = ["HELD_OUT_SEED", "PRESETS", "object_neighbours", "preset", "semantic_probe"]
+__all__ = [
+    "HELD_OUT_SEED",
+    "PRESETS",
+    "cross_view",
+    "object_neighbours",
+    "preset",
+    "semantic_probe",
+]
 
 PRESETS: dict[str, Callable[[], Run]] = {
     function.__name__: function

@@ -7,7 +7,7 @@ from mimlib.data.pairs import WorldPairsConfig
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import vit_config
 from mimlib.methods.croco import CroCoConfig
-from mimlib.presets.scales import GPU, LESSON, TINY, semantic_probe
+from mimlib.presets.scales import GPU, LESSON, TINY, cross_view, semantic_probe
 from mimlib.run import Run
 from mimlib.training.config import TrainConfig
 
@@ -26,7 +26,7 @@ def croco_tiny() -> Run:
         ),
         data=WorldPairsConfig(count=64, size=32, level="easy"),
         train=TrainConfig(steps=20, batch_size=16, base_rate=4e-3, warmup_steps=5, log_every=5),
-        evaluations=(semantic_probe(32, num_train=32, num_images=16),),
+        evaluations=(semantic_probe(32, num_train=32, num_images=16), cross_view(32, num_pairs=16)),
     )
 
 
@@ -67,7 +67,7 @@ def croco_gpu() -> Run:
             save_every=2_000,
             evaluate_every=5_000,
         ),
-        evaluations=(semantic_probe(128),),
+        evaluations=(semantic_probe(128), cross_view(128)),
     )
 
 
