@@ -28,6 +28,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(mae.mae_tiny, mae.mae_lesson, mae.mae_gpu),
         *(mae.mae_vitb16_in1k, mae.mae_vitl16_in1k, mae.mae_vith14_in1k),
         *(croco.croco_tiny, croco.croco_lesson, croco.croco_gpu),
+        *(croco.croco_homography_tiny, croco.croco_homography_lesson),
+        croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
         *(downstream.depth_tiny, downstream.depth_lesson, downstream.depth_gpu),
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
