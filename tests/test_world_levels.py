@@ -63,7 +63,7 @@ def test_pictures_have_something_to_see(seen, level):
     assert (found["depth"].flatten(1).quantile(0.1, dim=1) > 0.4).all()  # nothing fills the view
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [name for name in LEVELS if name != "textured"])
 def test_colours_are_those_of_rooms(seen, level):
     image = seen[level]["image"].float() / 255
     saturation = (image.amax(1) - image.amin(1)) / image.amax(1).clamp(min=1 / 255)

@@ -299,10 +299,7 @@ def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_camouflage(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Blotches of three colours, light and dark, a few to the texture: no place has a double."""
-    first, second = draw_colours(count, generator, saturation=0.7)
-    third, _ = draw_colours(count, generator, saturation=0.7)
-    fields = smooth_noise(3 * count, side, 1.6, generator, lowest=3).unflatten(0, (3, count))
-    colours = mix(first, second, torch.sigmoid(4 * fields[0]))
-    colours = mix(colours, third, torch.sigmoid(4 * fields[1]))
-    return colours * (0.7 + 0.3 * torch.tanh(2 * fields[2]))[..., None]
+    """Clouds of all colours, large and small: the colour alone tells one place from another."""
+    clouds = smooth_noise(3 * count, side, 1.1, generator, lowest=2).unflatten(0, (count, 3))
+    warm = torch.tensor([0.58, 0.54, 0.5])[:, None, None]
+    return rearrange(warm + 0.19 * clouds, "g c h w -> g h w c")
