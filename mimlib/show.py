@@ -27,15 +27,15 @@ class ExampleBatch(NamedTuple):
 
 def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
     """Make a blank batch of the run's image size."""
-    side = run.data.size
-    images = torch.zeros(batch_size, 3, side, side, dtype=torch.uint8)
+    size = run.data.size if isinstance(run.data.size, tuple) else (run.data.size, run.data.size)
+    images = torch.zeros(batch_size, 3, *size, dtype=torch.uint8)
     return ExampleBatch(
         images=images,
         image_1=images,
         image_2=images,
         labels=torch.zeros(batch_size, dtype=torch.int64),
-        target=torch.ones(batch_size, side, side),
-        valid=torch.ones(batch_size, side, side, dtype=torch.bool),
+        target=torch.ones(batch_size, *size),
+        valid=torch.ones(batch_size, *size, dtype=torch.bool),
     )
 
 

@@ -130,7 +130,7 @@ def test_sintels_mask_is_taken_off(tmp_path, flow):
     found = formats.read_sintel_flow(tmp_path / "a.flo", tmp_path / "invalid.png")
     assert torch.equal(found.valid, flow.valid)
     Image.new("L", (3, 3)).save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match=r"\(3, 3\) pixels, its flow \(5, 7\)"):
+    with pytest.raises(ValueError, match=r"\(3, 3\) pixels, its ground truth \(5, 7\)"):
         formats.read_sintel_flow(tmp_path / "a.flo", tmp_path / "small.png")
 
 
