@@ -96,11 +96,15 @@ def _config_lines(config: object, indent: str = "") -> Iterable[str]:
     """Write a tree of dataclasses as indented lines."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield f"{indent}{field.name}: {type(value).__name__}"
-            yield from _config_lines(value, indent + "  ")
-        else:
-            yield f"{indent}{field.name}: {value!r}"
+        named = {field.name: value}
+        if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+            named = {f"{field.name}.{i}": item for i, item in enumerate(value)}
+        for name, item in named.items():
+            if dataclasses.is_dataclass(item):
+                yield f"{indent}{name}: {type(item).__name__}"
+                yield from _config_lines(item, indent + "  ")
+            else:
+                yield f"{indent}{name}: {item!r}"
 
 
 def table(runs: Iterable[Run]) -> str:
