@@ -10,7 +10,13 @@ import difflib
 from collections.abc import Callable
 
 from mimlib.presets import croco, downstream, mae, matching
-from mimlib.presets.scales import HELD_OUT_SEED, cross_view, object_neighbours, semantic_probe
+from mimlib.presets.scales import (
+    HELD_OUT_SEED,
+    cross_view,
+    object_neighbours,
+    object_probe,
+    semantic_probe,
+)
 from mimlib.run import Run
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "PRESETS",
     "cross_view",
     "object_neighbours",
+    "object_probe",
     "preset",
     "semantic_probe",
 ]
