@@ -5,8 +5,8 @@ import torch
 
 from mimlib import world
 from mimlib.world import CLASSES, LEVELS
-from mimlib.world.levels import PAIR_LEVELS
 from mimlib.world.clips import clip_frame, draw_clips
+from mimlib.world.levels import PAIR_LEVELS
 from mimlib.world.pairs import draw_pairs, render_pairs
 from mimlib.world.views import draw_views
 

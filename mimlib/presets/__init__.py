@@ -34,7 +34,7 @@ PRESETS: dict[str, Callable[[], Run]] = {
     for function in (
         *(mae.mae_tiny, mae.mae_lesson, mae.mae_gpu),
         *(mae.mae_vitb16_in1k, mae.mae_vitl16_in1k, mae.mae_vith14_in1k),
-        *(croco.croco_tiny, croco.croco_lesson, croco.croco_gpu),
+        *(croco.croco_tiny, croco.croco_lesson, croco.croco_small, croco.croco_gpu),
         *(croco.croco_homography_tiny, croco.croco_homography_lesson),
         croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),

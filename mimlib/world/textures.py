@@ -196,11 +196,8 @@ def draw_dots(count: int, side: int, generator: torch.Generator) -> Tensor:
     dx = (x * rows + 0.5 * (torch.floor(y * rows) % 2)) % 1 - 0.5
     dy = (y * rows) % 1 - 0.5
     distance = (dx**2 + dy**2).sqrt()
-    return mix(
-        base,
-        partner,
-        torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50),
-    )
+    dots = torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50)
+    return mix(base, partner, dots)
 
 
 def draw_voronoi(count: int, side: int, generator: torch.Generator, cells: int = 14) -> Tensor:
@@ -234,11 +231,8 @@ def draw_leaf(count: int, side: int, generator: torch.Generator) -> Tensor:
     green = hsv_to_rgb(
         hue, uniform(count, 0.4, 0.75, generator), uniform(count, 0.4, 0.8, generator)
     )
-    return mix(
-        green * 0.4,
-        green,
-        torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator)),
-    )
+    light = torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator))
+    return mix(green * 0.4, green, light)
 
 
 def draw_poster(count: int, side: int, generator: torch.Generator, figures: int = 8) -> Tensor:
