@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
 
-STORED_SHARE = 224 / 256  # as official: side of the crop over the side of the stored image
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -29,21 +29,27 @@ class PairAugmentation:
 
     size: int  # pixels, side of the images handed out
     jitter: float = 0.4  # brightness, contrast and saturation are multiplied by 1 - this ... 1 + it
+    margin: float = 1 / 7  # share by which stored images are larger than crops: 256 for 224
 
     def __post_init__(self):
         if self.size < 1:
             raise ValueError(f"image size {self.size} is not positive; use 64 or 224, for instance")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter {self.jitter} is out of range; expected 0 (off) to 1")
+        if self.margin < 0:
+            raise ValueError(f"margin {self.margin} is negative; 0 stores images as large as crops")
 
     @property
     def stored_size(self) -> int:
         """Side of the images that crops are cut from: 256 for 224, 73 for 64."""
-        return round(self.size / STORED_SHARE)
+        return round(self.size * (1 + self.margin))
 
 
 def crop_corners(
-    draws: np.ndarray, height: int | np.ndarray, width: int | np.ndarray, size: tuple[int, int]
+    draws: np.ndarray,
+    height: int | np.ndarray,
+    width: int | np.ndarray,
+    size: tuple[int, int] | np.ndarray,
 ) -> np.ndarray:
     """Choose the top left corner of a crop, each place equally likely.
 
@@ -51,7 +57,7 @@ def crop_corners(
         draws: [B, 2] in [0, 1), for row and column.
         height: of the image or of each image, pixels.
         width: likewise.
-        size: (height, width) of the crop.
+        size: (height, width) of the crop, or of each crop.
 
     Returns:
         [B, 2] int64 (top, left).
@@ -74,7 +80,9 @@ def cut(image: Tensor, corner: np.ndarray, size: tuple[int, int]) -> Tensor:
     return image[:, top : top + size[0], left : left + size[1]]
 
 
-def jitter_colours(images: Tensor, draws: np.ndarray, strength: float) -> Tensor:
+def jitter_colours(
+    images: Tensor, draws: np.ndarray, strength: float | tuple[float, float, float]
+) -> Tensor:
     """Change brightness, contrast and saturation of each image, in an order of its own.
 
     Every change is a blend f x + (1 - f) reference, with the reference black (brightness), the
@@ -86,11 +94,11 @@ def jitter_colours(images: Tensor, draws: np.ndarray, strength: float) -> Tensor
     Args:
         images: [B, 3, H, W] uint8.
         draws: [B, 4] in [0, 1): three factors and the order.
-        strength: 0 (nothing happens) to 1.
+        strength: 0 (nothing happens) to 1, of all three or of each.
     """
-    if strength == 0:
+    if not np.any(strength):
         return images
-    factors = 1 + strength * (2 * draws[:, :3] - 1)
+    factors = 1 + np.array(strength) * (2 * draws[:, :3] - 1)
     order = np.array(ORDERS)[(draws[:, 3] * len(ORDERS)).astype(np.int64)]  # [B, 3]
     values = images.float()
     for step in range(3):
@@ -103,3 +111,15 @@ def jitter_colours(images: Tensor, draws: np.ndarray, strength: float) -> Tensor
         reference = reference.masked_fill(kind == BRIGHTNESS, 0.0)
         values = torch.lerp(reference, values, factor.float()).clamp(0, 255)
     return values.round().to(torch.uint8)
+
+
+def turn_hues(images: Tensor, turns: np.ndarray) -> Tensor:
+    """Turn the hues of each image around the circle, as torchvision does.
+
+    Args:
+        images: [B, 3, H, W] uint8.
+        turns: [B] shares of the circle, -1/2 to 1/2.
+    """
+    if not turns.any():
+        return images
+    return torch.stack([v2.adjust_hue(i, turn) for i, turn in zip(images, turns.tolist())])

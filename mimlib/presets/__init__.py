@@ -42,7 +42,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
         *(matching.flow_tiny, matching.flow_lesson, matching.flow_gpu),
         *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
-        downstream.finetune_vitb16_in1k,
+        *(matching.crocoflow_vitl_base, matching.crocostereo_vitl_base),
+        *(downstream.finetune_vitb16_in1k, downstream.depth_vitb16_nyu),
     )
 }
 

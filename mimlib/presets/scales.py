@@ -64,7 +64,7 @@ def cross_view(size: int, num_pairs: int = 256) -> CrossViewConfig:
         size=size * 3 // 2,
         level="easy",
         seed=HELD_OUT_SEED,
-        crop=False,
+        margin=0.0,
         target="flow",
     )
     return CrossViewConfig(

@@ -1,4 +1,4 @@
-"""Twelve families of square textures, every one drawn from a generator; all but pictures tile.
+"""Thirteen families of square textures, every one drawn from a generator; all but pictures tile.
 
 Letters: G textures drawn at once, S texture side in texels. Colours are RGB in [0, 1].
 """
@@ -86,10 +86,12 @@ def smooth_noise(
     exponent: float,
     generator: torch.Generator,
     stretch: float = 1.0,
+    lowest: float = 0.0,
 ) -> Tensor:
     """Draw tiling noise [G, S, S] of unit deviation with spectrum 1 / frequency^exponent.
 
-    `stretch` below 1 draws the noise out along the rows (wood grain).
+    `stretch` below 1 draws the noise out along the rows (wood grain). Waves of which fewer than
+    `lowest` fit into the texture are left out.
     """
     white = torch.randn(count, side, side, generator=generator)
     rows = torch.fft.fftfreq(side)[:, None] * stretch
@@ -97,6 +99,7 @@ def smooth_noise(
     frequency = (rows**2 + columns**2).sqrt()
     frequency[0, 0] = 1
     spectrum = torch.fft.rfft2(white) * frequency**-exponent
+    spectrum[:, frequency * side < lowest] = 0
     spectrum[:, 0, 0] = 0
     noise = torch.fft.irfft2(spectrum, s=(side, side))
     return noise / noise.std((1, 2), keepdim=True)
@@ -293,3 +296,10 @@ def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
         crop = source[:, :, row : row + extent, column : column + extent]
         crops.append(F.interpolate(crop, size=(side, side), mode="area"))
     return rearrange(torch.cat(crops), "g c h w -> g h w c")
+
+
+def draw_camouflage(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Clouds of all colours, large and small: the colour alone tells one place from another."""
+    clouds = smooth_noise(3 * count, side, 1.1, generator, lowest=2).unflatten(0, (count, 3))
+    warm = torch.tensor([0.58, 0.54, 0.5])[:, None, None]
+    return rearrange(warm + 0.19 * clouds, "g c h w -> g h w c")
