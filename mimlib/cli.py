@@ -1,4 +1,4 @@
-"""The command line: list | show | train | study | bench | doctor.
+"""The command line: list | show | train | study | ship | bench | doctor.
 
 python -m mimlib list
 python -m mimlib show mae_lesson
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from mimlib import bench, doctor, show, studies
+from mimlib import bench, doctor, shipping, show, studies
 from mimlib.launch import Result, launch
 from mimlib.presets import PRESETS, preset
 from mimlib.run import Run
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
         command.add_argument("preset")
     bench.add_arguments(commands.add_parser("bench", help="FLOPs, saved bytes, images/s, MFU"))
     studies.add_arguments(commands.add_parser("study", help="run a claim over settings and seeds"))
+    shipping.add_arguments(commands.add_parser("ship", help="keep the network of finished runs"))
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command not in ("show", "train"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -65,6 +66,8 @@ def _dispatch(known: argparse.Namespace, rest: list[str]) -> int:
             bench.main(known)
         case "study":
             studies.main(known)
+        case "ship":
+            shipping.main(known)
         case "show":
             command = _command(known.preset, rest)
             print(show.describe(command.run, command.num_processes))

@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "receipts": {"training"},
     "claims": set(),
     "studies": {"claims", "run", "presets", "receipts"},
+    "shipping": {"protocol", "launch", "presets", "receipts", "studies", "training"},
     "course": {"*"},
     "cli": {"*"},
     "__main__": {"cli", "doctor"},
@@ -50,6 +51,7 @@ LOUD_ROOMS = {
     "launch",
     "show",
     "studies",
+    "shipping",
     "cli",
     "__main__",
 }

@@ -1,0 +1,70 @@
+"""A shipped network is that of finished runs of its preset, and says so when it is not."""
+
+import json
+
+import pytest
+import torch
+
+from mimlib import shipping
+from mimlib.launch import launch
+from mimlib.presets import preset
+from mimlib.run import override
+
+NAME = "croco_tiny"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three finished runs and one with another setting."""
+    folder = tmp_path_factory.mktemp("runs")
+    changes = [{"train.seed": seed} for seed in range(3)] + [{"method.mask_ratio": 0.5}]
+    folders = [folder / str(i) for i in range(len(changes))]
+    runs = [override(preset(NAME), change) for change in changes]
+    results = [launch(run, out, progress=False) for run, out in zip(runs, folders)]
+    return folders, results
+
+
+def test_the_network_of_the_first_run_is_kept(runs, tmp_path, monkeypatch):
+    folders, results = runs
+    shipping.ship(NAME, folders[:3], tmp_path)
+    monkeypatch.setattr(shipping, "WEIGHTS", tmp_path)
+    kept, trained = shipping.shipped(NAME), results[0].method
+    assert not kept.training and all(p.dtype == torch.float32 for p in kept.parameters())
+    for name, value in trained.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], value.half().float()), name
+
+
+def test_a_receipt_has_the_last_values_of_every_seed(runs, tmp_path):
+    folders, results = runs
+    receipt = json.loads(json.dumps(shipping.ship(NAME, folders[:3], tmp_path)))
+    assert receipt["seeds"] == [0, 1, 2] and receipt["config"]["name"] == NAME
+    found = receipt["metrics"]["cross_view/loss_true"]
+    last = [result.summary.history[-1]["cross_view/loss_true"] for result in results[:3]]
+    assert found["values"] == last and found["interval"][0] < found["mean"] < found["interval"][1]
+    assert [curve[-1] for curve in found["curves"]] == last
+    assert len(set(last)) == 3 and len(receipt["seconds"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ((0, 1), r"seeds \[0, 1\]; expected 3"),
+        ((0, 1, 1), r"seeds \[0, 1, 1\]"),
+        ((0, 1, 3), "settings that are not those of the preset"),
+    ],
+)
+def test_what_cannot_be_shipped_is_refused(runs, tmp_path, chosen, message):
+    with pytest.raises(ValueError, match=message):
+        shipping.ship(NAME, [runs[0][i] for i in chosen], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished run"):
+        shipping.ship(NAME, [tmp_path] * 3, tmp_path)
+
+
+def test_a_network_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipping, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="shipped: none.*mimlib ship croco_tiny"):
+        shipping.shipped(NAME)
