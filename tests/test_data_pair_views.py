@@ -31,9 +31,13 @@ def test_no_random_number_is_used_twice():
     assert len(used) == len(set(used)) <= augmentation_draws(0, 0, 1).shape[1]
 
 
-def test_the_stored_image_is_an_eighth_of_the_crop_larger():
+def test_the_stored_image_is_larger_than_the_crop_by_the_margin():
     assert PairAugmentation(size=224).stored_size == 256
     assert PairAugmentation(size=64).stored_size == 73
+    assert PairAugmentation(size=64, margin=0.5).stored_size == 96
+    assert PairAugmentation(size=64, margin=0.0).stored_size == 64
+    with pytest.raises(ValueError, match="margin -0.1 is negative"):
+        PairAugmentation(size=64, margin=-0.1)
 
 
 def test_every_corner_of_a_crop_is_equally_likely():

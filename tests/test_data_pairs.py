@@ -21,7 +21,7 @@ CONFIGS = {
     "pairs": WorldPairsConfig(count=COUNT, size=SIZE),
     "flow": WorldPairsConfig(count=COUNT, size=SIZE, level="easy", target="flow"),
     "disparity": WorldPairsConfig(count=COUNT, size=SIZE, target="disparity"),
-    "whole": WorldPairsConfig(count=COUNT, size=SIZE, crop=False),
+    "whole": WorldPairsConfig(count=COUNT, size=SIZE, margin=0.0),
     "workers": WorldPairsConfig(count=COUNT, size=SIZE, workers=1),
     "homographies": PHOTOS,
 }
@@ -171,12 +171,12 @@ def test_pairs_are_chosen_by_covisibility():
     stored = world.pairs(COUNT, SIZE, "paper", seed=0)
     share = stored["covisibility"]
     middle = float(share.sort().values[COUNT // 2 - 1])
-    config = WorldPairsConfig(count=COUNT, size=SIZE, crop=False, covisibility=(0.0, middle))
+    config = WorldPairsConfig(count=COUNT, size=SIZE, margin=0.0, covisibility=(0.0, middle))
     source = config.build()
     assert len(source) == COUNT // 2
     assert torch.equal(source.views[1], stored["image_2"][share <= middle])
     with pytest.raises(ValueError, match="none of 12 pairs has a co-visibility within .*run from"):
-        WorldPairsConfig(count=COUNT, size=SIZE, crop=False, covisibility=(0.0, 0.3)).build()
+        WorldPairsConfig(count=COUNT, size=SIZE, margin=0.0, covisibility=(0.0, 0.3)).build()
     with pytest.raises(ValueError, match="no range of shares"):
         WorldPairsConfig(count=COUNT, size=SIZE, covisibility=(0.6, 0.5))
 

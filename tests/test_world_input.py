@@ -11,8 +11,8 @@ from mimlib.world.levels import find_level
 from mimlib.world.views import Views
 
 WRONG = {
-    "level": (world.views, {"level": "papper"}, "'papper'.*easy, paper, hard, clip"),
-    "level of pairs": (world.pairs, {"level": "clip"}, "'clip'.*easy, paper, hard"),
+    "level": (world.views, {"level": "papper"}, "'papper'.*easy, textured, paper, hard, clip"),
+    "level of pairs": (world.pairs, {"level": "clip"}, "'clip'.*easy, textured, paper, hard"),
     "truth": (world.views, {"truth": ("image", "deepth")}, "'deepth'.*image, depth, normals"),
     "truth of pairs": (world.pairs, {"truth": ("tracks",)}, "'tracks'.*flow, covisible"),
     "truth of clips": (world.clips, {"truth": "covisible"}, "'covisible'.*flow, tracks"),

@@ -5,6 +5,7 @@ import torch
 
 from mimlib import world
 from mimlib.world import CLASSES, LEVELS
+from mimlib.world.levels import PAIR_LEVELS
 from mimlib.world.clips import clip_frame, draw_clips
 from mimlib.world.pairs import draw_pairs, render_pairs
 from mimlib.world.views import draw_views
@@ -22,7 +23,7 @@ def seen():
 
 @pytest.fixture(scope="module")
 def drawn_pairs():
-    return {level: draw_pairs(6, level, 0) for level in ("easy", "paper", "hard")}
+    return {level: draw_pairs(6, level, 0) for level in PAIR_LEVELS}
 
 
 def share_with(found, name):
@@ -100,7 +101,7 @@ def test_rooms_have_the_size_of_rooms():
     assert (room.light > 0).all() and (room.light < room.size).all()
 
 
-@pytest.mark.parametrize("level", ["easy", "paper", "hard"])
+@pytest.mark.parametrize("level", PAIR_LEVELS)
 def test_the_cameras_of_a_pair_keep_to_the_level(drawn_pairs, level):
     rules, drawn = LEVELS[level], drawn_pairs[level]
     first, second = drawn.cameras_1, drawn.cameras_2
@@ -117,7 +118,8 @@ def test_the_cameras_of_a_pair_keep_to_the_level(drawn_pairs, level):
 
 def test_pairs_get_harder_from_level_to_level(drawn_pairs):
     lengths, overlap = [], []
-    for drawn in drawn_pairs.values():
+    for level in ("easy", "paper", "hard"):
+        drawn = drawn_pairs[level]
         found = render_pairs(drawn, SIZE, ("flow",), None)["flow"]
         length = found["flow"].square().sum(-1).sqrt()
         lengths.append(length[found["visible"]].mean())

@@ -11,7 +11,7 @@ from mimlib.world.pairs import FINE, draw_pairs, render_pairs
 
 SIZE, COUNT = 64, 24
 TRUTH = ("image", "depth", "instances", "camera", "flow", "covisible")
-LEVELS = ("easy", "paper", "hard")
+LEVELS = ("easy", "textured", "paper", "hard")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-STORED_SHARE = 224 / 256  # as official: side of the crop over the side of the stored image
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -29,17 +28,20 @@ class PairAugmentation:
 
     size: int  # pixels, side of the images handed out
     jitter: float = 0.4  # brightness, contrast and saturation are multiplied by 1 - this ... 1 + it
+    margin: float = 1 / 7  # share by which stored images are larger than crops: 256 for 224
 
     def __post_init__(self):
         if self.size < 1:
             raise ValueError(f"image size {self.size} is not positive; use 64 or 224, for instance")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter {self.jitter} is out of range; expected 0 (off) to 1")
+        if self.margin < 0:
+            raise ValueError(f"margin {self.margin} is negative; 0 stores images as large as crops")
 
     @property
     def stored_size(self) -> int:
         """Side of the images that crops are cut from: 256 for 224, 73 for 64."""
-        return round(self.size / STORED_SHARE)
+        return round(self.size * (1 + self.margin))
 
 
 def crop_corners(

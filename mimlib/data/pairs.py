@@ -29,9 +29,8 @@ class WorldPairsConfig(PairAugmentation):
     """Two views of one room each, rendered when built and cached on disk by the world."""
 
     count: int  # pairs in the set
-    level: Literal["easy", "paper", "hard"] = "paper"  # of the world
+    level: Literal["easy", "textured", "paper", "hard"] = "paper"  # of the world
     seed: int = 0  # of the scenes; sets of other seeds share no scene
-    crop: bool = True  # render 8/7 as large and crop; the views of one pair elsewhere
     target: Literal["none", "flow", "disparity"] = "none"  # with one both views are cropped alike
     covisibility: tuple[float, float] = (0.0, 1.0)  # share; of `count` pairs only those within
     workers: int = 0  # processes that cut crops ahead of time; worth it from about 128 pixels
@@ -56,8 +55,8 @@ class WorldPairsConfig(PairAugmentation):
             ValueError: if no pair has a co-visibility within the range.
         """
         truth = ("image",) if self.target == "none" else ("image", "flow")
-        side = self.stored_size if self.crop else self.size
         make = world.stereo if self.target == "disparity" else world.pairs
+        side = self.stored_size
         found = make(self.count, side, level=self.level, seed=self.seed, truth=truth)
         low, high = self.covisibility
         share = found["covisibility"]

@@ -23,7 +23,7 @@ class WorldImagesConfig(Augmentation):
     """Views of the embedded world, rendered when built and cached on disk by the world."""
 
     count: int  # images in the set
-    level: Literal["easy", "paper", "hard", "clip"] = "paper"  # of the world
+    level: Literal["easy", "textured", "paper", "hard", "clip"] = "paper"  # of the world
     seed: int = 0  # of the scenes; sets of other seeds share no scene
     aim: Literal["room", "object"] = "room"  # what the camera looks at
     target: Literal["none", "label", "depth", "classes"] = "none"  # what comes with each image

@@ -29,6 +29,7 @@ FAMILIES: dict[str, Callable[[int, int, torch.Generator], Tensor]] = {
     "leaf": textures.draw_leaf,
     "poster": textures.draw_poster,
     "photo": textures.draw_photo,
+    "camouflage": textures.draw_camouflage,
 }
 SIDE = 128  # texels
 PER_FAMILY = 48  # textures

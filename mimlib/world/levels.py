@@ -27,7 +27,7 @@ OBJECT_CLASSES = CLASSES[NUM_ROOM_CLASSES:]
 class Level:
     """How rooms look and how far apart the two cameras of a pair are."""
 
-    patterns: str = "varied"  # row of materials.MATERIALS: varied, smooth or repetitive
+    patterns: str = "varied"  # row of materials.MATERIALS: varied, smooth, ...
     texture_zoom: float = 1.0  # larger textures above 1
     clutter: float = 1.0  # factor on the chance of each free-standing object
     people: tuple[float, float] = (0.5, 0.2)  # chance of a first and of a second person
@@ -54,6 +54,17 @@ LEVELS = {
         covisibility=(0.5, 1.0),
         max_flow=0.125,
     ),
+    # Learning to match: hardly a place looks like another, so that a match is worth finding.
+    "textured": Level(
+        patterns="unique",
+        texture_zoom=2.5,
+        baseline=(0.05, 0.3),
+        yaw_noise=0.05,
+        max_turn=0.12,
+        pitch_noise=0.03,
+        covisibility=(0.5, 1.0),
+        max_flow=0.125,
+    ),
     # CroCo's recipe: co-visibility of at least a half in both directions.
     "paper": Level(),
     # Failure gallery: patterns that repeat, a wide baseline, much occlusion.
@@ -67,7 +78,7 @@ LEVELS = {
     # Video: more people, and things that move; the baseline is the way of the camera in a clip.
     "clip": Level(people=(0.95, 0.5), baseline=(0.05, 0.5), yaw_noise=0.1, max_turn=0.4),
 }
-PAIR_LEVELS = ("easy", "paper", "hard")
+PAIR_LEVELS = ("easy", "textured", "paper", "hard")
 
 
 def find_level(name: str, allowed: tuple[str, ...] = tuple(LEVELS)) -> Level:

@@ -50,4 +50,9 @@ REPETITIVE = VARIED | {
     "cloth": ("checker", "dots", "stripes"),
     "wooden": ("wood", "stripes"),
 }
-MATERIALS = {"varied": VARIED, "smooth": SMOOTH, "repetitive": REPETITIVE}
+UNIQUE = dict.fromkeys(VARIED, ("camouflage",)) | {
+    "picture": VARIED["picture"],
+    "skin": VARIED["skin"],
+    "frame": VARIED["frame"],
+}
+MATERIALS = {"varied": VARIED, "smooth": SMOOTH, "repetitive": REPETITIVE, "unique": UNIQUE}

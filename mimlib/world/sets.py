@@ -29,7 +29,7 @@ def views(
     Args:
         count: number of views, B.
         size: image side in pixels, H = W.
-        level: easy, paper, hard or clip: how the rooms look.
+        level: easy, textured, paper, hard or clip: how the rooms look.
         seed: any integer.
         truth: what to render: image [B, 3, H, W] uint8, depth, normals, instances, classes, boxes,
             keypoints, camera; their fields are documented in truth.py.
@@ -67,7 +67,7 @@ def pairs(
     Args:
         count: number of pairs, B.
         size: image side in pixels, H = W.
-        level: easy, paper or hard.
+        level: easy, textured, paper or hard.
         seed: any integer.
         truth: what to render: the kinds of `views`, for both views with names that end in _1 and
             _2 (image_1, depth_2 ...); flow (`flow` [B, H, W, 2] in pixels (dx, dy) from view 1 to

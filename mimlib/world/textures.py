@@ -1,4 +1,4 @@
-"""Twelve families of square textures, every one drawn from a generator; all but pictures tile.
+"""Thirteen families of square textures, every one drawn from a generator; all but pictures tile.
 
 Letters: G textures drawn at once, S texture side in texels. Colours are RGB in [0, 1].
 """
@@ -293,3 +293,13 @@ def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
         crop = source[:, :, row : row + extent, column : column + extent]
         crops.append(F.interpolate(crop, size=(side, side), mode="area"))
     return rearrange(torch.cat(crops), "g c h w -> g h w c")
+
+
+def draw_camouflage(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Blotches of three colours, light and dark, of every size: no place looks like another."""
+    first, second = draw_colours(count, generator, saturation=0.7)
+    third, _ = draw_colours(count, generator, saturation=0.7)
+    fields = smooth_noise(3 * count, side, 1.1, generator).unflatten(0, (3, count))
+    colours = mix(first, second, torch.sigmoid(3 * fields[0]))
+    colours = mix(colours, third, torch.sigmoid(3 * fields[1]))
+    return colours * (0.75 + 0.25 * torch.tanh(fields[2]))[..., None]
