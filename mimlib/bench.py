@@ -17,9 +17,11 @@ from typing import NamedTuple
 import torch
 
 from mimlib import world
-from mimlib.data.batches import ImageBatch
+from mimlib.data.batches import ImageBatch, PairBatch
+from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
-from mimlib.methods.mae import MAE, MAEConfig, MAEViews
+from mimlib.methods.croco import CroCo, CroCoConfig
+from mimlib.methods.mae import MAE, MAEConfig
 from mimlib.training.config import TrainConfig, pick_device
 from mimlib.training.optimizer import build_optimizer
 from mimlib.training.precision import numeric_mode, resolve_precision
@@ -29,25 +31,34 @@ RATIOS = (0.25, 0.5, 0.75, 0.9)
 WORLD_SIZE = 64  # pixels
 SECONDS = 10.0  # per timed model; a tenth of it when quick
 
+Config = MAEConfig | CroCoConfig
+
 
 class Row(NamedTuple):
     """One line of the report; nan where a number has no meaning."""
 
     name: str
-    batch: int  # images per step, or views per call
-    gflops: float = math.nan  # counted, per image, forward and backward
-    minimal_gflops: float = math.nan  # by formula, per image, forward and backward
-    saved_mib: float = math.nan  # kept for the backward pass, per image
+    batch: int  # images (of CroCo: pairs) per step, or views per call
+    gflops: float = math.nan  # counted, per image or pair, forward and backward
+    minimal_gflops: float = math.nan  # by formula, per image or pair, forward and backward
+    saved_mib: float = math.nan  # kept for the backward pass, per image or pair
     images_per_second: float = math.nan  # median over steps
     mfu: float = math.nan  # minimal FLOPs per second over the rate of a large matrix product
 
 
-def models() -> dict[str, MAEConfig]:
-    """Return the two models that are measured: the paper's ViT-B and a notebook's."""
+def models() -> dict[str, Config]:
+    """Return what is measured: of both methods the size of a notebook and the papers' ViT-B."""
     small = ViTConfig(width=128, depth=4, heads=4, patch_size=4, image_size=32)
+    base = vit_config("B", patch_size=16, image_size=224)
+    small_pair = replace(small, class_token=False, rotary=True)
+    decoder = PairDecoderConfig(width=64, depth=2, heads=4)
     return {
-        "notebook": MAEConfig(encoder=small, decoder_width=64, decoder_depth=2, decoder_heads=4),
-        "ViT-B/16": MAEConfig(encoder=vit_config("B", patch_size=16, image_size=224)),
+        "MAE notebook size": MAEConfig(
+            encoder=small, decoder_width=64, decoder_depth=2, decoder_heads=4
+        ),
+        "CroCo notebook size": CroCoConfig(encoder=small_pair, decoder=decoder),
+        "MAE ViT-B/16": MAEConfig(encoder=base),
+        "CroCo ViT-B/16": CroCoConfig(encoder=replace(base, class_token=False)),
     }
 
 
@@ -58,24 +69,28 @@ def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
         device: where to measure.
         quick: smaller batches and a tenth of the time; for trying out.
     """
-    on_cpu = device.type == "cpu"
     seconds = SECONDS / 10 if quick else SECONDS
-    small, large = models().values()
-    batch = 64 if quick else 256
     with numeric_mode(device):
-        yield measure("MAE notebook size", small, batch, device, seconds)
-        for ratio in RATIOS:
-            config = replace(small, mask_ratio=ratio)
-            yield measure(f"  hiding {ratio:.0%}", config, batch, device, seconds / 4)
-        batch = (2 if quick else 16) if on_cpu else (64 if quick else 256)
-        yield measure("MAE ViT-B/16", large, batch, device, seconds)
+        for name, config in models().items():
+            batch = batch_size(config, device, quick)
+            yield measure(name, config, batch, device, seconds)
+            for ratio in RATIOS if name == "MAE notebook size" else ():
+                masked = replace(config, mask_ratio=ratio)
+                yield measure(f"  hiding {ratio:.0%}", masked, batch, device, seconds / 4)
         count = 16 if quick else 256
         rate = count / seconds_of(lambda: world.views(count, WORLD_SIZE, cache=False))
         yield Row(f"world views, {WORLD_SIZE} px", count, images_per_second=rate)
 
 
-def measure(name: str, config: MAEConfig, batch: int, device: torch.device, seconds: float) -> Row:
-    """Count and time one training step of an MAE."""
+def batch_size(config: Config, device: torch.device, quick: bool) -> int:
+    """Choose how many images (pairs) to time at once: ViT-B has room for few on a CPU."""
+    if device.type == "cpu" and config.encoder.width > 512:
+        return 2 if quick else 16
+    return 64 if quick else 256
+
+
+def measure(name: str, config: Config, batch: int, device: torch.device, seconds: float) -> Row:
+    """Count and time one training step."""
     method = config.build().to(device)
     dtype = resolve_precision("auto", device)
     counted = count_flops(method, draw(method, 2, device)) / 2
@@ -88,28 +103,56 @@ def measure(name: str, config: MAEConfig, batch: int, device: torch.device, seco
     )
 
 
-def minimal_flops(config: MAEConfig) -> int:
-    """Count by formula what no implementation can leave out, per image, two per multiply-add.
+def minimal_flops(config: Config) -> int:
+    """Count by formula what no implementation can leave out, two per multiply-add.
+
+    Per image, or per pair of images, forward and backward.
 
     With K tokens of width D a block multiplies 12 K D^2 (queries, keys, values, output, MLP) and
-    2 K^2 D (logits, mixing) times. The last decoder block answers for masked patches only. A
+    2 K^2 D (logits, mixing) times; looking at R more tokens takes 2 K D^2 + 2 R D^2 (queries and
+    output, keys and values) and 2 K R D. The last decoder block answers for masked patches only. A
     backward pass costs twice its forward pass, but pixels need no gradient.
     """
-    encoder, width = config.encoder, config.decoder_width
-    extra = int(encoder.class_token)
+    encoder, pair = config.encoder, getattr(config, "decoder", None)
+    width = pair.width if pair else config.decoder_width
+    depth = pair.depth if pair else config.decoder_depth
     pixels = 3 * encoder.patch_size**2
-    seen, full, hidden = config.num_visible + extra, config.num_patches + extra, config.num_masked
-    embed = config.num_visible * pixels * encoder.width
-    encode = encoder.depth * (12 * seen * encoder.width**2 + 2 * seen**2 * encoder.width)
-    enter = seen * encoder.width * width
-    decode = (config.decoder_depth - 1) * (12 * full * width**2 + 2 * full**2 * width)
-    last = (2 * full + 10 * hidden) * width**2 + 2 * hidden * full * width
+    hidden, full = config.num_masked, config.num_patches + encoder.class_token
+    seen, memory = full - hidden, full if pair else 0  # encoded tokens of image 1, of image 2
+    embed = (config.num_visible + memory) * pixels * encoder.width
+    encode = sum(
+        encoder.depth * (12 * k * encoder.width**2 + 2 * k**2 * encoder.width)
+        for k in (seen, memory)
+    )
+    enter = (seen + memory) * encoder.width * width
+    joined = full + memory if pair and pair.kind == "cat" else full  # what a block attends to
+    decode = 0
+    for answers in [joined] * (depth - 1) + [hidden]:
+        decode += (2 * joined + 10 * answers) * width**2 + 2 * answers * joined * width
+        if pair and pair.kind == "cross":
+            decode += 2 * (memory + answers) * width**2 + 2 * answers * memory * width
     predict = hidden * width * pixels
-    return 2 * (2 * embed + 3 * (encode + enter + decode + last + predict))
+    return 2 * (2 * embed + 3 * (encode + enter + decode + predict))
 
 
-def saved_per_image(method: MAE, device: torch.device, dtype: torch.dtype) -> float:
-    """Count the bytes one more image keeps for the backward pass."""
+def decoder_cost(config: PairDecoderConfig, encoder: ViTConfig) -> tuple[int, int]:
+    """Count the parameters of a pair decoder's blocks, and their FLOPs for one pair, forward.
+
+    All tokens of the last block are computed, as the paper counts.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
+    with torch.device("meta"):
+        decoder = config.build(encoder)
+        tokens = torch.empty(1, encoder.num_patches, config.width)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            decoder(tokens, tokens, encoder.grid)
+    parameters = sum(parameter.numel() for parameter in decoder.blocks.parameters())
+    return parameters, counter.get_total_flops()
+
+
+def saved_per_image(method: MAE | CroCo, device: torch.device, dtype: torch.dtype) -> float:
+    """Count the bytes one more image or pair keeps for the backward pass."""
     counts = []
     for batch in (1, 2):
         views = draw(method, batch, device)
@@ -119,7 +162,7 @@ def saved_per_image(method: MAE, device: torch.device, dtype: torch.dtype) -> fl
 
 
 def seconds_per_step(
-    method: MAE, batch: int, device: torch.device, dtype: torch.dtype, seconds: float
+    method: MAE | CroCo, batch: int, device: torch.device, dtype: torch.dtype, seconds: float
 ) -> float:
     """Time training steps (views, forward, backward, AdamW) for about so many seconds."""
     optimizer = build_optimizer(method, TrainConfig(steps=1, batch_size=batch))
@@ -147,14 +190,15 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def draw(method: MAE, batch: int, device: torch.device) -> MAEViews:
+def draw(method: MAE | CroCo, batch: int, device: torch.device) -> tuple:
     """Draw views of noise images made on the device."""
     side = method.config.encoder.image_size
     generator = torch.Generator(device).manual_seed(0)
     images = torch.randint(
         256, (batch, 3, side, side), dtype=torch.uint8, device=device, generator=generator
     )
-    return method.sample_views(ImageBatch(images), generator)
+    noise = PairBatch(images, images) if isinstance(method, CroCo) else ImageBatch(images)
+    return method.sample_views(noise, generator)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

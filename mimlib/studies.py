@@ -1,9 +1,12 @@
 """Claims of the papers in miniature: one notebook over settings and seeds, and a verdict by rule.
 
 `python -m mimlib study mae.1` runs the study's notebook through papermill once per setting and
-seed, keeps every executed notebook and its `result.json`, and writes a receipt with means, 95 %
-intervals and the verdict. A run whose result is already there is not run again. Studies that
-differ only in what they override share a notebook, and settings they share are run once.
+seed, keeps every executed notebook and its result, and writes a receipt with means, 95 % intervals
+and the verdict. A notebook whose result is already there is not run again.
+
+Each pre-training run has a folder of its own, named by its resolved preset, and in it one per seed.
+All notebooks that start from this run and seed work there, one at a time, also those of another
+`study` command: what one of them has trained, the others load.
 """
 
 import argparse
@@ -15,11 +18,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from filelock import FileLock
 from scipy import stats
 from tqdm import tqdm
 
@@ -95,102 +99,135 @@ def run_study(
     if seeds < 2 or jobs < 1:
         raise ValueError(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
     runs = Path("runs/studies") if runs is None else runs
-    base = preset(f"{study.method}_{size}")
-    folders = {  # a mistyped override is refused before anything runs
-        label: _folder(runs, study.notebook, override(base, changes))
-        for label, changes in study.settings.items()
-    }
+    plans = [plan(study, size, label) for label in study.settings]  # mistakes are refused here
     todo = [
-        (label, seed, folder / f"seed{seed}")
-        for seed in range(seeds)
-        for label, folder in folders.items()
+        (planned, seed, planned.result(runs, seed)) for seed in range(seeds) for planned in plans
     ]
-    missing = [entry for entry in todo if not (entry[2] / "result.json").is_file()]
+    missing = [(planned, seed, path) for planned, seed, path in todo if not path.is_file()]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        done = [
-            pool.submit(_run_notebook, study, size, label, seed, folder, jobs)
-            for label, seed, folder in missing
-        ]
+        done = [pool.submit(_measure, *entry, jobs) for entry in missing]
         try:
             for future in tqdm(as_completed(done), study.name, len(done), unit="run"):
                 future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)  # a failure is told now, not after all other runs
             raise
-    results = {
-        label: [json.loads((f / "result.json").read_text()) for lab, _, f in todo if lab == label]
-        for label in study.settings
-    }
-    return _receipt(study, size, seeds, results)
+    results = [
+        [json.loads(path.read_text()) for p, _, path in todo if p is planned] for planned in plans
+    ]
+    return _receipt(study, plans, results)
 
 
-def _folder(runs: Path, notebook: str, run: Run) -> Path:
-    """Folder named by the resolved run and the code cells that measure it.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One setting of a study at one size: what a notebook is given, whatever the seed."""
 
-    Studies share runs, and a changed preset or notebook runs anew. A change of mimlib itself does
-    not show: remove the folder after one.
+    study: Study
+    label: str
+    run: Run  # resolved
+    parameters: Mapping[str, object]  # of the notebook
+
+    def result(self, runs: Path, seed: int) -> Path:
+        """Return the file of the result, in the folder that all notebooks of this run share.
+
+        A changed preset has another folder, changed code cells or parameters another file. A change
+        of mimlib itself does not show: remove the folder after one.
+        """
+        notebook = (NOTEBOOKS / self.study.notebook).read_text(encoding="utf-8")
+        cells = json.loads(notebook)["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        name = f"{Path(self.study.notebook).stem}_{_digest(code, self.parameters)}.json"
+        return runs / f"{self.run.name}_{_digest(self.run)}" / f"seed{seed}" / name
+
+
+def plan(study: Study, size: str, label: str) -> Plan:
+    """Resolve a setting.
+
+    Raises:
+        ValueError: if a preset or one of its fields is mistyped.
     """
-    cells = json.loads((NOTEBOOKS / notebook).read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    digest = hashlib.sha256(f"{code} {run}".encode()).hexdigest()
-    return runs / f"{run.name}_{digest[:10]}"
+    further = study.parameters.get(label, {})
+    base = preset(f"{further.get('METHOD', study.method)}_{size}")
+    overrides = dict(study.settings[label])
+    if size == "lesson" and study.share_of_steps != 1:
+        shares = {name: getattr(base.train, name) for name in ("steps", "warmup_steps")}
+        shares = {f"train.{n}": round(study.share_of_steps * v) for n, v in shares.items()}
+        overrides = shares | overrides
+    return Plan(
+        study=study,
+        label=label,
+        run=override(base, overrides),
+        parameters={"PRESET": size, "OVERRIDES": overrides, **further},
+    )
 
 
-def _run_notebook(study: Study, size: str, label: str, seed: int, folder: Path, jobs: int) -> None:
+def _digest(*values: object) -> str:
+    return hashlib.sha256(" ".join(map(str, values)).encode()).hexdigest()[:10]
+
+
+def _measure(planned: Plan, seed: int, path: Path, jobs: int) -> None:
+    """Run a notebook in its folder when nobody else works there, unless somebody has done so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / "lock"):  # let go when the process ends, however it ends
+        if not path.is_file():
+            _run_notebook(planned, seed, path, jobs)
+
+
+def _run_notebook(planned: Plan, seed: int, path: Path, jobs: int) -> None:
     """Execute the study's notebook for one setting and seed in a process of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = {
-        "PRESET": size,
-        "SEED": seed,
-        "OVERRIDES": dict(study.settings[label]),
-        "RUN_DIR": str(folder.resolve()),
-    }
+    study, executed, result = planned.study, path.with_suffix(".ipynb"), path.parent / "result.json"
+    parameters = dict(planned.parameters) | {"SEED": seed, "RUN_DIR": str(path.parent.resolve())}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     command = [
         *(sys.executable, "-m", "papermill", str(NOTEBOOKS / study.notebook)),
-        *(str(folder / "executed.ipynb"), "--no-progress-bar", "-y", yaml.safe_dump(parameters)),
+        *(str(executed), "--no-progress-bar", "-y", yaml.safe_dump(parameters)),
     ]
+    result.unlink(missing_ok=True)
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}
     )
-    if done.returncode != 0 or not (folder / "result.json").is_file():
+    if done.returncode != 0 or not result.is_file():
         raise RuntimeError(
-            f"{study.name}, {label}, seed {seed} failed; see {folder / 'executed.ipynb'}\n"
+            f"{study.name}, {planned.label}, seed {seed} failed; see {executed}\n"
             + done.stderr[-2000:]
         )
+    result.replace(path)
 
 
-def _receipt(study: Study, size: str, seeds: int, results: Mapping[str, list[dict]]) -> dict:
-    """Gather results into means, intervals and verdicts."""
+def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict:
+    """Gather results, of each plan one per seed, into means, intervals and verdicts."""
     values = {
-        label: {m: [r["metrics"][m] for r in runs] for m in runs[0]["metrics"]}
-        for label, runs in results.items()
+        planned.label: {m: [r["metrics"][m] for r in runs] for m in runs[0]["metrics"]}
+        for planned, runs in zip(plans, results)
     }
     rules = [judge(rule, values) for rule in study.rules]
     settings = {
-        label: {
-            "overrides": dict(study.settings[label]),
+        planned.label: {
+            "preset": planned.run.name,
+            "overrides": planned.parameters["OVERRIDES"],
+            "parameters": dict(study.parameters.get(planned.label, {})),
             "metrics": {
                 name: {"values": v, "mean": interval(v).mean, "interval": list(interval(v)[1:])}
-                for name, v in metrics.items()
+                for name, v in values[planned.label].items()
             },
-            "seconds": [round(run["seconds"], 1) for run in results[label]],
-            "images_per_second": [round(r["pretrain_images_per_second"]) for r in results[label]],
-            "peak_memory_mib": [round(run["peak_memory_mib"]) for run in results[label]],
+            "seconds": [round(run["seconds"], 1) for run in runs],
+            "images_per_second": [round(run["pretrain_images_per_second"]) for run in runs],
+            "peak_memory_mib": [round(run["peak_memory_mib"]) for run in runs],
         }
-        for label, metrics in values.items()
+        for planned, runs in zip(plans, results)
     }
+    base = preset(f"{study.method}_{plans[0].parameters['PRESET']}")
     return {
         "study": study.name,
         "claim": study.claim,
         "paper": study.paper,
-        "preset": f"{study.method}_{size}",
-        "config": asdict(preset(f"{study.method}_{size}")),
-        "seeds": seeds,
+        "preset": base.name,
+        "config": asdict(base),
+        "seeds": len(results[0]),
         "settings": settings,
         "rules": rules,
         "verdict": overall([rule["verdict"] for rule in rules]),
-        "environment": next(iter(results.values()))[0]["environment"],
+        "environment": results[0][0]["environment"],
     }
 
 

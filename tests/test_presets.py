@@ -30,7 +30,9 @@ def test_every_preset_builds_and_counts(name):
     assert json.loads(json.dumps(launch.run_info(run))) == launch.run_info(run)
 
 
-@pytest.mark.parametrize("method", ["mae", "croco", "depth", "classify", "flow", "stereo"])
+@pytest.mark.parametrize(
+    "method", ["mae", "croco", "croco_homography", "depth", "classify", "flow", "stereo"]
+)
 def test_sizes_share_the_method_and_differ_in_scale(method):
     tiny, lesson, gpu = (preset(f"{method}_{size}") for size in ("tiny", "lesson", "gpu"))
     assert type(tiny.method) is type(lesson.method) is type(gpu.method)

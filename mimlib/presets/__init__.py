@@ -10,10 +10,17 @@ import difflib
 from collections.abc import Callable
 
 from mimlib.presets import croco, downstream, mae, matching
-from mimlib.presets.scales import HELD_OUT_SEED, object_neighbours, semantic_probe
+from mimlib.presets.scales import HELD_OUT_SEED, cross_view, object_neighbours, semantic_probe
 from mimlib.run import Run
 
-__all__ = ["HELD_OUT_SEED", "PRESETS", "object_neighbours", "preset", "semantic_probe"]
+__all__ = [
+    "HELD_OUT_SEED",
+    "PRESETS",
+    "cross_view",
+    "object_neighbours",
+    "preset",
+    "semantic_probe",
+]
 
 PRESETS: dict[str, Callable[[], Run]] = {
     function.__name__: function
@@ -21,6 +28,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(mae.mae_tiny, mae.mae_lesson, mae.mae_gpu),
         *(mae.mae_vitb16_in1k, mae.mae_vitl16_in1k, mae.mae_vith14_in1k),
         *(croco.croco_tiny, croco.croco_lesson, croco.croco_gpu),
+        *(croco.croco_homography_tiny, croco.croco_homography_lesson),
+        croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
         *(downstream.depth_tiny, downstream.depth_lesson, downstream.depth_gpu),
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+from mimlib.data.homography import HomographyPairsConfig
 from mimlib.data.pair_files import PairFolderConfig
 from mimlib.data.pairs import WorldPairsConfig
+from mimlib.data.sources import WorldImagesConfig
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import vit_config
 from mimlib.methods.croco import CroCoConfig
-from mimlib.presets.scales import GPU, LESSON, TINY, semantic_probe
+from mimlib.presets.scales import GPU, LESSON, TINY, cross_view, semantic_probe
 from mimlib.run import Run
 from mimlib.training.config import TrainConfig
 
@@ -26,7 +28,7 @@ def croco_tiny() -> Run:
         ),
         data=WorldPairsConfig(count=64, size=32, level="easy"),
         train=TrainConfig(steps=20, batch_size=16, base_rate=4e-3, warmup_steps=5, log_every=5),
-        evaluations=(semantic_probe(32, num_train=32, num_images=16),),
+        evaluations=(semantic_probe(32, num_train=32, num_images=16), cross_view(32, num_pairs=16)),
     )
 
 
@@ -67,8 +69,40 @@ def croco_gpu() -> Run:
             save_every=2_000,
             evaluate_every=5_000,
         ),
-        evaluations=(semantic_probe(128),),
+        evaluations=(semantic_probe(128), cross_view(128)),
     )
+
+
+def croco_homography_tiny() -> Run:
+    """The control of the first paper's table 2, see `croco_homography_lesson`: for tests."""
+    return _of_single_images("croco_homography_tiny", croco_tiny())
+
+
+def croco_homography_lesson() -> Run:
+    """Pairs of one image by two homographies, from as many images of the same kind of rooms.
+
+    python -m mimlib train croco_homography_lesson --out runs/croco_homography_lesson
+    """
+    return _of_single_images("croco_homography_lesson", croco_lesson())
+
+
+def croco_homography_gpu() -> Run:
+    """The same beside `croco_gpu`."""
+    return _of_single_images("croco_homography_gpu", croco_gpu())
+
+
+def _of_single_images(name: str, run: Run) -> Run:
+    """Put single images, as many as the pairs have, in the place of the pairs of a run."""
+    pairs = run.data
+    images = WorldImagesConfig(
+        count=2 * pairs.count,
+        size=pairs.stored_size,
+        level=pairs.level,
+        seed=pairs.seed,
+        workers=pairs.workers,
+    )
+    data = HomographyPairsConfig(images=images, size=pairs.size, jitter=pairs.jitter)
+    return replace(run, name=name, data=data)
 
 
 def croco_vitb16_habitat() -> Run:

@@ -1,8 +1,10 @@
-"""What the runs on the embedded world share: three sizes of encoder, and two measurements."""
+"""What the runs on the embedded world share: three sizes of encoder, and measurements."""
 
 from mimlib import world
+from mimlib.data.pairs import WorldPairsConfig
 from mimlib.data.sources import WorldImagesConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.tasks.cross_view import CrossViewConfig
 from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
@@ -35,4 +37,27 @@ def object_neighbours(size: int, num_train: int = 1024, num_images: int = 512) -
         num_train=num_train,
         num_images=num_images,
         name="objects",
+    )
+
+
+def cross_view(size: int, num_pairs: int = 256) -> CrossViewConfig:
+    """Where cross-attention looks and what is copied, on held-out pairs cut from larger views.
+
+    The views of an easy pair differ by up to an eighth of their side, which is what looking
+    straight ahead gets right; cut up to 3/16 of it apart, straight ahead is right for a third.
+    """
+    pairs = WorldPairsConfig(
+        count=num_pairs,
+        size=size * 3 // 2,
+        level="easy",
+        seed=HELD_OUT_SEED,
+        margin=0.0,
+        target="flow",
+    )
+    return CrossViewConfig(
+        source=pairs,
+        size=size,
+        largest_shift=size * 3 // 16,
+        radius=size / 8,
+        num_images=num_pairs,
     )

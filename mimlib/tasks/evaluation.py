@@ -43,7 +43,7 @@ class ValidationConfig:
     name: str = "validation"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "batch_size")
+        check_positive(self, "batch_size")
         if self.num_images < 0:
             raise ValueError(f"num_images must be 0 (all) or more, got {self.num_images}")
 
@@ -87,7 +87,7 @@ class Validation:
 
     def _batches(self, device: torch.device) -> Iterator[NamedTuple]:
         size = self.config.batch_size
-        parts = _split(self.images, size) if self.config.num_images else self.source.once(size)
+        parts = split(self.images, size) if self.config.num_images else self.source.once(size)
         for batch in parts:
             yield type(batch)(*(field.to(device) for field in batch))
 
@@ -105,7 +105,7 @@ class FrozenProbeConfig:
     name: str = "probe"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_train", "num_images")
+        check_positive(self, "num_train", "num_images")
 
     def build(self) -> "FrozenProbe":
         """Make the measurement with its source or sources."""
@@ -127,7 +127,7 @@ class KNNConfig:
     name: str = "knn"
 
     def __post_init__(self) -> None:
-        _check_positive(self, "num_train", "num_images", "neighbours", "temperature")
+        check_positive(self, "num_train", "num_images", "neighbours", "temperature")
 
     def build(self) -> "KNN":
         """Make the measurement with its source or sources."""
@@ -193,11 +193,17 @@ class KNN(FrozenEvaluation):
         )
 
 
-def _split(batch: NamedTuple, batch_size: int) -> Iterator[NamedTuple]:
+def split(batch: NamedTuple, batch_size: int) -> Iterator[NamedTuple]:
+    """Cut a batch into batches of at most `batch_size` items."""
     return map(type(batch)._make, zip(*(field.split(batch_size) for field in batch)))
 
 
-def _check_positive(config: object, *names: str) -> None:
+def check_positive(config: object, *names: str) -> None:
+    """Refuse fields of a config that are not above 0.
+
+    Raises:
+        ValueError: naming the field.
+    """
     for name in names:
         if getattr(config, name) <= 0:
             raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")

@@ -86,10 +86,12 @@ def smooth_noise(
     exponent: float,
     generator: torch.Generator,
     stretch: float = 1.0,
+    lowest: float = 0.0,
 ) -> Tensor:
     """Draw tiling noise [G, S, S] of unit deviation with spectrum 1 / frequency^exponent.
 
-    `stretch` below 1 draws the noise out along the rows (wood grain).
+    `stretch` below 1 draws the noise out along the rows (wood grain). Waves of which fewer than
+    `lowest` fit into the texture are left out.
     """
     white = torch.randn(count, side, side, generator=generator)
     rows = torch.fft.fftfreq(side)[:, None] * stretch
@@ -97,6 +99,7 @@ def smooth_noise(
     frequency = (rows**2 + columns**2).sqrt()
     frequency[0, 0] = 1
     spectrum = torch.fft.rfft2(white) * frequency**-exponent
+    spectrum[:, frequency * side < lowest] = 0
     spectrum[:, 0, 0] = 0
     noise = torch.fft.irfft2(spectrum, s=(side, side))
     return noise / noise.std((1, 2), keepdim=True)
@@ -296,10 +299,10 @@ def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_camouflage(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Blotches of three colours, light and dark, of every size: no place looks like another."""
+    """Blotches of three colours, light and dark, a few to the texture: no place has a double."""
     first, second = draw_colours(count, generator, saturation=0.7)
     third, _ = draw_colours(count, generator, saturation=0.7)
-    fields = smooth_noise(3 * count, side, 1.1, generator).unflatten(0, (3, count))
-    colours = mix(first, second, torch.sigmoid(3 * fields[0]))
-    colours = mix(colours, third, torch.sigmoid(3 * fields[1]))
-    return colours * (0.75 + 0.25 * torch.tanh(fields[2]))[..., None]
+    fields = smooth_noise(3 * count, side, 1.6, generator, lowest=3).unflatten(0, (3, count))
+    colours = mix(first, second, torch.sigmoid(4 * fields[0]))
+    colours = mix(colours, third, torch.sigmoid(4 * fields[1]))
+    return colours * (0.7 + 0.3 * torch.tanh(2 * fields[2]))[..., None]

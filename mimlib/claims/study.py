@@ -1,0 +1,38 @@
+"""What a study is: settings to compare, and the rule of each verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DEPTH = "depth RMSE, fine-tuned [m]"
+PROBE = "semantic probe accuracy, frozen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What must hold for a claim, fixed before the runs.
+
+    The paired difference over seeds, `better` minus `worse` (turned around where less is better),
+    must have its interval above zero; with a margin, the interval must lie within +- the margin.
+    """
+
+    metric: str
+    better: str  # label of a setting
+    worse: str  # label of a setting
+    higher_is_better: bool = True
+    margin: float = 0.0  # in the metric's unit; above zero the claim is "no difference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A claim, the paper's number and the settings that are compared."""
+
+    name: str
+    claim: str
+    paper: str  # the paper's own numbers, not comparable in absolute terms
+    notebook: str  # file in notebooks/studies
+    method: str  # presets are called <method>_<size>
+    settings: Mapping[str, Mapping[str, object]]  # label -> overrides of the preset
+    rules: tuple[Rule, ...]
+    # Label -> further parameters of the notebook; METHOD takes the place of `method`.
+    parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    share_of_steps: float = 1.0  # of the lesson preset's: a study trains many times
