@@ -27,15 +27,15 @@ class ExampleBatch(NamedTuple):
 
 def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
     """Make a blank batch of the run's image size."""
-    side = run.data.size
-    images = torch.zeros(batch_size, 3, side, side, dtype=torch.uint8)
+    size = run.data.size if isinstance(run.data.size, tuple) else (run.data.size, run.data.size)
+    images = torch.zeros(batch_size, 3, *size, dtype=torch.uint8)
     return ExampleBatch(
         images=images,
         image_1=images,
         image_2=images,
         labels=torch.zeros(batch_size, dtype=torch.int64),
-        target=torch.ones(batch_size, side, side),
-        valid=torch.ones(batch_size, side, side, dtype=torch.bool),
+        target=torch.ones(batch_size, *size),
+        valid=torch.ones(batch_size, *size, dtype=torch.bool),
     )
 
 
@@ -96,11 +96,15 @@ def _config_lines(config: object, indent: str = "") -> Iterable[str]:
     """Write a tree of dataclasses as indented lines."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield f"{indent}{field.name}: {type(value).__name__}"
-            yield from _config_lines(value, indent + "  ")
-        else:
-            yield f"{indent}{field.name}: {value!r}"
+        named = {field.name: value}
+        if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+            named = {f"{field.name}.{i}": item for i, item in enumerate(value)}
+        for name, item in named.items():
+            if dataclasses.is_dataclass(item):
+                yield f"{indent}{name}: {type(item).__name__}"
+                yield from _config_lines(item, indent + "  ")
+            else:
+                yield f"{indent}{name}: {item!r}"
 
 
 def table(runs: Iterable[Run]) -> str:

@@ -136,7 +136,8 @@ class Plan:
         notebook = (NOTEBOOKS / self.study.notebook).read_text(encoding="utf-8")
         cells = json.loads(notebook)["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        name = f"{Path(self.study.notebook).stem}_{_digest(code, self.parameters)}.json"
+        further = {k: v for k, v in self.parameters.items() if k != "OVERRIDES"}  # in the run
+        name = f"{Path(self.study.notebook).stem}_{_digest(code, further)}.json"
         return runs / f"{self.run.name}_{_digest(self.run)}" / f"seed{seed}" / name
 
 

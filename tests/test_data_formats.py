@@ -123,6 +123,37 @@ def test_depth_knows_both_marks_of_nothing_and_its_unit(tmp_path):
     assert float(values[0, 1, 0]) == pytest.approx(1500 / 256)
 
 
+@pytest.mark.parametrize("unknown", [np.nan, np.inf, 2e9])
+def test_flow_as_a_float_map_has_a_third_channel_to_forget(tmp_path, unknown):
+    stored = torch.tensor([[[1.0, -2.0, 0.0], [3.0, unknown, 0.0]]])
+    formats.write_pfm(tmp_path / "a.pfm", stored)
+    values, valid = formats.read_pfm_flow(tmp_path / "a.pfm")
+    assert values.tolist() == [[[1.0, -2.0], [0.0, 0.0]]]
+    assert valid.tolist() == [[True, False]]
+    formats.write_pfm(tmp_path / "a.pfm", torch.ones(2, 2))
+    with pytest.raises(ValueError, match="one channel; flow has three"):
+        formats.read_pfm_flow(tmp_path / "a.pfm")
+
+
+def test_disparities_in_steps_of_other_sizes(tmp_path):
+    Image.fromarray(np.array([[0, 80]], dtype=np.uint16)).save(tmp_path / "a.png")
+    values, valid = formats.read_cre_disparity(tmp_path / "a.png")
+    assert values[..., 0].tolist() == [[0, 2.5]] and valid.tolist() == [[False, True]]
+    Image.fromarray(np.array([[0, 80]], dtype=np.uint8)).save(tmp_path / "a.png")
+    values, valid = formats.read_grey_disparity(tmp_path / "a.png")
+    assert values[..., 0].tolist() == [[0, 80]] and valid.tolist() == [[False, True]]
+    with pytest.raises(ValueError, match="expected one channel of 16 bits"):
+        formats.read_cre_disparity(tmp_path / "a.png")
+
+
+def test_only_what_both_images_show_is_visible(tmp_path):
+    formats.write_pfm(tmp_path / "a.pfm", torch.tensor([[1.0, 2.0, 3.0, torch.inf]]))
+    Image.fromarray(np.array([[255, 128, 0, 255]], dtype=np.uint8)).save(tmp_path / "nocc.png")
+    values, valid = formats.read_visible_disparity(tmp_path / "a.pfm", tmp_path / "nocc.png")
+    assert valid.tolist() == [[True, False, False, False]]
+    assert values[..., 0].tolist() == [[1, 0, 0, 0]]
+
+
 def test_sintels_mask_is_taken_off(tmp_path, flow):
     full = Dense(flow.values, torch.ones_like(flow.valid))
     formats.write_flo(tmp_path / "a.flo", full)
@@ -130,7 +161,7 @@ def test_sintels_mask_is_taken_off(tmp_path, flow):
     found = formats.read_sintel_flow(tmp_path / "a.flo", tmp_path / "invalid.png")
     assert torch.equal(found.valid, flow.valid)
     Image.new("L", (3, 3)).save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match=r"\(3, 3\) pixels, its flow \(5, 7\)"):
+    with pytest.raises(ValueError, match=r"\(3, 3\) pixels, its ground truth \(5, 7\)"):
         formats.read_sintel_flow(tmp_path / "a.flo", tmp_path / "small.png")
 
 
@@ -139,6 +170,9 @@ READERS = {
     "pfm": formats.read_pfm_disparity,
     "kitti flow": formats.read_kitti_flow,
     "kitti disparity": formats.read_kitti_disparity,
+    "crestereo disparity": formats.read_cre_disparity,
+    "grey disparity": formats.read_grey_disparity,
+    "pfm flow": formats.read_pfm_flow,
     "depth": formats.read_depth_png,
     "mask": formats.read_mask,
 }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mimlib.data.order import EndlessOrder, augmentation_draws
+from mimlib.data.order import AUGMENT, COLOURS, EndlessOrder, augmentation_draws
 
 
 def test_every_epoch_is_a_permutation_of_its_own():
@@ -43,6 +43,12 @@ def test_draws_belong_to_positions():
     assert np.array_equal(augmentation_draws(seed=5, first=13, count=9), draws[13:22])
     assert not np.array_equal(augmentation_draws(seed=6, first=0, count=40), draws)
     assert len(np.unique(draws)) == draws.size
+
+
+def test_streams_are_independent():
+    one, two = (augmentation_draws(5, 0, 2000, stream) for stream in (AUGMENT, COLOURS))
+    assert np.array_equal(one, augmentation_draws(5, 0, 2000))
+    assert np.abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.02
 
 
 def test_draws_are_uniform():

@@ -161,6 +161,13 @@ def test_crop_lists_are_read_in_the_order_left_right_top_bottom(crops):
     assert (second.image_1, second.rotation, second.box_1) == ("two.png", 90, (4, 6, 12, 14))
 
 
+def test_crops_come_out_of_their_arrays_as_they_went_in(crops):
+    listed = list(read_crop_list(crops.crops))
+    files = crops.build().folder
+    assert [files.crop(index) for index in range(len(files))] == listed
+    assert len(files._images) == 2  # many crops share their images
+
+
 def test_crops_are_cut_resized_and_turned(crops):
     source = crops.build()
     assert len(source) == 2 and crops.stored_size == 16

@@ -15,6 +15,7 @@ from mimlib.data.pair_views import (
     crop_corners,
     cut,
     jitter_colours,
+    turn_hues,
 )
 
 
@@ -107,3 +108,20 @@ def test_an_image_depends_on_its_own_numbers_only():
 def test_wrong_augmentations_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         PairAugmentation(**wrong)
+
+
+def test_brightness_contrast_and_saturation_have_strengths_of_their_own():
+    given, draws = images(), np.random.default_rng(0).random((4, 4))
+    draws[:, 3] = 0  # brightness, contrast, saturation
+    changed = jitter_colours(given, draws, (0.4, 0.0, 0.0))
+    factors = torch.from_numpy(1 + 0.4 * (2 * draws[:, :1, None, None] - 1)).float()
+    expected = (given.float() * factors).clamp(0, 255)
+    assert (changed.float() - expected).abs().max() <= 1
+
+
+def test_hues_are_turned_as_torchvision_turns_them():
+    given, turns = images(), np.array([0.0, 0.1, -0.25, 0.5])
+    changed = turn_hues(given, turns)
+    for row, turn in enumerate(turns):
+        assert torch.equal(changed[row], v2.adjust_hue(given[row], float(turn)))
+    assert turn_hues(given, 0 * turns) is given

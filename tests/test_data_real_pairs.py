@@ -8,12 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from mimlib.data.depth_files import DepthFilesConfig
-from mimlib.data.formats import read_flo, read_mask, read_pfm_disparity, read_sintel_flow
+from mimlib.data.formats import (
+    read_flo,
+    read_mask,
+    read_pfm_disparity,
+    read_sintel_flow,
+    read_visible_disparity,
+)
 from mimlib.data.geometry import overlap
 from mimlib.data.images import read_image
 from mimlib.data.matching import MatchingFilesConfig
 from mimlib.data.pair_files import PairFolderConfig
 from mimlib.data.rgbd import RGBDPairsConfig, find_sequences
+from mimlib.presets.matching import FLOW_CROP, STEREO_CROP
 
 FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -56,6 +63,33 @@ def test_sintel():
     hidden = read_mask(folder / f"occlusions/{name}.png")
     assert 0.9 < flow.valid.float().mean() < 1
     assert 0 < hidden.float().mean() < 0.1
+
+
+@pytest.mark.parametrize("layout", ["sintel_clean", "middlebury"])
+def test_displacements_stay_true_when_pairs_are_changed(layout):
+    """Scaled, stretched, mirrored: image 2 brought back by the displacements is still image 1."""
+    stereo = layout == "middlebury"
+    root = sample("stereo_samples") / "MIDDLEBURY_2014" if stereo else sample("sintel_flow")
+    changes = STEREO_CROP | {"misaligned": 0.0, "size": (320, 448)} if stereo else FLOW_CROP
+    changes = changes | {"jitter": 0.0, "hue": 0.0, "scale": (-0.2, 0.4)}
+    source = MatchingFilesConfig(root=str(root), layout=layout, **changes).build()
+    batch = next(source.batches(0, 8, seed=0))
+    for pair in zip(*batch):
+        image_1, image_2, flow, valid = pair
+        if stereo:
+            flow = torch.cat([-flow, torch.zeros_like(flow)], dim=-1)
+        warped, unwarped = warp_error(image_1, image_2, flow, valid)
+        assert warped < 0.5 * unwarped
+
+
+def test_what_the_right_image_hides_is_masked():
+    folder = sample("stereo_samples") / "MIDDLEBURY_2014/trainingQ/Motorcycle"
+    whole = read_pfm_disparity(folder / "disp0GT.pfm")
+    seen = read_visible_disparity(folder / "disp0GT.pfm", folder / "mask0nocc.png")
+    assert (seen.valid <= whole.valid).all()
+    assert 0.8 < seen.valid.sum() / whole.valid.sum() < 0.95
+    source = MatchingFilesConfig(root=str(folder.parent), layout="eth3d_visible", size=(64, 64))
+    assert torch.equal(source.build().first(1).valid[0], seen.valid)
 
 
 def test_flying_chairs():
@@ -103,6 +137,11 @@ def test_seven_scenes_depth():
     assert batch.images.shape == (4, 3, 96, 96)
     assert 0.5 < batch.valid.float().mean() < 1
     assert batch.target[batch.valid].min() > 0.1 and batch.target.max() < 4
+    changed = DepthFilesConfig(
+        root=root, layout="seven_scenes", size=96, square=True, jitter=(0.1, 0.4, 0.5), hue=0.2
+    )
+    batch = next(changed.build().batches(0, 4, seed=0))
+    assert batch.images.shape == (4, 3, 96, 96) and batch.valid.float().mean() > 0.5
 
 
 def test_photographs_of_one_place(tmp_path):

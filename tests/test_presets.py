@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from mimlib import __main__, cli, launch, show
-from mimlib.presets import PRESETS, preset
+from mimlib.presets import PRESETS, matching, preset
 from mimlib.run import override
 
 PARAMETERS = {  # position tables are buffers and not counted
@@ -16,6 +18,10 @@ PARAMETERS = {  # position tables are buffers and not counted
     "mae_vith14_in1k": 656_613_964,
     "croco_vitb16_habitat": 120_076_288,
     "crocov2_vitl_base": 417_918_720,
+    # as official 437.4 M, without 1,180,160 of a residual unit that is never used
+    "crocoflow_vitl_base": 436_237_763,
+    "crocostereo_vitl_base": 436_237_730,
+    "depth_vitb16_nyu": 104_532_353,
 }
 
 
@@ -96,6 +102,14 @@ def test_show_takes_stereo_and_flow(name, capsys):
     assert "head" in capsys.readouterr().out
 
 
+def test_show_takes_crops_that_are_not_square_and_lists_the_parts_of_a_mixture(capsys):
+    small = override(preset("crocoflow_vitl_base"), {"method.encoder.depth": 1,
+                                                     "method.decoder.depth": 3})  # fmt: skip
+    text = show.describe(small)
+    assert "parts.5: Part" in text and "layout: 'tartanair_flow'" in text
+    assert show.example_batch(small).images.shape == (2, 3, 320, 384)
+
+
 @pytest.mark.parametrize("task", ["flow", "stereo"])
 @pytest.mark.parametrize("size", ["tiny", "lesson", "gpu"])
 def test_a_croco_fits_into_stereo_and_flow(task, size):
@@ -118,6 +132,51 @@ def test_croco_stops_in_the_middle_of_its_cosine(name, ranks, share):
     assert peak == pytest.approx({4: 1.5e-4, 8: 3e-4}[ranks])
     assert train.rate(train.warmup_steps, ranks) == pytest.approx(peak)
     assert train.rate(train.steps, ranks) / peak == pytest.approx(share, abs=5e-4)
+
+
+PAPER_PAIRS = {"crocoflow_vitl_base": 793_052, "crocostereo_vitl_base": 309_496}
+
+
+@pytest.mark.parametrize("name,rate,crop,steps", [
+    ("crocoflow_vitl_base", 2e-5, (320, 384), 240 * 30_000 // 8),
+    ("crocostereo_vitl_base", 3e-5, (352, 704), 32 * (309_496 // 6)),
+])  # fmt: skip
+def test_stereo_and_flow_are_trained_as_published(name, rate, crop, steps):
+    run = preset(name)
+    assert run.train.peak_rate(1) == pytest.approx(rate) and run.train.steps == steps
+    assert (run.train.precision, run.train.layer_decay, run.train.min_rate) == ("float32", 1, 0)
+    assert run.method.window == run.data.size == crop
+    sets = {"crocoflow_vitl_base": matching.FLOW_SETS}.get(name, matching.STEREO_SETS)
+    assert sum(times * count for times, count, *_ in sets) == PAPER_PAIRS[name]
+    assert [part.repeats for part in run.data.parts] == [times for times, *_ in sets]
+    with torch.device("meta"):
+        croco, task = (preset(n).method.build() for n in ("crocov2_vitl_base", name))
+    for part in ("encoder", "decoder"):
+        ours, theirs = (getattr(model, part).state_dict() for model in (task, croco))
+        assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+
+
+def test_nyuv2_is_trained_as_multimae_does():
+    run = preset("depth_vitb16_nyu")
+    assert run.train.peak_rate(2) == pytest.approx(1e-4)
+    assert run.train.steps * 128 / 795 == pytest.approx(2000, abs=0.2)
+    assert run.train.warmup_steps / run.train.steps == pytest.approx(0.05, abs=1e-3)
+
+
+def test_croco_v2_trains_on_rendered_and_real_pairs():
+    data = preset("crocov2_vitl_base").data
+    kinds = [type(part.pairs).__name__ for part in data.parts]
+    assert kinds == ["PairFolderConfig"] + 4 * ["CropListConfig"] and data.size == 224
+    assert all(not Path(part.pairs.root).is_absolute() for part in data.parts)
+
+
+def test_parts_of_a_mixture_survive_the_command_line():
+    run = override(preset("crocoflow_vitl_base"), {"data.root": "/big", "train.steps": 4000})
+    parts = (replace(run.data.parts[0], repeats=7), *run.data.parts[1:])
+    run = replace(run, data=replace(run.data, parts=parts))
+    flags = launch.flags(run)
+    assert flags == ["--data.parts.0.repeats", "7", "--data.root", "/big", "--train.steps", "4000"]
+    assert cli._command("crocoflow_vitl_base", flags).run == run
 
 
 def test_list_names_every_preset(capsys):

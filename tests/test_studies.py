@@ -2,11 +2,17 @@
 
 import json
 import math
+import threading
+import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mimlib import studies
 from mimlib.claims import STUDIES, Rule
+from mimlib.course import lesson
+from mimlib.presets import preset
 
 
 def test_interval_matches_the_t_table():
@@ -49,26 +55,130 @@ def test_one_contradiction_decides():
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda s: s.name)
 def test_every_rule_names_settings_of_its_study(study):
     assert (studies.NOTEBOOKS / study.notebook).is_file()
+    assert set(study.parameters) <= set(study.settings)
     for rule in study.rules:
         assert {rule.better, rule.worse} <= set(study.settings)
 
 
-def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
-    calls = []
+@pytest.mark.parametrize("size", ["tiny", "lesson", "gpu"])
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda s: s.name)
+def test_every_setting_resolves_and_its_notebook_takes_it(study, size):
+    notebook = json.loads((studies.NOTEBOOKS / study.notebook).read_text(encoding="utf-8"))
+    tagged = [cell for cell in notebook["cells"] if cell["metadata"].get("tags")]
+    known = lesson.assigned_names("".join(tagged[0]["source"]))
+    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+    files = set()
+    for label in study.settings:
+        plan = studies.plan(study, size, label)
+        assert set(plan.parameters) <= set(known)
+        name = plan.parameters.get("METHOD", study.method)
+        given = yaml.safe_load(yaml.safe_dump(dict(plan.parameters)))
+        assert lesson.start(name, size, 0, given["OVERRIDES"]).run == plan.run
+        files.add(plan.result(Path(), 0))
+    assert len(files) == len(study.settings), "two settings are the same"
+    for rule in study.rules:
+        written = rule.metric.replace("stereo", "{MATCHING}")
+        assert f'"{rule.metric}"' in text or f'f"{written}"' in text
 
-    def fake(study, size, label, seed, folder, jobs):
-        calls.append((tuple(study.settings[label].items()), seed))
-        folder.mkdir(parents=True)
-        metrics = {m: 0.5 + seed / 10 for rule in study.rules for m in [rule.metric]}
+
+def test_a_study_at_lesson_scale_takes_its_share_of_the_steps():
+    study = STUDIES["croco.1"]
+    base = preset("croco_lesson").train
+    plan = studies.plan(study, "lesson", "50 %")
+    assert plan.run.train.steps == round(0.6 * base.steps)
+    assert plan.run.train.warmup_steps == round(0.6 * base.warmup_steps)
+    assert plan.run.method.mask_ratio == 0.5
+    assert studies.plan(study, "gpu", "90 %").run == preset("croco_gpu")
+
+
+def test_mae_and_croco_are_compared_on_equal_terms():
+    """Encoders of one kind, the same rooms, equally many images."""
+    for size in ("lesson", "gpu"):
+        mae, croco = (studies.plan(STUDIES["croco.6"], size, n).run for n in ("MAE", "CroCo"))
+        assert mae.method.encoder == croco.method.encoder
+        assert mae.data.level == croco.data.level
+        seen = mae.train.steps * mae.train.batch_size, croco.train.steps * croco.train.batch_size
+        assert seen[0] == 2 * seen[1]
+
+
+def stand_in(calls, seconds=0.0):
+    """A notebook that measures the same everywhere."""
+
+    def run_notebook(plan, seed, path, jobs):
+        calls.append((plan.label, seed, path))
+        time.sleep(seconds)
+        rules = [rule for study in STUDIES.values() for rule in study.rules]
+        metrics = {rule.metric: 0.5 + seed / 10 for rule in rules}
         result = {"metrics": metrics, "seconds": 1.0, "environment": {}}
         result |= {"pretrain_images_per_second": 9.0, "peak_memory_mib": 1.0}
-        (folder / "result.json").write_text(json.dumps(result))
+        path.write_text(json.dumps(result))
 
-    monkeypatch.setattr(studies, "_run_notebook", fake)
+    return run_notebook
+
+
+def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
     receipt = studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
     assert len(calls) == 4 and receipt["verdict"] == "inconclusive"
+    assert receipt["settings"]["raw pixels"]["overrides"] == {"method.normalize_target": False}
     studies.run_study(STUDIES["mae.3"], "tiny", seeds=3, runs=tmp_path)
-    assert calls[4:] == [((("method.normalize_target", False),), 2), ((), 2)]
+    assert [(label, seed) for label, seed, _ in calls[4:]] == [("raw pixels", 2), ("normalised", 2)]
     del calls[:]
     studies.run_study(STUDIES["mae.4"], "tiny", seeds=3, runs=tmp_path)
-    assert () not in {changes for changes, _ in calls}, "the preset itself was run already"
+    assert "1 block" not in {label for label, *_ in calls}, "the tiny preset itself was run already"
+
+
+def test_notebooks_of_one_run_share_its_folder(tmp_path, monkeypatch):
+    """croco.1 and croco.7 start from the same pre-training: its folder holds one network."""
+    calls = []
+    monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
+    for name in ("croco.1", "croco.7"):
+        studies.run_study(STUDIES[name], "tiny", seeds=2, runs=tmp_path)
+    paths = {label: path for label, seed, path in calls if seed == 0}
+    shared = ("90 %", "no pre-training", "encoder", "encoder and decoder")
+    assert len({paths[label].parent for label in shared}) == 1
+    assert len({paths[label] for label in shared}) == 4
+    assert paths["50 %"].parent != paths["90 %"].parent
+    del calls[:]
+    receipt = studies.run_study(STUDIES["croco.6"], "tiny", seeds=2, runs=tmp_path)
+    assert {label for label, *_ in calls} == {"MAE"}, "the others are settings of croco.7"
+    assert receipt["settings"]["MAE"]["preset"] == "mae_tiny"
+    assert receipt["settings"]["MAE"]["parameters"] == {"METHOD": "mae", "KEEP": "encoder"}
+
+
+def test_two_commands_do_not_work_in_one_folder_at_once(tmp_path, monkeypatch):
+    calls, busy, most = [], [], []
+    inner = stand_in(calls, seconds=0.05)
+
+    def watched(plan, seed, path, jobs):
+        busy.append(path.parent)
+        most.append(busy.count(path.parent))
+        inner(plan, seed, path, jobs)
+        busy.remove(path.parent)
+
+    monkeypatch.setattr(studies, "_run_notebook", watched)
+
+    def command(name):
+        studies.run_study(STUDIES[name], "tiny", seeds=2, jobs=2, runs=tmp_path)
+
+    commands = [threading.Thread(target=command, args=(n,)) for n in ("croco.7", "croco.7")]
+    for thread in commands:
+        thread.start()
+    for thread in commands:
+        thread.join()
+    assert max(most) == 1, "two notebooks trained in one folder"
+    assert len(calls) == len(set(calls)) == 3 * 2, "what another command had done was done again"
+
+
+def test_a_failing_notebook_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "NOTEBOOKS", tmp_path)
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "source": "1 / 0", "outputs": []}
+    cell["execution_count"] = None
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}}
+    notebook |= {"nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / STUDIES["mae.3"].notebook).write_text(json.dumps(notebook))
+    with pytest.raises(RuntimeError, match="mae.3, (raw pixels|normalised), seed 0 failed.*ipynb"):
+        studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path / "runs")
+    assert not list(tmp_path.rglob("mae_ablation_*.json"))

@@ -10,13 +10,14 @@ from mimlib.data.batches import DenseBatch, LabelBatch
 from mimlib.encoders.vit import ViTConfig
 from mimlib.protocol import Output
 from mimlib.tasks.classification import ClassifierConfig
-from mimlib.tasks.depth import DepthTaskConfig
+from mimlib.tasks.depth import DepthTaskConfig, DPTDepthTaskConfig
 from mimlib.tasks.metrics import as_floats, update_metrics
 from mimlib.tasks.probe import LinearProbeConfig, PatchProbeConfig
 from mimlib.tasks.segmentation import SegmentationTaskConfig
 
 NUM_CLASSES = 4
 ENCODER = ViTConfig(width=16, depth=2, heads=2, patch_size=8, image_size=16)
+DEEP = ViTConfig(width=16, depth=4, heads=2, patch_size=8, image_size=16, class_token=False)
 PALETTE = torch.tensor([[220, 40, 40], [40, 200, 60], [50, 70, 230], [240, 240, 230]])
 
 
@@ -65,7 +66,8 @@ class Case:
     is_dense: bool = False
 
 
-PERFECT_DEPTH = {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0, "delta_1": 1.0}
+PERFECT_DEPTH = {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0}
+PERFECT_DEPTH |= {f"delta_{n}": 1.0 for n in (1, 2, 3)}
 PERFECT_CLASSES = {"accuracy": 1.0, "miou": 1.0}
 CASES = {
     "linear probe, class token": Case(
@@ -95,6 +97,10 @@ CASES = {
     "depth": Case(
         DepthTaskConfig(encoder=ENCODER, channels=32),
         depth_batch, PERFECT_DEPTH, frozen=False, steps=250, is_dense=True,
+    ),
+    "depth, DPT": Case(
+        DPTDepthTaskConfig(encoder=DEEP, scale_widths=(8, 8, 16, 16), head_width=16),
+        depth_batch, PERFECT_DEPTH, frozen=False, steps=100, is_dense=True,
     ),
 }  # fmt: skip
 

@@ -6,17 +6,32 @@ import pytest
 import torch
 
 from mimlib.data.batches import DenseBatch
-from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.depth import DepthTaskConfig, DepthViews
+from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.tasks.depth import (
+    DepthTaskConfig,
+    DepthViews,
+    DPTDepthTaskConfig,
+    reverse_huber,
+)
 from mimlib.tasks.heads import UpsamplingHead
 
 ENCODER = ViTConfig(width=16, depth=2, heads=2, patch_size=8, image_size=16)
+
+
+DEEP = ViTConfig(width=16, depth=4, heads=2, patch_size=8, image_size=16)
+SMALL = {"scale_widths": (4, 6, 8, 10), "head_width": 8}
 
 
 @pytest.fixture
 def task():
     torch.manual_seed(0)
     return DepthTaskConfig(encoder=ENCODER, channels=16).build()
+
+
+@pytest.fixture
+def dpt():
+    torch.manual_seed(0)
+    return DPTDepthTaskConfig(encoder=DEEP, **SMALL).build()
 
 
 def views(count=2, seed=0):
@@ -38,8 +53,9 @@ def test_loss_is_the_mean_log_ratio_over_valid_pixels(task):
     torch.testing.assert_close(output.prediction, task.predict(given.images).exp().detach())
 
 
-def test_what_is_stored_where_truth_is_missing_is_never_read(task):
-    given = views()
+@pytest.mark.parametrize("name", ["task", "dpt"])
+def test_what_is_stored_where_truth_is_missing_is_never_read(name, request):
+    given, task = views(), request.getfixturevalue(name)
     results = []
     for filler in (1.0, 0.0, -3.0, math.nan, math.inf):
         depth = torch.where(given.valid, given.depth, filler)
@@ -51,6 +67,48 @@ def test_what_is_stored_where_truth_is_missing_is_never_read(task):
         assert torch.equal(loss, results[0][0])
         assert all(torch.equal(a, b) for a, b in zip(gradients, results[0][1]))
         assert all(g.isfinite().all() for g in gradients)
+
+
+def test_the_reverse_huber_loss_by_hand():
+    """Errors 10, 1, 3 and an unknown one: the threshold is 2."""
+    target = torch.tensor([[[0.0, 5.0, -1.0, 0.0]]])
+    prediction = torch.tensor([[[10.0, 4.0, 2.0, 99.0]]], requires_grad=True)
+    valid = torch.tensor([[[True, True, True, False]]])
+    loss = reverse_huber(prediction, target, valid)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx((104 / 4 + 1 + 13 / 4) / 3)
+    assert prediction.grad.flatten().tolist() == pytest.approx([5 / 3, -1 / 3, 1.5 / 3, 0])
+    assert float(reverse_huber(target, target, valid)) == pytest.approx(0, abs=1e-5)
+    assert float(reverse_huber(prediction.detach(), target, valid & False)) == 0
+
+
+def test_dpt_predicts_standardised_metres(dpt):
+    given = views()
+    output = dpt(given)
+    raw = dpt.predict(given.images)
+    torch.testing.assert_close(output.prediction, 2.0707764 + 0.7775723 * raw.detach())
+    target = (given.depth - 2.0707764) / 0.7775723
+    torch.testing.assert_close(output.loss, reverse_huber(raw, target, given.valid))
+
+
+def test_dpt_reads_four_blocks_and_the_last_one_after_the_norm(dpt):
+    with torch.device("meta"):
+        large = DPTDepthTaskConfig(encoder=vit_config("B", 16, 256, class_token=False)).build()
+    assert large.hooks == (2, 5, 8, 11)
+    assert dpt.hooks == (0, 1, 2, 3)
+    images, seen = views().images, []
+    dpt.head.register_forward_pre_hook(lambda head, given: seen.extend(given[0]))
+    dpt.predict(images)
+    features = dpt.encoder(images, levels=(0, 1, 2, 3))
+    for ours, level in zip(seen[:3], features.levels):
+        torch.testing.assert_close(ours, level)
+    last = features.levels[3].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(seen[3].flatten(2).transpose(1, 2), dpt.encoder.norm(last))
+
+
+def test_an_encoder_too_shallow_for_dpt_is_refused():
+    with pytest.raises(ValueError, match="too few for a DPT head"):
+        DPTDepthTaskConfig(encoder=ENCODER, **SMALL).build()
 
 
 def test_an_untrained_head_predicts_about_the_typical_depth():
@@ -89,6 +147,8 @@ def test_configs_outside_their_range_are_refused():
         DepthTaskConfig(encoder=ENCODER, channels=0)
     with pytest.raises(ValueError, match="typical_depth is in metres, above 0; got -1.0"):
         DepthTaskConfig(encoder=ENCODER, typical_depth=-1.0)
+    with pytest.raises(ValueError, match="deviation is in metres, above 0; got 0.0"):
+        DPTDepthTaskConfig(encoder=DEEP, deviation=0.0)
 
 
 def test_an_image_side_that_is_no_multiple_of_the_patch_is_refused(task):

@@ -31,6 +31,8 @@ def test_depth_errors_by_hand():
             "rel": (0 + 0.5 + 0.25 + 0.2) / 4,
             "log_rmse": math.sqrt(sum(x * x for x in logs) / 4),
             "delta_1": 2 / 4,  # ratios 1, 2, 1.25 and 1.2: 1.25 itself is not below 1.25
+            "delta_2": 3 / 4,  # below 1.5625
+            "delta_3": 3 / 4,  # below 1.953125
         }
     )
 
@@ -60,7 +62,8 @@ def test_reset_forgets_and_nothing_counted_is_an_error():
     assert as_floats(metrics)["rmse"] == 8.0
     metrics.reset()
     metrics.update(torch.tensor([2.0]), torch.tensor([2.0]))
-    assert as_floats(metrics) == {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0, "delta_1": 1.0}
+    errors = {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0}
+    assert as_floats(metrics) == {**errors, "delta_1": 1.0, "delta_2": 1.0, "delta_3": 1.0}
 
 
 def test_a_prediction_of_nothing_is_finite():

@@ -35,6 +35,18 @@ def test_a_finished_run_is_read_not_trained(tmp_path):
     assert same(weights(method), weights(again)) and second == first
 
 
+def test_the_parts_of_a_mixture_are_compared_one_by_one(tmp_path):
+    def info(root="a", repeats=4):
+        parts = [{"pairs": {"root": "x"}, "repeats": 1}, {"pairs": {"root": "y"}}]
+        parts[1]["repeats"] = repeats
+        return {"data": {"root": root, "parts": parts}}
+
+    fit(out=tmp_path, run_info=info())
+    fit(out=tmp_path, run_info=info(root="b"))
+    with pytest.raises(CheckpointError, match=r"run.data.parts.1.repeats: 4 stored, 5 now\)"):
+        fit(out=tmp_path, run_info=info(repeats=5))
+
+
 def test_resuming_with_other_settings_names_them(tmp_path):
     run_info = {"method": {"mask_ratio": 0.75, "encoder": {"depth": 2}}, "train": {"keep": 1}}
     fit(out=tmp_path, run_info=run_info)

@@ -5,8 +5,8 @@ import torch
 
 from mimlib import world
 from mimlib.world import CLASSES, LEVELS
-from mimlib.world.levels import PAIR_LEVELS
 from mimlib.world.clips import clip_frame, draw_clips
+from mimlib.world.levels import PAIR_LEVELS
 from mimlib.world.pairs import draw_pairs, render_pairs
 from mimlib.world.views import draw_views
 
@@ -63,7 +63,7 @@ def test_pictures_have_something_to_see(seen, level):
     assert (found["depth"].flatten(1).quantile(0.1, dim=1) > 0.4).all()  # nothing fills the view
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [name for name in LEVELS if name != "textured"])
 def test_colours_are_those_of_rooms(seen, level):
     image = seen[level]["image"].float() / 255
     saturation = (image.amax(1) - image.amin(1)) / image.amax(1).clamp(min=1 / 255)

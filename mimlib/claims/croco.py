@@ -7,6 +7,7 @@ from mimlib.claims.study import DEPTH, PROBE, Rule, Study
 ABLATION, TRANSFER = "croco_ablation.ipynb", "croco_transfer.ipynb"
 RELIANCE = "reliance on the second view"  # held-out loss, blank minus true
 STEREO = "stereo EPE, fine-tuned [px]"
+MATCHED = "stereo EPE gained by the second view [px]"  # with a wrong one minus with the true one
 OBJECTS = "object accuracy, frozen"
 PARAMETERS = "decoder parameters, paper size [M]"
 FLOPS = "decoder GFLOP per pair, paper size"
@@ -144,6 +145,7 @@ CROCO = (
         (
             _lower(STEREO, "encoder and decoder", "encoder"),
             _lower(STEREO, "encoder", "no pre-training"),
+            Rule(metric=MATCHED, better="encoder and decoder", worse="no pre-training"),
         ),
         notebook=TRANSFER,
         parameters={

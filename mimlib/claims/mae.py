@@ -47,7 +47,7 @@ MAE = (
         "table 1a, ViT-L: one block 84.8 fine-tuned; deeper helps the linear probe by up to 8",
         {
             "1 block": {"method.decoder_depth": 1},
-            "2 blocks": {},
+            "2 blocks": {"method.decoder_depth": 2},
             "4 blocks": {"method.decoder_depth": 4},
             "8 blocks": {"method.decoder_depth": 8},
         },

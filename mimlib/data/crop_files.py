@@ -1,7 +1,8 @@
 """CroCo v2's real pairs: rectangles cut out of the photographs of other data sets."""
 
 import os
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from mimlib.data.pair_files import PairFileSource, spoken_lines
 from mimlib.data.pair_views import PairAugmentation
 
 UPRIGHT = 60  # degrees; as official: a smaller rotation is "most likely not a true rotation"
+NUMBERS = 10  # of a crop: which images, rotation, four sides of each box
 LANCZOS_FROM = 4  # as official: shrinking the area more than this is done by Lanczos
 
 
@@ -52,12 +54,11 @@ class CropPair(NamedTuple):
     box_2: tuple[int, int, int, int]
 
 
-def read_crop_list(path: str) -> list[CropPair]:
+def read_crop_list(path: str) -> Iterator[CropPair]:
     """Read CroCo's list: "image_1, image_2, rotation", below it lines of eight numbers a crop.
 
     The numbers are left, right, top, bottom in image 1 and then in image 2.
     """
-    crops: list[CropPair] = []
     images = None
     for number, line in spoken_lines(path):
         parts = line.split(", ")
@@ -67,33 +68,50 @@ def read_crop_list(path: str) -> list[CropPair]:
                 continue
             left_1, right_1, top_1, bottom_1, left_2, right_2, top_2, bottom_2 = map(int, parts)
             boxes = (left_1, top_1, right_1, bottom_1), (left_2, top_2, right_2, bottom_2)
-            crops.append(CropPair(*images, *boxes))
+            crop = CropPair(*images, *boxes)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {number}: expected 'image_1, image_2, rotation' or eight numbers "
                 f"after such a line, got {line!r}"
             ) from error
-    return crops
+        yield crop
 
 
 class CropFiles:
-    """Pairs of rectangles out of photographs."""
+    """Pairs of rectangles out of photographs.
 
-    def __init__(self, root: str, crops: Sequence[CropPair], size: int):
-        if not crops:
+    There are millions: they are kept as arrays, paths as bytes, see images.ImageFolder.
+    """
+
+    def __init__(self, root: str, crops: Iterable[CropPair], size: int):
+        images: dict[tuple[bytes, bytes], int] = {}  # a pair of images has many crops
+        numbers = array("i")
+        for crop in crops:
+            pair = os.fsencode(crop.image_1), os.fsencode(crop.image_2)
+            number = images.setdefault(pair, len(images))
+            numbers.extend((number, crop.rotation, *crop.box_1, *crop.box_2))
+        if not images:
             raise ValueError(f"the list of crops for {root} is empty")
-        self.root, self.crops, self.size = root, crops, size
+        self.root, self.size = root, size
+        self._images = np.array(list(images))  # [pairs of images, 2]
+        self._crops = np.array(numbers).reshape(-1, NUMBERS)  # [crops, NUMBERS] int32
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self._crops)
+
+    def crop(self, index: int) -> CropPair:
+        """Return which rectangles make pair `index`."""
+        pair, rotation, *sides = self._crops[index].tolist()
+        first, second = (os.fsdecode(bytes(path)) for path in self._images[pair])
+        return CropPair(first, second, rotation, tuple(sides[:4]), tuple(sides[4:]))
 
     def path(self, index: int) -> str:
         """Return the path of the first image and which crop it is."""
-        return f"{os.path.join(self.root, self.crops[index].image_1)} (crop {index})"
+        return f"{os.path.join(self.root, self.crop(index).image_1)} (crop {index})"
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Cut and resize both rectangles, and turn the second one upright."""
-        crop = self.crops[index]
+        crop = self.crop(index)
         first = cut_box(os.path.join(self.root, crop.image_1), crop.box_1, self.size)
         second = cut_box(os.path.join(self.root, crop.image_2), crop.box_2, self.size)
         turned = 0 if abs(crop.rotation) <= UPRIGHT else round(crop.rotation / 90) % 4

@@ -8,15 +8,24 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torchvision.transforms.v2 import functional as v2
 
 from mimlib.data.batches import DenseBatch
 from mimlib.data.formats import read_depth_png
 from mimlib.data.images import read_image
 from mimlib.data.indexed import IndexedSource
-from mimlib.data.order import Request, augmentation_draws
-from mimlib.data.transforms import Augmentation, centre_boxes, crop_resized, crop_targets
+from mimlib.data.order import COLOURS, Request, augmentation_draws
+from mimlib.data.pair_views import crop_corners, jitter_colours, turn_hues
+from mimlib.data.transforms import (
+    COLUMN,
+    ROW,
+    Augmentation,
+    centre_boxes,
+    crop_resized,
+    crop_targets,
+)
 
-COLOURS = (".png", ".jpg")
+PICTURES = (".png", ".jpg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +39,43 @@ class DepthFilesConfig(Augmentation):
     root: str  # path of the data set
     layout: Literal["seven_scenes", "nyuv2"]
     unit: float = 1e-3  # metres of one step in the files
+    square: bool = False  # crop the largest square, anywhere, in place of crop_scale
+    jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)  # brightness, contrast, saturation, 0 to 1
+    hue: float = 0.0  # largest turn of the hues, to either side, as a share of the circle
+    jittered: float = 1.0  # share of images whose colours and hues are changed
+    grey: float = 0.0  # share of images that lose their colours
     workers: int = 0  # decoding processes
 
     def __post_init__(self):
         super().__post_init__()
         if self.unit <= 0:
             raise ValueError(f"unit {self.unit} is not above 0; 0.001 for files in millimetres")
+        shares = (*self.jitter, 2 * self.hue, self.jittered, self.grey)
+        if len(self.jitter) != 3 or not all(0 <= share <= 1 for share in shares):
+            raise ValueError(
+                f"jitter {self.jitter}, hue {self.hue}, jittered {self.jittered} or grey "
+                f"{self.grey} is out of range; expected 0 to 1, of the hue 0 to 1/2"
+            )
+
+    def boxes(self, draws: np.ndarray, height: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """Return the crop of each image, [B, 4]."""
+        if not self.square:
+            return super().boxes(draws, height, width)
+        side = np.minimum(height, width)
+        corners = crop_corners(draws[:, [ROW, COLUMN]], height, width, side[:, None])
+        return np.column_stack([corners, side, side])
+
+    def colours(self, images: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+        """Change the colours of images [B, 3, H, W] uint8; draws [B, U] of the stream COLOURS."""
+        changed = torch.from_numpy(draws[:, 5] < self.jittered)
+        jittered = jitter_colours(images, draws[:, :4], self.jitter)
+        jittered = turn_hues(jittered, self.hue * (2 * draws[:, 4] - 1))
+        images = torch.where(changed[:, None, None, None], jittered, images)
+        grey = torch.from_numpy(draws[:, 6] < self.grey)
+        if not grey.any():
+            return images
+        without = v2.rgb_to_grayscale(images, num_output_channels=3)
+        return torch.where(grey[:, None, None, None], without, images)
 
     def build(self) -> "DepthFiles":
         """List the files.
@@ -78,8 +118,12 @@ class DepthFiles(IndexedSource):
             boxes, flips = config.boxes(draws, height, width), config.flips(draws)
         images, depths, valids = zip(*items)
         cuts = zip(images, boxes.tolist(), flips.tolist())
+        views = torch.stack([crop_resized(i, box, config.size, flip) for i, box, flip in cuts])
+        if request.seed is not None:
+            draws = augmentation_draws(request.seed, request.first, len(items), COLOURS)
+            views = config.colours(views, draws)
         return DenseBatch(
-            torch.stack([crop_resized(image, box, config.size, flip) for image, box, flip in cuts]),
+            views,
             crop_targets(depths, boxes, flips, config.size),
             crop_targets(valids, boxes, flips, config.size),
         )
@@ -116,8 +160,8 @@ FINDERS = {"seven_scenes": find_seven_scenes, "nyuv2": find_nyuv2}
 
 def _with_colours(depth: Path, stem: Path) -> Path:
     """Return the image that belongs to a depth map."""
-    for ending in COLOURS:
+    for ending in PICTURES:
         image = stem.with_name(stem.name + ending)
         if image.exists():
             return image
-    raise ValueError(f"{depth} has no image {stem}{' or '.join(COLOURS)}; unpack the images, too")
+    raise ValueError(f"{depth} has no image {stem}{' or '.join(PICTURES)}; unpack the images, too")

@@ -1,4 +1,4 @@
-"""Files that hold a number per pixel: .flo, KITTI's PNGs, PFM, depth PNGs.
+"""Files that hold a number per pixel: .flo, KITTI's PNGs, PFM, depth PNGs; arrays in arrays.py.
 
 Every data set marks missing ground truth in its own way: huge numbers, infinity, zero, a third
 channel, a mask beside the file. Readers turn all of them into `valid` [H, W] bool, and what is not
@@ -24,6 +24,8 @@ FLO_MAGIC = 202021.25  # as 4 bytes of a little-endian float: "PIEH"
 FLO_UNKNOWN = 1e9  # Middlebury: larger displacements mean unknown
 KITTI_SCALE, KITTI_ZERO = 64.0, 2**15  # flow = (stored - 2^15) / 64
 KITTI_DISPARITY_SCALE = 256.0
+CRE_DISPARITY_SCALE = 32.0
+VISIBLE = 255  # in Middlebury's and ETH3D's mask0nocc; 128: the other image does not show it
 DEPTH_UNKNOWN = (0, 65535)  # 7-Scenes writes 65535, most others 0
 
 
@@ -40,9 +42,7 @@ def read_flo(path: str | Path) -> Dense:
     if len(data) < 12 or struct.unpack("<f", data[:4])[0] != FLO_MAGIC:
         raise ValueError(f"{path} is no .flo file: it does not start with the number {FLO_MAGIC}")
     width, height = struct.unpack("<ii", data[4:12])
-    flow = _numbers(path, data[12:], "<f4", (height, width, 2))
-    with np.errstate(invalid="ignore"):
-        return _dense(flow, (np.abs(flow) < FLO_UNKNOWN).all(-1))
+    return bounded(_numbers(path, data[12:], "<f4", (height, width, 2)))
 
 
 def write_flo(path: str | Path, dense: Dense) -> None:
@@ -86,10 +86,33 @@ def read_pfm_disparity(path: str | Path) -> Dense:
     return positive(disparity.numpy(), path)
 
 
+def read_visible_disparity(path: str | Path, mask_path: str | Path) -> Dense:
+    """Read disparity as PFM, known only where mask0nocc says that both images show the pixel."""
+    dense, visible = read_pfm_disparity(path), torch.from_numpy(_grey(mask_path) == VISIBLE)
+    return masked(dense, visible, mask_path)
+
+
+def read_pfm_flow(path: str | Path) -> Dense:
+    """Read flow as SceneFlow's PFM: dx, dy and a third channel without meaning."""
+    flow = read_pfm(path)
+    if flow.ndim != 3:
+        raise ValueError(f"{path} holds one channel; flow has three in this format, dx, dy and 0")
+    return bounded(flow[..., :2].numpy())
+
+
 def read_kitti_disparity(path: str | Path) -> Dense:
     """Read KITTI's 16-bit disparity PNG: stored value / 256 pixels, 0 = unknown."""
-    stored = _grey16(path)
-    return positive(stored / KITTI_DISPARITY_SCALE, path)
+    return positive(_grey16(path) / KITTI_DISPARITY_SCALE, path)
+
+
+def read_cre_disparity(path: str | Path) -> Dense:
+    """Read CREStereo's 16-bit disparity PNG: stored value / 32 pixels, 0 = unknown."""
+    return positive(_grey16(path) / CRE_DISPARITY_SCALE, path)
+
+
+def read_grey_disparity(path: str | Path) -> Dense:
+    """Read Middlebury's 8-bit disparity PNG of 2005 and 2006, full size: pixels, 0 = unknown."""
+    return positive(_grey(path).astype(np.float64), path)
 
 
 def write_kitti_disparity(path: str | Path, dense: Dense) -> None:
@@ -102,7 +125,7 @@ def write_kitti_disparity(path: str | Path, dense: Dense) -> None:
 def read_kitti_flow(path: str | Path) -> Dense:
     """Read KITTI's 16-bit flow PNG: (red, green) = 64 (dx, dy) + 2^15, blue 0 = unknown."""
     stored = _colour16(path)
-    return _dense((stored[..., :2] - KITTI_ZERO) / KITTI_SCALE, stored[..., 2] > 0)
+    return known((stored[..., :2] - KITTI_ZERO) / KITTI_SCALE, stored[..., 2] > 0)
 
 
 def write_kitti_flow(path: str | Path, dense: Dense) -> None:
@@ -138,22 +161,33 @@ def write_depth_png(path: str | Path, dense: Dense, unit: float = 1e-3) -> None:
 
 def read_mask(path: str | Path) -> Tensor:
     """Read a black and white picture, [H, W] bool: Sintel's `invalid` and `occlusions`."""
-    try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("L")) > 127)
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    return torch.from_numpy(_grey(path) > 127)
 
 
 def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
     """Read Sintel's flow with its `invalid` mask; occluded pixels count, as in its benchmark."""
-    dense, invalid = read_flo(path), read_mask(invalid_path)
-    if invalid.shape != dense.valid.shape:
+    return masked(read_flo(path), ~read_mask(invalid_path), invalid_path)
+
+
+def masked(dense: Dense, counted: Tensor, path: str | Path) -> Dense:
+    """Keep as known only what a mask counts, too.
+
+    Raises:
+        ValueError: if the mask (of the file `path`) is of another size.
+    """
+    if counted.shape != dense.valid.shape:
         raise ValueError(
-            f"{invalid_path} has {tuple(invalid.shape)} pixels, its flow {tuple(dense.valid.shape)}"
+            f"{path} has {tuple(counted.shape)} pixels, its ground truth "
+            f"{tuple(dense.valid.shape)}"
         )
-    valid = dense.valid & ~invalid
+    valid = dense.valid & counted
     return Dense(dense.values * valid[..., None], valid)
+
+
+def bounded(flow: np.ndarray) -> Dense:
+    """Keep vectors [H, W, 2] of finite numbers below 1e9 as what is known."""
+    with np.errstate(invalid="ignore"):
+        return known(flow, (np.abs(flow) < FLO_UNKNOWN).all(-1))
 
 
 def positive(values: np.ndarray, path: str | Path) -> Dense:
@@ -169,12 +203,13 @@ def positive(values: np.ndarray, path: str | Path) -> Dense:
                 f"{path} holds negative values only; disparity and depth are positive here: if "
                 "these are disparities of the right image, swap the images or change the sign"
             )
-    return _dense(values[..., None], valid)
+    return known(values[..., None], valid)
 
 
-def _dense(values: np.ndarray, valid: np.ndarray) -> Dense:
-    known = np.where(valid[..., None], values, 0).astype(np.float32)
-    return Dense(torch.from_numpy(known), torch.from_numpy(valid))
+def known(values: np.ndarray, valid: np.ndarray) -> Dense:
+    """Make numbers [H, W, C] and where they are known [H, W] into tensors, 0 elsewhere."""
+    values = np.where(valid[..., None], values, 0).astype(np.float32)
+    return Dense(torch.from_numpy(values), torch.from_numpy(valid))
 
 
 def _bytes(path: str | Path) -> bytes:
@@ -196,14 +231,24 @@ def _numbers(path: str | Path, data: bytes, order: str, shape: tuple[int, ...]) 
 
 def _grey16(path: str | Path) -> np.ndarray:
     """Read a 16-bit grey PNG as [H, W] float64."""
-    try:
-        with Image.open(path) as image:
-            mode, stored = image.mode, np.array(image)
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    mode, stored = _picture(path)
     if not mode.startswith("I"):
         raise ValueError(_too_coarse(path, mode, "one channel"))
     return stored.astype(np.float64)
+
+
+def _grey(path: str | Path) -> np.ndarray:
+    """Read an 8-bit picture as [H, W] uint8, colours as their grey."""
+    return _picture(path, "L")[1]
+
+
+def _picture(path: str | Path, mode: str | None = None) -> tuple[str, np.ndarray]:
+    """Read a picture as Pillow has it or converted, and say in which mode it was."""
+    try:
+        with Image.open(path) as image:
+            return image.mode, np.array(image if mode is None else image.convert(mode))
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
 
 
 def _colour16(path: str | Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 DRAWS_PER_IMAGE = 24  # U; a multiple of 4, since one Philox counter value makes 4 numbers
-_SHUFFLE, _AUGMENT = 0, 1  # streams of one seed
+_SHUFFLE, AUGMENT, COLOURS = 0, 1, 2  # streams of one seed
 
 
 class Request(NamedTuple):
@@ -71,12 +71,18 @@ class EndlessOrder:
         return self._shuffled
 
 
-def augmentation_draws(seed: int, first: int, count: int) -> np.ndarray:
+def augmentation_draws(seed: int, first: int, count: int, stream: int = AUGMENT) -> np.ndarray:
     """Return the random numbers of the images at positions first ... first + count - 1.
+
+    Args:
+        seed: of the run.
+        first: position of the first image.
+        count: images.
+        stream: AUGMENT, or COLOURS where its numbers are spoken for: others, as independent.
 
     Returns:
         [count, U] float64, uniform in [0, 1). Row i depends on (seed, first + i) only.
     """
     counter = first * (DRAWS_PER_IMAGE // 4)
-    stream = np.random.Philox(key=[seed, _AUGMENT], counter=[counter, 0, 0, 0])
+    stream = np.random.Philox(key=[seed, stream], counter=[counter, 0, 0, 0])
     return np.random.Generator(stream).random((count, DRAWS_PER_IMAGE))

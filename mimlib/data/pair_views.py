@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -45,7 +46,10 @@ class PairAugmentation:
 
 
 def crop_corners(
-    draws: np.ndarray, height: int | np.ndarray, width: int | np.ndarray, size: tuple[int, int]
+    draws: np.ndarray,
+    height: int | np.ndarray,
+    width: int | np.ndarray,
+    size: tuple[int, int] | np.ndarray,
 ) -> np.ndarray:
     """Choose the top left corner of a crop, each place equally likely.
 
@@ -53,7 +57,7 @@ def crop_corners(
         draws: [B, 2] in [0, 1), for row and column.
         height: of the image or of each image, pixels.
         width: likewise.
-        size: (height, width) of the crop.
+        size: (height, width) of the crop, or of each crop.
 
     Returns:
         [B, 2] int64 (top, left).
@@ -76,7 +80,9 @@ def cut(image: Tensor, corner: np.ndarray, size: tuple[int, int]) -> Tensor:
     return image[:, top : top + size[0], left : left + size[1]]
 
 
-def jitter_colours(images: Tensor, draws: np.ndarray, strength: float) -> Tensor:
+def jitter_colours(
+    images: Tensor, draws: np.ndarray, strength: float | tuple[float, float, float]
+) -> Tensor:
     """Change brightness, contrast and saturation of each image, in an order of its own.
 
     Every change is a blend f x + (1 - f) reference, with the reference black (brightness), the
@@ -88,11 +94,11 @@ def jitter_colours(images: Tensor, draws: np.ndarray, strength: float) -> Tensor
     Args:
         images: [B, 3, H, W] uint8.
         draws: [B, 4] in [0, 1): three factors and the order.
-        strength: 0 (nothing happens) to 1.
+        strength: 0 (nothing happens) to 1, of all three or of each.
     """
-    if strength == 0:
+    if not np.any(strength):
         return images
-    factors = 1 + strength * (2 * draws[:, :3] - 1)
+    factors = 1 + np.array(strength) * (2 * draws[:, :3] - 1)
     order = np.array(ORDERS)[(draws[:, 3] * len(ORDERS)).astype(np.int64)]  # [B, 3]
     values = images.float()
     for step in range(3):
@@ -105,3 +111,15 @@ def jitter_colours(images: Tensor, draws: np.ndarray, strength: float) -> Tensor
         reference = reference.masked_fill(kind == BRIGHTNESS, 0.0)
         values = torch.lerp(reference, values, factor.float()).clamp(0, 255)
     return values.round().to(torch.uint8)
+
+
+def turn_hues(images: Tensor, turns: np.ndarray) -> Tensor:
+    """Turn the hues of each image around the circle, as torchvision does.
+
+    Args:
+        images: [B, 3, H, W] uint8.
+        turns: [B] shares of the circle, -1/2 to 1/2.
+    """
+    if not turns.any():
+        return images
+    return torch.stack([v2.adjust_hue(i, turn) for i, turn in zip(images, turns.tolist())])

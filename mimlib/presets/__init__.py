@@ -10,7 +10,13 @@ import difflib
 from collections.abc import Callable
 
 from mimlib.presets import croco, downstream, mae, matching
-from mimlib.presets.scales import HELD_OUT_SEED, cross_view, object_neighbours, semantic_probe
+from mimlib.presets.scales import (
+    HELD_OUT_SEED,
+    cross_view,
+    object_neighbours,
+    object_probe,
+    semantic_probe,
+)
 from mimlib.run import Run
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "PRESETS",
     "cross_view",
     "object_neighbours",
+    "object_probe",
     "preset",
     "semantic_probe",
 ]
@@ -27,7 +34,7 @@ PRESETS: dict[str, Callable[[], Run]] = {
     for function in (
         *(mae.mae_tiny, mae.mae_lesson, mae.mae_gpu),
         *(mae.mae_vitb16_in1k, mae.mae_vitl16_in1k, mae.mae_vith14_in1k),
-        *(croco.croco_tiny, croco.croco_lesson, croco.croco_gpu),
+        *(croco.croco_tiny, croco.croco_lesson, croco.croco_small, croco.croco_gpu),
         *(croco.croco_homography_tiny, croco.croco_homography_lesson),
         croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
@@ -35,7 +42,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
         *(matching.flow_tiny, matching.flow_lesson, matching.flow_gpu),
         *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
-        downstream.finetune_vitb16_in1k,
+        *(matching.crocoflow_vitl_base, matching.crocostereo_vitl_base),
+        *(downstream.finetune_vitb16_in1k, downstream.depth_vitb16_nyu),
     )
 }
 

@@ -29,15 +29,28 @@ def semantic_probe(size: int, num_train: int = 512, num_images: int = 256) -> Fr
 
 def object_neighbours(size: int, num_train: int = 1024, num_images: int = 512) -> KNNConfig:
     """Which object the camera looks at, told by the nearest frozen features."""
-    objects = {"size": size, "aim": "object", "target": "label"}
-    return KNNConfig(
-        train=WorldImagesConfig(count=num_train, seed=HELD_OUT_SEED, **objects),
-        held_out=WorldImagesConfig(count=num_images, seed=HELD_OUT_SEED + 1, **objects),
-        num_classes=len(world.CLASSES),
-        num_train=num_train,
-        num_images=num_images,
-        name="objects",
+    return KNNConfig(**_objects(size, num_train, num_images))
+
+
+def object_probe(size: int, num_train: int = 1024, num_images: int = 512) -> FrozenProbeConfig:
+    """Which object the camera looks at, told by a linear layer on frozen features."""
+    return FrozenProbeConfig(**_objects(size, num_train, num_images))
+
+
+def _objects(size: int, num_train: int, num_images: int) -> dict[str, object]:
+    """Labelled views to learn from, and others of held-out scenes."""
+    train, held_out = (
+        WorldImagesConfig(count=count, size=size, seed=seed, aim="object", target="label")
+        for count, seed in ((num_train, HELD_OUT_SEED), (num_images, HELD_OUT_SEED + 1))
     )
+    return {
+        "train": train,
+        "held_out": held_out,
+        "num_classes": len(world.CLASSES),
+        "num_train": num_train,
+        "num_images": num_images,
+        "name": "objects",
+    }
 
 
 def cross_view(size: int, num_pairs: int = 256) -> CrossViewConfig:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mimlib.data.batches import DenseBatch
+from mimlib.data.depth_files import DepthFilesConfig
 from mimlib.data.indexed import IndexedSource
 from mimlib.data.matching import MatchingFilesConfig
 from mimlib.data.pairs import WorldPairsConfig
@@ -36,7 +37,7 @@ SourceConfig = WorldImagesConfig | ImageFolderConfig
 class ValidationConfig:
     """Loss and metrics of what is being trained, on held-out images."""
 
-    source: SourceConfig | WorldPairsConfig | MatchingFilesConfig
+    source: SourceConfig | DepthFilesConfig | WorldPairsConfig | MatchingFilesConfig
     num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of what the views draw, for instance masks; the same draws every time

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from mimlib.protocol import Output
 
-CLOSE_RATIO = 1.25  # Eigen et al. 2014 (arXiv 1406.2283), section 4.2: threshold of delta_1
+CLOSE_RATIO = 1.25  # Eigen et al. 2014 (arXiv 1406.2283), section 4.2; to the n for delta_n
 MIN_DEPTH = 1e-3  # metres; predictions are raised to it before ratios and logarithms
 
 
@@ -31,7 +31,7 @@ def segmentation_metrics(num_classes: int) -> MetricCollection:
 
 
 def depth_metrics() -> MetricCollection:
-    """Return `rmse` (metres), `rel`, `log_rmse` and `delta_1`: see DepthErrors."""
+    """Return `rmse` (metres), `rel`, `log_rmse`, `delta_1`, `delta_2`, `delta_3`: DepthErrors."""
     return _collect(depth=DepthErrors(sync_on_compute=False))
 
 
@@ -49,7 +49,7 @@ class DepthErrors(Metric):
 
     With y the prediction and y* the truth of a pixel:
     rmse = sqrt(mean (y - y*)^2), rel = mean |y - y*| / y*,
-    log_rmse = sqrt(mean (log y - log y*)^2), delta_1 = share with max(y / y*, y* / y) < 1.25.
+    log_rmse = sqrt(mean (log y - log y*)^2), delta_n = share with max(y / y*, y* / y) < 1.25^n.
     Means are over all valid pixels of the set: every pixel counts once, however they were batched.
     """
 
@@ -65,8 +65,8 @@ class DepthErrors(Metric):
         super().__init__(**options)
         for name in ("squared", "relative", "squared_log"):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
-        for name in ("close", "count"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("close", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, prediction: Float[Tensor, "*px"], target: Float[Tensor, "*px"]) -> None:
         """Count valid pixels: predicted and true depth in metres, true depth above zero."""
@@ -77,16 +77,17 @@ class DepthErrors(Metric):
         self.relative += (difference.abs() / target).sum()
         self.squared_log += log_ratio.square().sum()
         ratio = torch.maximum(prediction / target, target / prediction)
-        self.close += (ratio < CLOSE_RATIO).sum()
+        self.close += torch.stack([(ratio < CLOSE_RATIO**n).sum() for n in (1, 2, 3)])
         self.count += target.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the four numbers."""
+        """Return the numbers by name."""
+        shares = self.close / self.count
         return {
             "rmse": (self.squared / self.count).sqrt(),
             "rel": self.relative / self.count,
             "log_rmse": (self.squared_log / self.count).sqrt(),
-            "delta_1": self.close / self.count,
+            **{f"delta_{n}": share for n, share in enumerate(shares, start=1)},
         }
 
 

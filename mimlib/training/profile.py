@@ -1,6 +1,7 @@
 """What a step costs: floating-point operations, the rate of this device, a trace of kernels."""
 
 import time
+import warnings
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ def count_flops(method: Trainable, views: Any) -> int:
     of the method changes.
 
     Returns:
-        The count, or 0 for a method that cannot run on shapes alone.
+        The count, or 0 with a warning for a method that cannot run on shapes alone.
     """
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
@@ -37,9 +38,20 @@ def count_flops(method: Trainable, views: Any) -> int:
     try:
         with FlopCounterMode(display=False) as counter:
             torch.func.functional_call(step, shapes, (map_tensors(shape_only, views),))
-    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+        _warn_uncounted(type(method).__name__, f"{type(error).__name__}: {error}".splitlines()[0])
         return 0
     return counter.get_total_flops()
+
+
+@lru_cache
+def _warn_uncounted(name: str, reason: str) -> None:
+    """Say once for each method and reason why its operations are not counted."""
+    warnings.warn(
+        f"the operations of {name} are not counted, it has no MFU: it does not run on shapes "
+        f"without data ({reason})",
+        stacklevel=3,
+    )
 
 
 class _Step(nn.Module):

@@ -85,7 +85,9 @@ def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any
 
 
 def flatten(tree: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the leaves of nested dicts with their path; a list is a leaf."""
+    """Yield the leaves of nested dicts with their path; a list is a leaf, unless it holds dicts."""
+    if isinstance(tree, list) and tree and all(isinstance(item, dict) for item in tree):
+        tree = dict(enumerate(tree))
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
             yield from flatten(value, (*name, str(key)))

@@ -196,11 +196,8 @@ def draw_dots(count: int, side: int, generator: torch.Generator) -> Tensor:
     dx = (x * rows + 0.5 * (torch.floor(y * rows) % 2)) % 1 - 0.5
     dy = (y * rows) % 1 - 0.5
     distance = (dx**2 + dy**2).sqrt()
-    return mix(
-        base,
-        partner,
-        torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50),
-    )
+    dots = torch.sigmoid((uniform(count, 0.15, 0.35, generator) - distance) * 50)
+    return mix(base, partner, dots)
 
 
 def draw_voronoi(count: int, side: int, generator: torch.Generator, cells: int = 14) -> Tensor:
@@ -234,11 +231,8 @@ def draw_leaf(count: int, side: int, generator: torch.Generator) -> Tensor:
     green = hsv_to_rgb(
         hue, uniform(count, 0.4, 0.75, generator), uniform(count, 0.4, 0.8, generator)
     )
-    return mix(
-        green * 0.4,
-        green,
-        torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator)),
-    )
+    light = torch.sigmoid(2.2 * smooth_noise(count, side, 0.9, generator))
+    return mix(green * 0.4, green, light)
 
 
 def draw_poster(count: int, side: int, generator: torch.Generator, figures: int = 8) -> Tensor:
@@ -299,10 +293,7 @@ def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_camouflage(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Blotches of three colours, light and dark, a few to the texture: no place has a double."""
-    first, second = draw_colours(count, generator, saturation=0.7)
-    third, _ = draw_colours(count, generator, saturation=0.7)
-    fields = smooth_noise(3 * count, side, 1.6, generator, lowest=3).unflatten(0, (3, count))
-    colours = mix(first, second, torch.sigmoid(4 * fields[0]))
-    colours = mix(colours, third, torch.sigmoid(4 * fields[1]))
-    return colours * (0.7 + 0.3 * torch.tanh(2 * fields[2]))[..., None]
+    """Clouds of all colours, large and small: the colour alone tells one place from another."""
+    clouds = smooth_noise(3 * count, side, 1.1, generator, lowest=2).unflatten(0, (count, 3))
+    warm = torch.tensor([0.58, 0.54, 0.5])[:, None, None]
+    return rearrange(warm + 0.19 * clouds, "g c h w -> g h w c")
