@@ -67,3 +67,8 @@ def test_verdict_prints_rules(shelf, capsys):
     printed = capsys.readouterr().out
     assert "0.450 +- 0.050" in printed and "paper: table 9: 12.3" in printed
     assert "verdict: inconclusive at this scale (3 seeds)" in printed
+    study["settings"]["a"]["metrics"]["seconds"] = metric
+    (shelf / "mae.9.json").write_text(json.dumps(study))
+    report.verdict("mae.9", ("seconds",))
+    table = capsys.readouterr().out.splitlines()[3]
+    assert "seconds" in table and "accuracy" not in table, "only what was asked for"

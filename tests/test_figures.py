@@ -92,6 +92,17 @@ def test_charts_name_their_axes():
     assert figures.bars({"x": 0.1, "y": 1.0}, "loss").axes[0].get_ylim()[0] == 0
 
 
+def test_points_beside_the_line_of_equals():
+    picture = figures.scatter({"a": ([0.1, 0.9], [0.2, 0.8]), "b": ([0.5], [0.5])}, "x", "y")
+    axis = picture.axes[0]
+    assert drawn(picture) and len(axis.collections) == 2
+    (line,) = axis.lines
+    assert list(line.get_xdata()) == list(line.get_ydata()) == list(axis.get_xlim())
+    assert axis.get_xlim() == axis.get_ylim() and axis.get_xlim()[0] < 0.1
+    words = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert words == {"a", "b", "equal"}
+
+
 def test_a_study_is_drawn_from_its_receipt():
     metrics = {
         "on": {"metrics": {"accuracy": {"mean": 0.7, "interval": [0.68, 0.72]}}},
@@ -150,3 +161,62 @@ def test_colours_are_told_apart_by_colour_blind_people():
         seen = np.clip(rgb @ blind.T, 0, 1) ** (1 / 2.2)
         apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 9 * np.eye(6)
         assert apart.min() > 0.1
+
+
+def test_looking_into_the_other_image():
+    maps = {1: torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])}
+    picture = figures.looks(IMAGES[0], IMAGES[1] / 255, maps, 8, {1: torch.tensor([20.0, 12.0])})
+    one, two, lit = picture.axes
+    assert drawn(picture) and lit.get_title() == "from patch 1"
+    assert one.patches[0].get_xy() == (7.5, -0.5)  # the second patch of the first row
+    for axis in (two, lit):  # the ring, twice: with a dark rim
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines] == [
+            (19.5, 11.5)
+        ] * 2
+    shown = lit.images[0].get_array()
+    assert np.allclose(shown[8:, 16:], two.images[0].get_array()[8:, 16:])  # where it looks
+    assert np.allclose(shown[:8], 0.12 * two.images[0].get_array()[:8])
+    assert not figures.looks(IMAGES[0], IMAGES[1], maps, 8).axes[1].lines, "no truth, no ring"
+
+
+def test_matches_join_what_was_found_to_the_truth():
+    asked, found = torch.tensor([[4.0, 4.0], [20.0, 8.0]]), torch.tensor([[8.0, 4.0], [12.0, 8.0]])
+    true = torch.tensor([[8.5, 6.0], [12.0, 8.0]])
+    picture = figures.matches(IMAGES[0], IMAGES[1], asked, found, true)
+    left, right = picture.axes
+    assert drawn(picture)
+    assert [line.get_xdata()[0] for line in left.lines] == [3.5, 19.5]
+    error = right.lines[0]
+    assert (list(error.get_xdata()), list(error.get_ydata())) == ([7.5, 8.0], [3.5, 5.5])
+    assert right.get_xlim() == (-0.5, 23.5) and right.get_ylim() == (15.5, -0.5)
+    with pytest.raises(ValueError):
+        figures.matches(IMAGES[0], IMAGES[1], asked, found[:1], true)
+
+
+def test_amounts_become_colours_and_unknown_ones_white():
+    values = torch.tensor([[[0.0, 5.0, 10.0, 99.0]]])
+    shown = figures.colored(values, 0, 10, torch.tensor([[[True, True, True, False]]]))
+    assert shown.shape == (1, 3, 1, 4)
+    brightness = shown[0].mean(0)[0]
+    assert brightness[0] < brightness[1] < brightness[2] < brightness[3] == 1
+    assert torch.equal(figures.colored(values, 0, 10)[..., 3], shown[..., 2]), "beyond the end"
+
+
+def test_flow_has_a_colour_for_every_direction():
+    around = torch.tensor([[[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [0.0, 0.0]]]])
+    shown = figures.flow_colors(2 * around, longest=2)[0, :, 0].T  # [5, 3]
+    assert torch.equal(shown[4], torch.ones(3)), "white stands still"
+    apart = torch.cdist(shown[:4], shown[:4]) + 9 * torch.eye(4)
+    assert apart.min() > 0.5
+    half = figures.flow_colors(around, longest=2)[0, :, 0].T
+    assert torch.allclose(half[:4], (shown[:4] + 1) / 2), "paler where it is slower"
+    hidden = figures.flow_colors(around, 2, torch.zeros(1, 1, 5, dtype=torch.bool))
+    assert (hidden == 1).all()
+
+
+def test_the_wheel_is_the_key_of_the_colours():
+    wheel = figures.flow_wheel(33)
+    assert wheel.shape == (3, 33, 33) and (wheel[:, 0, 0] == 1).all()
+    right = figures.flow_colors(torch.tensor([[[[16.0, 0.0]]]]), 16.5)[0, :, 0, 0]
+    assert torch.allclose(wheel[:, 16, 32], right)
+    assert drawn(figures.images([wheel]))

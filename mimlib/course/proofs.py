@@ -28,19 +28,7 @@ NOT_PROVED = {
 
 # Public names whose proof cell belongs to a lesson that is not written yet: name -> lesson. When
 # its notebook is there, the name must be proved in it: the entry goes.
-OWED: dict[str, str] = {
-    f"mimlib.{name}": "03_croco"
-    for name in (
-        "encoders.pair.PairDecoder",
-        "layers.attention.CrossAttention",
-        "layers.cross.CatBlock",
-        "layers.cross.CrossBlock",
-        "layers.rope.rotary_table",
-        "layers.rope.rotate",
-        "methods.croco.CroCo",
-        "methods.croco.CroCoConfig",
-    )
-}
+OWED: dict[str, str] = {}
 
 
 def proved_names(notebook: Path) -> tuple[str, ...]:

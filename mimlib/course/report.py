@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,15 +38,16 @@ def table(rows: Iterable[Mapping[str, object]]) -> None:
         print("  ".join(padded).rstrip())
 
 
-def verdict(study: str) -> dict:
+def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
     """Print what a claim has earned: the settings, each rule, the verdict. Returns the receipt.
 
     Args:
         study: name of a study whose receipt is committed, for instance "mae.1".
+        metrics: columns of the table; all of the receipt's if none is named.
     """
     found = receipt(study)
     print(f"{study}: {found['claim']}\npaper: {found['paper']}\n")
-    table([_setting_row(label, setting) for label, setting in found["settings"].items()])
+    table([_setting_row(label, s["metrics"], metrics) for label, s in found["settings"].items()])
     for rule in found["rules"]:
         low, high = rule["interval"]
         print(
@@ -115,9 +116,10 @@ def rounded_memory(mib: float) -> str:
     return f"{math.ceil(mib / 256) / 4:g} GiB"
 
 
-def _setting_row(label: str, setting: Mapping) -> dict[str, str]:
+def _setting_row(label: str, found: Mapping, metrics: Sequence[str]) -> dict[str, str]:
     row = {"setting": label}
-    for name, metric in setting["metrics"].items():
+    for name in metrics or found:
+        metric = found[name]
         half = (metric["interval"][1] - metric["interval"][0]) / 2
         row[name] = f"{metric['mean']:.3f} +- {half:.3f}"
     return row

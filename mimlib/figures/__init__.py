@@ -5,8 +5,9 @@ last value of a cell. The functions of `truth` draw into one axis of `truth.pane
 """
 
 from mimlib.figures import truth
-from mimlib.figures.charts import bars, curves, histogram, study
+from mimlib.figures.charts import bars, curves, histogram, scatter, study
 from mimlib.figures.grids import attention, hide, images, patch_grid, positions, rows
+from mimlib.figures.pairs import colored, flow_colors, flow_wheel, looks, matches
 from mimlib.figures.style import COLORS, GREY, Picture
 
 __all__ = [
@@ -15,13 +16,19 @@ __all__ = [
     "Picture",
     "attention",
     "bars",
+    "colored",
     "curves",
+    "flow_colors",
+    "flow_wheel",
     "hide",
     "histogram",
     "images",
+    "looks",
+    "matches",
     "patch_grid",
     "positions",
     "rows",
+    "scatter",
     "study",
     "truth",
 ]

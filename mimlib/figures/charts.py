@@ -111,6 +111,31 @@ def study(
 
 
 @styled
+def scatter(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str
+) -> Picture:
+    """Draw points by name, and the line on which both axes agree: they have one unit.
+
+    Args:
+        series: name -> (x, y).
+        x_label: name and unit.
+        y_label: name and unit.
+    """
+    picture, axes = canvas(1, 1, 3.6, 3.0)
+    axis = axes[0, 0]
+    for (name, (x, y)), color, marker in zip(series.items(), COLORS * 2, "o^sDvP*X" * 2):
+        axis.scatter(x, y, s=22, color=color, marker=marker, alpha=0.8, label=name)
+    ends = [
+        min(axis.get_xlim()[0], axis.get_ylim()[0]),
+        max(axis.get_xlim()[1], axis.get_ylim()[1]),
+    ]
+    axis.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, label="equal")
+    axis.set(xlabel=x_label, ylabel=y_label, xlim=ends, ylim=ends, aspect="equal")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return picture
+
+
+@styled
 def histogram(named: Mapping[str, Sequence[float]], x_label: str, bins: int = 30) -> Picture:
     """Draw how values are spread, as parts of all values."""
     picture, axes = canvas(1, 1, 4.6, 2.6)
