@@ -4,6 +4,7 @@ A lesson shows live what a minute can show. What takes longer is trained once, b
 anyone can run, for several seeds; the network of the first seed is kept in half precision.
 
     python -m mimlib ship croco_small runs/seed0 runs/seed1 runs/seed2
+    python -m mimlib ship flow_small runs/flow0 runs/flow1 runs/flow2 --receipt-only
 """
 
 import argparse
@@ -47,13 +48,22 @@ def shipped(name: str) -> Trainable:
     return method.eval()
 
 
-def ship(name: str, folders: Sequence[Path], weights: Path = WEIGHTS) -> dict:
-    """Keep the network of the first folder and return the receipt of all.
+def keep(name: str, folder: Path) -> None:
+    """Store the network of a finished run under the name of its preset, in half precision."""
+    _, content = newest_good(folder)
+    state = {key: value.to(torch.float16).contiguous() for key, value in content["model"].items()}
+    WEIGHTS.mkdir(parents=True, exist_ok=True)
+    path = WEIGHTS / f"{name}.safetensors"
+    safetensors.torch.save_file(state, path)
+    path.chmod(0o644)  # others read a repository, too
+
+
+def receipt_of(name: str, folders: Sequence[Path]) -> dict:
+    """Return what runs of one preset measured, seed by seed.
 
     Args:
         name: of the preset.
-        folders: finished runs of it, one per seed.
-        weights: where to keep the network, as <name>.safetensors.
+        folders: finished runs of it, one per seed, all from the same `pretrained` or none.
 
     Raises:
         ValueError: if a run is unfinished or of another configuration, or a seed comes twice.
@@ -61,16 +71,16 @@ def ship(name: str, folders: Sequence[Path], weights: Path = WEIGHTS) -> dict:
     expected = run_info(preset(name))
     found = [_finished(expected, folder) for folder in folders]
     seeds = [summary["run"]["train"]["seed"] for summary in found]
-    if len(set(seeds)) < max(LESSON_SEEDS, len(seeds)):
-        raise ValueError(f"the runs have the seeds {seeds}; expected {LESSON_SEEDS} or more, once")
-    _, content = newest_good(folders[0])
-    state = {key: value.to(torch.float16).contiguous() for key, value in content["model"].items()}
-    weights.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(state, weights / f"{name}.safetensors")
+    starts = {summary["run"]["pretrained"] for summary in found}
+    if len(set(seeds)) < max(LESSON_SEEDS, len(seeds)) or len(starts) > 1:
+        raise ValueError(
+            f"the runs have the seeds {seeds} and start from {sorted(starts)}; expected "
+            f"{LESSON_SEEDS} seeds or more, each once, and one start"
+        )
     summaries = [each["summary"] for each in found]
     return {
         "preset": name,
-        "config": expected,
+        "config": expected | {"pretrained": starts.pop()},
         "seeds": seeds,
         "metrics": _metrics([summary["history"] for summary in summaries]),
         "seconds": [round(summary["seconds"], 1) for summary in summaries],
@@ -81,13 +91,14 @@ def ship(name: str, folders: Sequence[Path], weights: Path = WEIGHTS) -> dict:
 
 
 def _finished(expected: dict, folder: Path) -> dict:
-    """Read the summary of a run that differs from the preset in its seed at most."""
+    """Read the summary of a run that differs from the preset in its seed and start at most."""
     path = folder / SUMMARY_FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run; expected {SUMMARY_FILE} in it")
     found = json.loads(path.read_text(encoding="utf-8"))
     seed = found["run"]["train"]["seed"]
-    if found["run"] != expected | {"train": expected["train"] | {"seed": seed}}:
+    free = {"train": expected["train"] | {"seed": seed}, "pretrained": found["run"]["pretrained"]}
+    if found["run"] != expected | free:
         raise ValueError(
             f"{folder} is a run of {found['run']['name']!r} with settings that are not those of "
             f"the preset {expected['name']!r}; train it again without overrides"
@@ -115,10 +126,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m mimlib ship`."""
     parser.add_argument("name", choices=sorted(PRESETS))
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--receipt-only", action="store_true", help="keep no network")
+    parser.add_argument("--label", default="", help="what else to call the receipt: NAME_LABEL")
 
 
 def main(known: argparse.Namespace) -> None:
-    """Write the weights of the first run and the receipt of all."""
-    receipt = ship(known.name, known.runs)
-    write_text(RECEIPTS / f"{known.name}.json", json.dumps(receipt, indent=1) + "\n")
-    print(f"{WEIGHTS / known.name}.safetensors, {RECEIPTS / known.name}.json")
+    """Write the receipt of all runs, and the weights of the first."""
+    path = RECEIPTS / f"{'_'.join(filter(None, (known.name, known.label)))}.json"
+    write_text(path, json.dumps(receipt_of(known.name, known.runs), indent=1) + "\n")
+    print(path)
+    if not known.receipt_only:
+        keep(known.name, known.runs[0])
+        print(weights_of(known.name))

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mimlib import shipping
+from mimlib import cli, shipping
 from mimlib.launch import launch
 from mimlib.presets import preset
 from mimlib.run import override
@@ -26,17 +26,17 @@ def runs(tmp_path_factory):
 
 def test_the_network_of_the_first_run_is_kept(runs, tmp_path, monkeypatch):
     folders, results = runs
-    shipping.ship(NAME, folders[:3], tmp_path)
     monkeypatch.setattr(shipping, "WEIGHTS", tmp_path)
+    shipping.keep(NAME, folders[0])
     kept, trained = shipping.shipped(NAME), results[0].method
     assert not kept.training and all(p.dtype == torch.float32 for p in kept.parameters())
     for name, value in trained.state_dict().items():
         assert torch.equal(kept.state_dict()[name], value.half().float()), name
 
 
-def test_a_receipt_has_the_last_values_of_every_seed(runs, tmp_path):
+def test_a_receipt_has_the_last_values_of_every_seed(runs):
     folders, results = runs
-    receipt = json.loads(json.dumps(shipping.ship(NAME, folders[:3], tmp_path)))
+    receipt = json.loads(json.dumps(shipping.receipt_of(NAME, folders[:3])))
     assert receipt["seeds"] == [0, 1, 2] and receipt["config"]["name"] == NAME
     found = receipt["metrics"]["cross_view/loss_true"]
     last = [result.summary.history[-1]["cross_view/loss_true"] for result in results[:3]]
@@ -48,20 +48,30 @@ def test_a_receipt_has_the_last_values_of_every_seed(runs, tmp_path):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ((0, 1), r"seeds \[0, 1\]; expected 3"),
+        ((0, 1), r"seeds \[0, 1\] and .*expected 3"),
         ((0, 1, 1), r"seeds \[0, 1, 1\]"),
         ((0, 1, 3), "settings that are not those of the preset"),
     ],
 )
-def test_what_cannot_be_shipped_is_refused(runs, tmp_path, chosen, message):
+def test_what_is_no_receipt_is_refused(runs, chosen, message):
     with pytest.raises(ValueError, match=message):
-        shipping.ship(NAME, [runs[0][i] for i in chosen], tmp_path)
-    assert not list(tmp_path.iterdir())
+        shipping.receipt_of(NAME, [runs[0][i] for i in chosen])
+
+
+def test_the_command_writes_receipt_and_network(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shipping, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(shipping, "RECEIPTS", tmp_path)
+    folders = [str(folder) for folder in runs[0][:3]]
+    assert cli.main(["ship", NAME, *folders, "--receipt-only", "--label", "again"]) == 0
+    assert (tmp_path / f"{NAME}_again.json").is_file() and not (tmp_path / "weights").exists()
+    assert cli.main(["ship", NAME, *folders]) == 0
+    assert f"{NAME}.safetensors" in capsys.readouterr().out
+    assert (tmp_path / "weights" / f"{NAME}.safetensors").is_file()
 
 
 def test_an_unfinished_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no finished run"):
-        shipping.ship(NAME, [tmp_path] * 3, tmp_path)
+        shipping.receipt_of(NAME, [tmp_path] * 3)
 
 
 def test_a_network_that_is_not_there_is_named(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
         *(downstream.depth_tiny, downstream.depth_lesson, downstream.depth_gpu),
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
-        *(matching.flow_tiny, matching.flow_lesson, matching.flow_gpu),
+        *(matching.flow_tiny, matching.flow_lesson, matching.flow_small, matching.flow_gpu),
         *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
         *(matching.crocoflow_vitl_base, matching.crocostereo_vitl_base),
         *(downstream.finetune_vitb16_in1k, downstream.depth_vitb16_nyu),
