@@ -54,7 +54,7 @@ def looks(
 
 @styled
 def matches(
-    image_1: Tensor, image_2: Tensor, asked: Tensor, found: Tensor, true: Tensor, size: float = 3.0
+    image_1: Tensor, image_2: Tensor, asked: Tensor, found: Tensor, true: Tensor, size: float = 2.5
 ) -> Picture:
     """Draw what was found in image 2 for points of image 1, and by how much it is wrong.
 
