@@ -46,7 +46,7 @@ def croco_lesson() -> Run:
             encoder=replace(LESSON, **ROTARY),
             decoder=PairDecoderConfig(width=128, depth=2, heads=4),
         ),
-        data=WorldPairsConfig(count=2048, size=64, level="easy"),
+        data=WorldPairsConfig(count=1280, size=64, level="easy"),
         train=TrainConfig(steps=400, batch_size=64, base_rate=1e-2, warmup_steps=40, log_every=20),
     )
 
