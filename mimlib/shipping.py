@@ -19,7 +19,7 @@ from mimlib.launch import SUMMARY_FILE, run_info
 from mimlib.presets import PRESETS, preset
 from mimlib.protocol import Trainable
 from mimlib.receipts import ROOT, provenance, write_text
-from mimlib.studies import LESSON_SEEDS, RECEIPTS, interval
+from mimlib.studies import LESSON_SEEDS, RECEIPTS, summarise
 from mimlib.training.resume import newest_good
 
 WEIGHTS = ROOT / "data" / "weights"
@@ -111,11 +111,7 @@ def _metrics(histories: Sequence[Sequence[dict]]) -> dict:
     metrics = {}
     for key in (key for key in histories[0][-1] if "/" in key):
         curves = [[(line["step"], line[key]) for line in h if key in line] for h in histories]
-        last = [curve[-1][1] for curve in curves]
-        metrics[key] = {
-            "values": last,
-            "mean": interval(last).mean,
-            "interval": list(interval(last)[1:]),
+        metrics[key] = summarise([curve[-1][1] for curve in curves]) | {
             "steps": [step for step, _ in curves[0]],
             "curves": [[value for _, value in curve] for curve in curves],
         }

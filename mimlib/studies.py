@@ -56,6 +56,12 @@ def interval(values: list[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def summarise(values: list[float]) -> dict:
+    """Return what a receipt says of one metric: the value of each seed, mean and interval."""
+    mean, *ends = interval(values)
+    return {"values": values, "mean": mean, "interval": ends}
+
+
 def judge(rule: Rule, values: Mapping[str, Mapping[str, list[float]]]) -> dict:
     """Apply a rule to values[setting][metric], one value per seed in the same order."""
     sign = 1.0 if rule.higher_is_better else -1.0
@@ -207,10 +213,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
             "preset": planned.run.name,
             "overrides": planned.parameters["OVERRIDES"],
             "parameters": dict(study.parameters.get(planned.label, {})),
-            "metrics": {
-                name: {"values": v, "mean": interval(v).mean, "interval": list(interval(v)[1:])}
-                for name, v in values[planned.label].items()
-            },
+            "metrics": {name: summarise(v) for name, v in values[planned.label].items()},
             "seconds": [round(run["seconds"], 1) for run in runs],
             "images_per_second": [round(run["pretrain_images_per_second"]) for run in runs],
             "peak_memory_mib": [round(run["peak_memory_mib"]) for run in runs],

@@ -52,7 +52,7 @@ def croco_lesson() -> Run:
 
 
 def croco_small() -> Run:
-    """Lesson 03's longer run, ten minutes on one core: rooms in which matching pays.
+    """Lesson 03's longer run, a quarter of an hour on one core: rooms in which matching pays.
 
     Rooms whose every place has a colour of its own teach to match, plain rooms to do so with less.
     Measured: see data/receipts/croco_small.json, and data/weights for the network.

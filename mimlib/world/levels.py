@@ -1,6 +1,6 @@
 """What the world contains and how hard its pairs are: class names, difficulty levels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CLASSES = (
     "floor",
@@ -42,29 +42,21 @@ class Level:
     max_flow: float = float("inf")  # image sides; 8 px at 64 px is 0.125
 
 
+# Correspondence, flow, where the attention looks: small displacements on large patterns.
+EASY = Level(
+    patterns="smooth",
+    texture_zoom=1.8,
+    baseline=(0.05, 0.3),
+    yaw_noise=0.05,
+    max_turn=0.12,
+    pitch_noise=0.03,
+    covisibility=(0.5, 1.0),
+    max_flow=0.125,
+)
 LEVELS = {
-    # Correspondence, flow, where the attention looks: small displacements on large patterns.
-    "easy": Level(
-        patterns="smooth",
-        texture_zoom=1.8,
-        baseline=(0.05, 0.3),
-        yaw_noise=0.05,
-        max_turn=0.12,
-        pitch_noise=0.03,
-        covisibility=(0.5, 1.0),
-        max_flow=0.125,
-    ),
+    "easy": EASY,
     # Learning to match: hardly a place looks like another, so that a match is worth finding.
-    "textured": Level(
-        patterns="unique",
-        texture_zoom=2.5,
-        baseline=(0.05, 0.3),
-        yaw_noise=0.05,
-        max_turn=0.12,
-        pitch_noise=0.03,
-        covisibility=(0.5, 1.0),
-        max_flow=0.125,
-    ),
+    "textured": replace(EASY, patterns="unique", texture_zoom=2.5),
     # CroCo's recipe: co-visibility of at least a half in both directions.
     "paper": Level(),
     # Failure gallery: patterns that repeat, a wide baseline, much occlusion.
