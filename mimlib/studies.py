@@ -91,13 +91,13 @@ def overall(verdicts: list[str]) -> str:
 
 
 def run_study(
-    study: Study, size: str = "lesson", seeds: int = 3, jobs: int = 1, runs: Path | None = None
+    study: Study, size: str = "", seeds: int = 3, jobs: int = 1, runs: Path | None = None
 ) -> dict:
     """Run what is missing of a study and return its receipt.
 
     Args:
         study: one of STUDIES.
-        size: size of the preset: tiny, lesson or gpu.
+        size: size of the preset: tiny, lesson, small or gpu; empty: the study's own.
         seeds: number of seeds, 0 .. seeds - 1.
         jobs: notebooks at a time; the cores are shared among them.
         runs: folder of the runs; default runs/studies in the current folder.
@@ -105,7 +105,9 @@ def run_study(
     if seeds < 2 or jobs < 1:
         raise ValueError(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
     runs = Path("runs/studies") if runs is None else runs
-    plans = [plan(study, size, label) for label in study.settings]  # mistakes are refused here
+    plans = [
+        plan(study, size or study.size, label) for label in study.settings
+    ]  # mistakes are refused here
     todo = [
         (planned, seed, planned.result(runs, seed)) for seed in range(seeds) for planned in plans
     ]
@@ -238,18 +240,19 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m mimlib study`."""
     parser.add_argument("name", choices=sorted(STUDIES), nargs="+")
-    parser.add_argument("--size", default="lesson", choices=("tiny", "lesson", "gpu"))
+    parser.add_argument("--size", default="", help="tiny, lesson, small or gpu; else its own")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
     parser.add_argument("--receipts", type=Path, help="folder of the receipts")
 
 
 def main(known: argparse.Namespace) -> None:
-    """Run studies and write their receipts: those of the lessons into data/receipts."""
-    of_lessons = known.size == "lesson" and known.seeds >= LESSON_SEEDS
-    folder = known.receipts or (RECEIPTS if of_lessons else Path("runs/receipts") / known.size)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Run studies and write their receipts: at their own size into data/receipts."""
     for name in known.name:
+        own = known.size in ("", STUDIES[name].size) and known.seeds >= LESSON_SEEDS
+        elsewhere = Path("runs/receipts") / (known.size or STUDIES[name].size)
+        folder = known.receipts or (RECEIPTS if own else elsewhere)
+        folder.mkdir(parents=True, exist_ok=True)
         receipt = run_study(STUDIES[name], known.size, known.seeds, known.jobs)
         write_text(folder / f"{name}.json", json.dumps(receipt, indent=1) + "\n")
         print(f"{name}: {receipt['verdict']} ({receipt['claim']})")

@@ -60,9 +60,10 @@ def test_every_rule_names_settings_of_its_study(study):
         assert {rule.better, rule.worse} <= set(study.settings)
 
 
-@pytest.mark.parametrize("size", ["tiny", "lesson", "gpu"])
+@pytest.mark.parametrize("size", ["tiny", "its own", "gpu"])
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda s: s.name)
 def test_every_setting_resolves_and_its_notebook_takes_it(study, size):
+    size = study.size if size == "its own" else size
     notebook = json.loads((studies.NOTEBOOKS / study.notebook).read_text(encoding="utf-8"))
     tagged = [cell for cell in notebook["cells"] if cell["metadata"].get("tags")]
     known = lesson.assigned_names("".join(tagged[0]["source"]))
@@ -77,7 +78,8 @@ def test_every_setting_resolves_and_its_notebook_takes_it(study, size):
         files.add(plan.result(Path(), 0))
     assert len(files) == len(study.settings), "two settings are the same"
     for rule in study.rules:
-        written = rule.metric.replace("stereo", "{MATCHING}")
+        matching = study.parameters.get(rule.better, {}).get("MATCHING", "stereo")
+        written = rule.metric.replace(matching, "{MATCHING}")
         assert f'"{rule.metric}"' in text or f'f"{written}"' in text
 
 
@@ -130,7 +132,7 @@ def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
 
 
 def test_notebooks_of_one_run_share_its_folder(tmp_path, monkeypatch):
-    """croco.1 and croco.7 start from the same pre-training: its folder holds one network."""
+    """croco.1, 6 and 7 start from the same pre-training: its folder holds one network."""
     calls = []
     monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
     for name in ("croco.1", "croco.7"):
@@ -142,7 +144,9 @@ def test_notebooks_of_one_run_share_its_folder(tmp_path, monkeypatch):
     assert paths["50 %"].parent != paths["90 %"].parent
     del calls[:]
     receipt = studies.run_study(STUDIES["croco.6"], "tiny", seeds=2, runs=tmp_path)
-    assert {label for label, *_ in calls} == {"MAE"}, "the others are settings of croco.7"
+    folders = {label: path.parent for label, seed, path in calls if seed == 0}
+    assert folders["CroCo"] == folders["no pre-training"] == paths["90 %"].parent
+    assert folders["MAE"] != folders["CroCo"]
     assert receipt["settings"]["MAE"]["preset"] == "mae_tiny"
     assert receipt["settings"]["MAE"]["parameters"] == {"METHOD": "mae", "KEEP": "encoder"}
 

@@ -35,4 +35,5 @@ class Study:
     rules: tuple[Rule, ...]
     # Label -> further parameters of the notebook; METHOD takes the place of `method`.
     parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    share_of_steps: float = 1.0  # of the lesson preset's: a study trains many times
+    size: str = "lesson"  # of the presets its receipt is made of
+    share_of_steps: float = 1.0  # of a lesson preset's: a study trains many times

@@ -64,7 +64,7 @@ def start(
     num_processes = _whole("NPROC", num_processes, least=1)
     run = _resolve(lesson, preset)
     run = _apply(run, {"train.seed": seed, **_mapping(overrides)})
-    if hasattr(run.data, "root"):  # relative to the repository, wherever the kernel was started
+    if getattr(run.data, "root", ""):  # relative to the repository, wherever the kernel was started
         folder = places.root() / Path(run.data.root).expanduser()
         run = override(run, {"data.root": str(folder)})
     line = f"mimlib {mimlib.__version__} | {run.name} | seed {seed}"

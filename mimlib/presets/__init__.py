@@ -38,7 +38,12 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(croco.croco_homography_tiny, croco.croco_homography_lesson),
         croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
-        *(downstream.depth_tiny, downstream.depth_lesson, downstream.depth_gpu),
+        *(
+            downstream.depth_tiny,
+            downstream.depth_lesson,
+            downstream.depth_small,
+            downstream.depth_gpu,
+        ),
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
         *(matching.flow_tiny, matching.flow_lesson, matching.flow_small, matching.flow_gpu),
         *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),

@@ -1,5 +1,7 @@
 """Runs that fine-tune a pre-trained encoder: depth and classification."""
 
+from dataclasses import replace
+
 from mimlib import world
 from mimlib.data.depth_files import DepthFilesConfig
 from mimlib.data.sources import ImageFolderConfig, WorldImagesConfig
@@ -27,6 +29,11 @@ def depth_lesson() -> Run:
     python -m mimlib train depth_lesson --pretrained runs/mae_lesson --out runs/depth
     """
     return _depth("depth_lesson", LESSON, count=512, steps=160, batch_size=32)
+
+
+def depth_small() -> Run:
+    """The same beside `flow_small`, from the encoder of `croco_small`."""
+    return replace(depth_lesson(), name="depth_small")
 
 
 def depth_gpu() -> Run:
