@@ -108,8 +108,8 @@ def run_study(
     plans = [
         plan(study, size or study.size, label) for label in study.settings
     ]  # mistakes are refused here
-    todo = [
-        (planned, seed, planned.result(runs, seed)) for seed in range(seeds) for planned in plans
+    todo = [  # settings may share the folder of a seed, where one works at a time
+        (planned, seed, planned.result(runs, seed)) for planned in plans for seed in range(seeds)
     ]
     missing = [(planned, seed, path) for planned, seed, path in todo if not path.is_file()]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
