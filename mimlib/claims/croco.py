@@ -35,7 +35,7 @@ def _croco(
         rules=rules,
         parameters=parameters or {},
         size=size,
-        share_of_steps=0.6,
+        share_of_steps=0.5,
     )
 
 
