@@ -87,8 +87,9 @@ def test_a_study_at_lesson_scale_takes_its_share_of_the_steps():
     study = STUDIES["croco.1"]
     base = preset("croco_lesson").train
     plan = studies.plan(study, "lesson", "50 %")
-    assert plan.run.train.steps == round(0.6 * base.steps)
-    assert plan.run.train.warmup_steps == round(0.6 * base.warmup_steps)
+    assert 0 < study.share_of_steps < 1
+    assert plan.run.train.steps == round(study.share_of_steps * base.steps)
+    assert plan.run.train.warmup_steps == round(study.share_of_steps * base.warmup_steps)
     assert plan.run.method.mask_ratio == 0.5
     assert studies.plan(study, "gpu", "90 %").run == preset("croco_gpu")
 
