@@ -11,12 +11,17 @@ CroCo (naver/croco) names its parts otherwise, see CROCO_PARTS, and the same ins
     encoder.blocks.0.attn.qkv.weight   <->   enc_blocks.0.attn.qkv.weight
     decoder.blocks.0.norm_y.bias       <->   dec_blocks.0.norm_y.bias
 
+ConvMAE (Alpha-VL/ConvMAE) has MAE's way of naming; its linear maps of positions are 1 x 1
+convolutions, see POINTWISE.
+
 Published files of MAE hold them under the key `model`, in three kinds: the whole pre-training model
 (254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have `fc_norm` and
-`head` in place of `norm`. Those of CroCo hold the whole model, and beside it `croco_kwargs`.
+`head` in place of `norm`. Those of CroCo hold the whole model, and beside it `croco_kwargs`. The
+released ConvMAE holds an encoder, perhaps without its final `norm`.
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,15 +31,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from mimlib.encoders.convvit import ConvViT
 from mimlib.encoders.pair import PairDecoder, PairDecoderConfig
 from mimlib.encoders.vit import ViT, ViTConfig
+from mimlib.methods.autoencoder import Autoencoder
 from mimlib.methods.croco import CroCo, CroCoConfig
-from mimlib.methods.mae import MAE
 from mimlib.protocol import Encoder, Trainable
 
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
-BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.")
+FUSION = ("stage1_output_decode.", "stage2_output_decode.")  # of ConvMAE
+BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.", *FUSION)
+POINTWISE = re.compile(r"blocks[12]\.\d+\.(conv[12]|mlp\.fc[12])\.weight")  # linear maps of ours
 CROCO_PARTS = {  # ours -> published
     "encoder.patch_embed.": "patch_embed.",
     "encoder.pos_embed": "enc_pos_embed",
@@ -53,39 +61,42 @@ UNREADABLE = (
 )
 
 
-def load_official(model: MAE | CroCo | ViT, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def load_official(
+    model: Autoencoder | CroCo | ViT | ConvViT, state_dict: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Copy published weights into a pre-training model or into an encoder.
 
     Args:
-        model: an MAE or a CroCo, which take a whole pre-training model, or a ViT, which takes the
-            encoder part of any of the kinds of file; its image size may differ.
+        model: an MAE, a ConvMAE or a CroCo, which take a whole pre-training model, or an encoder,
+            which takes its part of any of the kinds of file; its image size may differ.
         state_dict: published names to tensors, or a file's content with the key `model`.
 
     Returns:
-        The tensors that were not used: for a ViT the decoder, or `fc_norm` and `head`, for whoever
-        builds a classifier. Empty for a whole model.
+        The tensors that were not used: for an encoder the decoder, or `fc_norm` and `head`, for
+        whoever builds a classifier. Empty for a whole model.
 
     Raises:
         ValueError: naming all missing, unexpected and mis-shaped entries.
     """
     state = _our_names(_unwrap(state_dict))
-    if isinstance(model, ViT):
+    if isinstance(model, ViT | ConvViT):
         return _copy_encoder(model, _strip("encoder.", state), "the given weights")
-    if isinstance(model, MAE):
+    if isinstance(model, Autoencoder):
         own = model.encoder.state_dict().keys()
         state = {f"encoder.{name}" if name in own else name: t for name, t in state.items()}
     _copy(model, state, "the given weights")
     return {}
 
 
-def to_official(model: MAE | CroCo | ViT) -> dict[str, Tensor]:
+def to_official(model: Autoencoder | CroCo | ViT | ConvViT) -> dict[str, Tensor]:
     """Return the weights of a pre-training model or an encoder under their published names.
 
-    An encoder alone gets those of MAE.
+    A ViT alone gets those of MAE.
     """
     state = model.state_dict()
     if not isinstance(model, CroCo):
-        return _strip("encoder.", state)
+        state = _strip("encoder.", state)
+        return {n: t[..., None, None] if POINTWISE.match(n) else t for n, t in state.items()}
     return {
         _rename(name, CROCO_PARTS): tensor[0] if name in CROCO_TABLES else tensor
         for name, tensor in state.items()
@@ -177,9 +188,9 @@ def _rename(name: str, parts: Mapping[str, str]) -> str:
 
 
 def _our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the names of a published CroCo; others stay."""
+    """Translate the names of a published CroCo and the shapes of a ConvMAE; others stay."""
     if "enc_norm.weight" not in state:
-        return dict(state)
+        return {n: t.flatten(1) if POINTWISE.match(n) else t for n, t in state.items()}
     parts = {published: ours for ours, published in CROCO_PARTS.items()}
     named = {_rename(name, parts): tensor for name, tensor in state.items()}
     return {n: t[None] if n in CROCO_TABLES else t for n, t in named.items()}
@@ -228,14 +239,19 @@ def _copy_encoder(
     """Copy the encoder's part of published weights; return the rest."""
     unused = {name: t for name, t in state.items() if name.startswith(BESIDE_ENCODER)}
     state = {name: t for name, t in state.items() if name not in unused}
-    if isinstance(encoder, ViT) and "pos_embed" in state:
+    windows = [name for name in encoder.state_dict() if name.startswith("windows.")]
+    if windows and "cls_token" in state:  # windows have no place for it, as in ViTDet
+        del state["cls_token"]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    if isinstance(encoder, ViT | ConvViT) and "pos_embed" in state:
         state["pos_embed"] = encoder.fit_positions(state["pos_embed"])
-    _copy(encoder, state, source, may_miss=FINAL_NORM if "fc_norm.weight" in unused else ())
+    may_lack_norm = "fc_norm.weight" in unused or isinstance(encoder, ConvViT)
+    _copy(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
     return unused
 
 
 def _copy(
-    model: MAE | CroCo | Encoder | PairDecoder,
+    model: Autoencoder | CroCo | Encoder | PairDecoder,
     state: Mapping[str, Tensor],
     source: str | Path,
     may_miss: Iterable[str] = (),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from parity_convmae import convmae_outputs
 from parity_croco import croco_outputs
 from parity_downstream import downstream_croco_outputs
 from safetensors.torch import load_file
@@ -147,6 +148,7 @@ def downstream_mae_outputs(facts, state, inputs):
 METHODS = {
     "mae": mae_outputs,
     "downstream_mae": downstream_mae_outputs,
+    "convmae": convmae_outputs,
     "croco_v1": croco_outputs,
     "croco_v2": croco_outputs,
     "downstream_croco": downstream_croco_outputs,

@@ -1,0 +1,6 @@
+"""Encoders: images in, features out. A method or task takes the configuration of one of them."""
+
+from mimlib.encoders.convvit import ConvViTConfig
+from mimlib.encoders.vit import ViTConfig
+
+EncoderConfig = ViTConfig | ConvViTConfig

@@ -18,6 +18,7 @@ from mimlib.layers.masking import gather_tokens
 from mimlib.layers.patches import PatchEmbed, grid_of, patchify
 from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
+from mimlib.layers.windows import Window, Windows
 from mimlib.protocol import Encoder, Features, PatchMask
 
 # Width, depth, heads. Ti, S: DeiT, table 1. B, L, H: ViT, table 1.
@@ -108,6 +109,7 @@ class ViT(Encoder):
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.config = config
+        self.windows: Windows | None = None  # see `attend_in_windows`
         self.stride, self.width, self.num_layers = config.patch_size, config.width, config.depth
         self.image_size = config.image_size
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.width)) if config.class_token else None
@@ -143,13 +145,15 @@ class ViT(Encoder):
                 [B, D, h, w]; -1 is the last block. Only without a mask.
 
         Raises:
-            ValueError: if levels are asked for under a mask.
+            ValueError: if levels or windows are asked for under a mask.
         """
-        if mask is not None and levels:
-            raise ValueError("levels are maps of the whole grid; ask for them without a mask")
+        if mask is not None and (levels or self.windows):
+            raise ValueError("levels and windows need the whole grid; encode without a mask")
         grid = grid_of(images, self.stride)
         tokens = self.embed(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
-        tokens, outputs = self._run_blocks(tokens, self.turns(grid, mask), levels=levels)
+        windows = self.windows(grid) if self.windows else ()
+        turns = self.turns(grid, mask)
+        tokens, outputs = self._run_blocks(tokens, turns, levels=levels, windows=windows)
         tokens, class_token = self._split(self.norm(tokens))
         maps = tuple(
             self._split(output)[0].transpose(1, 2).unflatten(2, grid) for output in outputs
@@ -225,13 +229,33 @@ class ViT(Encoder):
     def attention_maps(
         self, images: Float[Tensor, "B 3 H W"], block: int = -1
     ) -> Float[Tensor, "B A K K"]:
-        """Return the attention weights of one block, K = N + 1 with a class token (row 0)."""
+        """Return the attention weights of one block, K = N + 1 with a class token (row 0).
+
+        Raises:
+            ValueError: if the blocks attend in windows.
+        """
+        if self.windows:
+            raise ValueError("the blocks attend in windows; ask before `attend_in_windows`")
         grid = grid_of(images, self.stride)
         tokens, turns = self.embed(patchify(images, self.stride), grid), self.turns(grid)
         blocks = self.blocks[: block % self.num_layers + 1]
         for earlier in blocks[:-1]:
             tokens = earlier(tokens, turns=turns)
         return blocks[-1].attn.weights(blocks[-1].norm1(tokens), turns)
+
+    def attend_in_windows(self, side: int, global_blocks: tuple[int, ...]) -> None:
+        """Let all but some blocks attend within windows of `side` patches, with a relative bias.
+
+        Raises:
+            ValueError: with a class token or rotary positions, or if the windows do not fit.
+        """
+        if self.config.class_token or self.config.rotary:
+            raise ValueError(
+                "windows hold patches and have positions of their own; use an encoder without a "
+                "class token and without rotary positions"
+            )
+        config = self.config
+        self.windows = Windows(config.grid, config.heads, config.depth, side, global_blocks)
 
     def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
         """Resize the position table of a ViT for another (square) image size to this one's grid."""
@@ -250,10 +274,11 @@ class ViT(Encoder):
         turns: Tensor | None = None,
         lengths: tuple[int, ...] | None = None,
         levels: tuple[int, ...] = (),
+        windows: Sequence[Window] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         outputs = []
-        for block in self.blocks:
-            tokens = block(tokens, turns=turns, lengths=lengths)
+        for block, window in zip(self.blocks, windows or [None] * self.num_layers):
+            tokens = block(tokens, turns=turns, lengths=lengths, window=window)
             if levels:
                 outputs.append(tokens)
         return tokens, [outputs[level] for level in levels]

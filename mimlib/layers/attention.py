@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimlib.layers.rope import rotate
+from mimlib.layers.windows import Window
 
 # Measured on an AVX-512 CPU (torch 2.15): the fused kernel loses at every length in bfloat16 (up
 # to 7 times slower) and with fast float32 products; in plain float32 it wins from here on.
@@ -46,6 +47,7 @@ class Attention(nn.Module):
         values: Float[Tensor, "B A K d"],
         turns: Float[Tensor, "_ K factors"] | None = None,
         lengths: tuple[int, ...] | None = None,
+        window: Window | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Let each query gather values by its likeness to the keys, and join the heads.
 
@@ -56,8 +58,12 @@ class Attention(nn.Module):
             turns: rotary positions of all tokens.
             lengths: the tokens are several images in a row, of so many tokens each, and none sees
                 another's; None: one image.
+            window: whom each token sees, of all tokens of one image; None: everyone.
         """
         heads = _turn(queries, keys, values, turns, turns)
+        if window is not None:
+            heads = (window.cut(part) for part in heads)
+            return self.proj(window.join(_gather(*heads, window.bias)))
         if lengths is None:
             return self.proj(_gather(*heads))  # [B, M, D]
         images = zip(*(part.split(list(lengths), dim=2) for part in heads))
@@ -159,17 +165,19 @@ def _turn(
     return queries, rotate(keys, key_turns), values.clone()
 
 
-def _gather(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _gather(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     if _prefer_eager(queries, keys):
-        gathered = _weights(queries, keys) @ values  # [B, A, M, d]
+        gathered = _weights(queries, keys, bias) @ values  # [B, A, M, d]
     else:
-        gathered = F.scaled_dot_product_attention(queries, keys, values)  # [B, A, M, d]
+        mask = None if bias is None else bias.to(queries.dtype)
+        gathered = F.scaled_dot_product_attention(queries, keys, values, mask)  # [B, A, M, d]
     return rearrange(gathered, "b a m d -> b m (a d)")
 
 
-def _weights(queries: Tensor, keys: Tensor) -> Tensor:
+def _weights(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
     scaled = queries * queries.shape[-1] ** -0.5  # on the queries: K x d products, not K x K
-    return (scaled @ keys.transpose(-2, -1)).softmax(dim=-1)  # [B, A, M, K]
+    likeness = scaled @ keys.transpose(-2, -1)  # [B, A, M, K]
+    return (likeness if bias is None else likeness + bias).softmax(dim=-1)
 
 
 def _prefer_eager(queries: Tensor, keys: Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mimlib.layers.attention import Attention
+from mimlib.layers.windows import Window
 
 # Narrower blocks are bound by the number of operations, not by memory, and keep everything.
 FORGET_FROM_WIDTH = 384  # ViT-S
@@ -52,59 +53,25 @@ class DropPath(nn.Module):
         return branch * kept / keep
 
 
-class Block(nn.Module):
-    """x <- x + Attention(LN(x)); x <- x + MLP(LN(x)).
-
-    ViT, section 3.1, equations 2 and 3.
-    """
+class ResidualBlock(nn.Module):
+    """x <- x + Mix(LN(x)); x <- x + MLP(LN(x)): what all blocks share but how tokens mix."""
 
     def __init__(
         self,
         width: int,
-        heads: int,
+        attn: nn.Module,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         norm_eps: float = NORM_EPS,
+        forget_from: int = FORGET_FROM_WIDTH,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.attn = Attention(width, heads)
+        self.attn = attn
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
-        self.forgets = width >= FORGET_FROM_WIDTH
-
-    def forward(
-        self,
-        tokens: Float[Tensor, "B K D"],
-        num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        lengths: tuple[int, ...] | None = None,
-    ) -> Float[Tensor, "B M D"]:
-        """Update all tokens, or compute only the last `num_outputs` of them.
-
-        Args:
-            tokens: of one image, or of several in a row.
-            num_outputs: how many of the last tokens are wanted; None: all.
-            turns: rotary positions of the tokens.
-            lengths: tokens of each image, when there are several in a row.
-        """
-        return self.digest(self.norm2, *self.attend(tokens, num_outputs, turns, lengths))
-
-    def attend(
-        self,
-        tokens: Float[Tensor, "B K D"],
-        num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        lengths: tuple[int, ...] | None = None,
-    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
-        """Return x and Attn(LN(x)), of the last `num_outputs` tokens or of all."""
-        if num_outputs is None:
-            tokens, projected = self._chain(self.norm1, self.attn.project, tokens)
-        else:
-            projected = self.attn.project(self.norm1(tokens), num_outputs)
-            tokens = tokens[:, -num_outputs:]  # [B, M, D]
-        return tokens, self.drop_path(self.attn.mix(*projected, turns, lengths))
+        self.forgets = width >= forget_from
 
     def digest(self, norm: nn.LayerNorm, *terms: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
         """Return x + MLP(LN(x)), where x is the sum of the terms."""
@@ -125,11 +92,68 @@ class Block(nn.Module):
             total = sum(branches, start=first)
             return total, costly(cheap(total))
 
-        if not (self.forgets and torch.is_grad_enabled()):
-            return run(*terms)
-        return checkpoint(
-            run, *terms, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
-        )
+        return forget(run, *terms) if self.forgets else run(*terms)
+
+
+class Block(ResidualBlock):
+    """x <- x + Attention(LN(x)); x <- x + MLP(LN(x)).
+
+    ViT, section 3.1, equations 2 and 3.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_eps: float = NORM_EPS,
+    ):
+        super().__init__(width, Attention(width, heads), mlp_ratio, drop_path, norm_eps)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        lengths: tuple[int, ...] | None = None,
+        window: Window | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """Update all tokens, or compute only the last `num_outputs` of them.
+
+        Args:
+            tokens: of one image, or of several in a row.
+            num_outputs: how many of the last tokens are wanted; None: all.
+            turns: rotary positions of the tokens.
+            lengths: tokens of each image, when there are several in a row.
+            window: whom each token sees, of all tokens of one image; None: everyone.
+        """
+        return self.digest(self.norm2, *self.attend(tokens, num_outputs, turns, lengths, window))
+
+    def attend(
+        self,
+        tokens: Float[Tensor, "B K D"],
+        num_outputs: int | None = None,
+        turns: Float[Tensor, "_ K factors"] | None = None,
+        lengths: tuple[int, ...] | None = None,
+        window: Window | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
+        """Return x and Attn(LN(x)), of the last `num_outputs` tokens or of all."""
+        if num_outputs is None:
+            tokens, projected = self._chain(self.norm1, self.attn.project, tokens)
+        else:
+            projected = self.attn.project(self.norm1(tokens), num_outputs)
+            tokens = tokens[:, -num_outputs:]  # [B, M, D]
+        return tokens, self.drop_path(self.attn.mix(*projected, turns, lengths, window))
+
+
+def forget(run: Callable, *tensors: Tensor) -> Any:
+    """Call `run`, keep its arguments alone, and call it again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return run(*tensors)
+    return checkpoint(
+        run, *tensors, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+    )
 
 
 def initialize(module: nn.Module) -> None:

@@ -49,6 +49,39 @@ def mask_from_noise(noise: Shaped[Tensor, "B N"], num_masked: int) -> PatchMask:
     return PatchMask(visible.sort(dim=1).values, masked.sort(dim=1).values)
 
 
+def complementary_masks(
+    batch: int, num_patches: int, num_visible: int, generator: torch.Generator
+) -> PatchMask:
+    """Split the patches of each image into random groups; each mask shows one of them.
+
+    FastConvMAE (Alpha-VL/FastConvMAE): every patch is visible in exactly one mask.
+
+    Args:
+        batch: images in the batch, B.
+        num_patches: patches per image, N.
+        num_visible: patches of a group, V, which divides N.
+        generator: source of randomness; its device is the device of the result.
+
+    Returns:
+        Masks of N / V * B images: the first group of all images, the second group, and so on.
+
+    Raises:
+        ValueError: if the groups do not come out even.
+    """
+    if not num_visible or num_patches % num_visible:
+        raise ValueError(
+            f"{num_patches} patches do not split into groups of {num_visible}; choose a count of "
+            "visible patches that divides them"
+        )
+    noise = torch.rand(batch, num_patches, generator=generator, device=generator.device)
+    order = noise.argsort(dim=1)  # [B, N]
+    # Rolled by whole groups, so that each group comes first once.
+    groups = [order.roll(-first, dims=1) for first in range(0, num_patches, num_visible)]
+    order = torch.cat(groups)  # [B * N / V, N]
+    visible, masked = order[:, :num_visible], order[:, num_visible:]
+    return PatchMask(visible.sort(dim=1).values, masked.sort(dim=1).values)
+
+
 def mask_from_bool(hidden: Bool[Tensor, "B N"]) -> PatchMask:
     """Turn a painted mask (True = hidden) into indices.
 

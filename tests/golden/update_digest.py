@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.masking import mask_from_noise
+from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.croco import CroCoConfig, CroCoViews
 from mimlib.methods.mae import MAEConfig, MAEViews
 
@@ -23,11 +25,21 @@ def waves(shape: tuple[int, ...], step: float) -> torch.Tensor:
     return torch.sin(count * step + step).float().reshape(shape)
 
 
-def digest() -> dict:
+def digest_mae() -> dict:
     """Loss, 16 predicted numbers and the norm of the gradient of a tiny MAE."""
     config = MAEConfig(
         encoder=ViTConfig(**ENCODER), decoder_width=16, decoder_depth=2, decoder_heads=2
     )
+    mask = mask_from_noise(waves((2, 16), 2.3), config.num_masked)
+    return measure(config.build(), MAEViews(waves((2, 3, 32, 32), 3.1), mask))
+
+
+def digest_convmae() -> dict:
+    """The same of a tiny ConvMAE."""
+    encoder = ConvViTConfig(
+        widths=(8, 16, 24), depths=(1, 1, 2), heads=3, entries=(2, 2, 2), image_size=32
+    )
+    config = ConvMAEConfig(encoder=encoder, decoder_width=16, decoder_depth=2, decoder_heads=2)
     mask = mask_from_noise(waves((2, 16), 2.3), config.num_masked)
     return measure(config.build(), MAEViews(waves((2, 3, 32, 32), 3.1), mask))
 
@@ -58,8 +70,10 @@ def measure(model: torch.nn.Module, views: tuple) -> dict:
     }
 
 
+DIGESTS = {"mae": digest_mae, "convmae": digest_convmae, "croco": digest_croco}
+
 if __name__ == "__main__":
-    for name, function in (("mae", digest), ("croco", digest_croco)):
+    for name, function in DIGESTS.items():
         stored = Path(__file__).with_name(f"digest_{name}.json")
         print("old:", stored.read_text() if stored.exists() else "none")
         stored.write_text(json.dumps(function(), indent=1) + "\n")

@@ -1,0 +1,73 @@
+"""What ranks tell each other inside a forward pass; a process alone has nobody to tell.
+
+Letters: B images of this rank, C channels.
+"""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch normalisation over the images of all ranks.
+
+    torch has it for GPUs only; here the ranks of a CPU run share their statistics, too.
+    """
+
+    def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Normalise each channel, in training mode by the mean and variance over B, H and W.
+
+        Raises:
+            ValueError: in training mode, if a channel has one value only.
+        """
+        if not self.training:
+            return super().forward(maps)
+        shared = dist.is_initialized() and dist.get_world_size() > 1
+        if shared and maps.is_meta:  # counting operations
+            return functional.batch_norm(maps, None, None, self.weight, self.bias, training=True)
+        if shared and maps.is_cpu:
+            return self.normalize_on_cpu(maps)
+        if not shared and maps.numel() == maps.shape[1]:
+            raise ValueError(
+                f"there is one value per channel to normalise in maps of {tuple(maps.shape)}; "
+                "train on two images or more at once"
+            )
+        if not shared:
+            return _BatchNorm.forward(self, maps)
+        return super().forward(maps)
+
+    def normalize_on_cpu(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Normalise by the statistics of all ranks, and follow them with the running ones."""
+        values = maps.float()
+        count = torch.tensor(maps.numel() / maps.shape[1])
+        dist.all_reduce(count)
+        mean = SumOverRanks.apply(values.sum((0, 2, 3))) / count  # [C]
+        centred = values - mean[:, None, None]
+        variance = SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over the ranks; each rank's part moves the losses of all."""
+
+    @staticmethod
+    def forward(context: object, part: Tensor) -> Tensor:
+        """Add up the parts."""
+        total = part.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        """Add up the gradients of all ranks' losses."""
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total

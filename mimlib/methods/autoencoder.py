@@ -1,0 +1,179 @@
+"""Masked autoencoders: what MAE and ConvMAE have in common, which is all but how they encode.
+
+He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv 2111.06377.
+
+    prediction = decoder([memory ; mask tokens] + positions)               section 3, "MAE decoder"
+    loss       = mean over masked patches |prediction - target|^2          section 3
+
+The same function as the official code, reordered so that no work is thrown away:
+    - the decoder sees [class, visible, masked]; attention does not care about the order, so
+      nothing is shuffled back;
+    - the last decoder block, the prediction and the loss are computed for masked patches only.
+
+Letters: B images, N patches, V visible, M masked, D encoder width, E decoder width, P patch side.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimlib.encoders import EncoderConfig
+from mimlib.layers.blocks import NORM_EPS, Block, initialize
+from mimlib.layers.masking import as_bool, random_mask
+from mimlib.layers.patches import grid_of, normalize, patchify
+from mimlib.layers.positions import look_up, resize_table, sincos_table
+from mimlib.methods.objectives import masked_mse, masked_target, paint
+from mimlib.protocol import Output, PatchMask, Trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """A masked autoencoder. Defaults: MAE, section 4.1 and appendix A.1."""
+
+    encoder: EncoderConfig
+    decoder_width: int = 512  # E, for every encoder size (table 1b)
+    decoder_depth: int = 8  # decoder blocks (table 1a)
+    decoder_heads: int = 16  # as official
+    mask_ratio: float = 0.75  # part of the patches that is hidden (figure 5)
+    normalize_target: bool = True  # predict each patch standardised by itself (table 1d)
+
+    def __post_init__(self):
+        if self.decoder_width % self.decoder_heads or self.decoder_width % 4:
+            raise ValueError(
+                f"decoder_width {self.decoder_width} must be a multiple of 4 and of "
+                f"decoder_heads {self.decoder_heads}; choose another width"
+            )
+        if self.decoder_depth < 1:
+            raise ValueError(f"decoder_depth is {self.decoder_depth}; choose at least 1 block")
+        if not 0.0 < self.mask_ratio < 1.0 or not 0 < self.num_masked < self.num_patches:
+            raise ValueError(
+                f"mask_ratio {self.mask_ratio} hides {self.num_masked} of {self.num_patches} "
+                "patches; choose a ratio that leaves at least one visible and one masked"
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """N at the configured image size."""
+        return self.encoder.num_patches
+
+    @property
+    def num_visible(self) -> int:
+        """V at the configured image size."""
+        return self.count_visible(self.num_patches)
+
+    @property
+    def num_masked(self) -> int:
+        """M at the configured image size."""
+        return self.num_patches - self.num_visible
+
+    def count_visible(self, num_patches: int) -> int:
+        """Turn the ratio into a count as the paper's code does: floor(N * (1 - ratio)).
+
+        The product is a float, so 0.9 of 196 leaves 19 and 0.8 leaves 39.
+        """
+        return int(num_patches * (1 - self.mask_ratio))
+
+
+class MAEViews(NamedTuple):
+    """What a masked autoencoder sees of a batch."""
+
+    images: Tensor  # [B, 3, H, W] float32, ImageNet-normalised
+    mask: PatchMask
+
+
+class Autoencoder(Trainable):
+    """An encoder for what is visible, a light decoder for what is not."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.patch_size = config.encoder.patch_size
+        has_class_token = config.encoder.class_token
+        width = config.decoder_width
+        self.encoder = config.encoder.build()
+        self.decoder_embed = nn.Linear(self.encoder.width, width)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        table = sincos_table(config.encoder.grid, width, has_class_token)
+        self.register_buffer("decoder_pos_embed", table[None])  # [1, N + 1, E]
+        self.decoder_blocks = nn.ModuleList(
+            Block(width, config.decoder_heads) for _ in range(config.decoder_depth)
+        )
+        self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.decoder_pred = nn.Linear(width, self.patch_size**2 * 3)
+        for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
+            part.apply(initialize)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def sample_views(self, batch: tuple, generator: torch.Generator) -> MAEViews:
+        """Normalise `batch.images` (uint8, of any batch that has them) and draw one mask each."""
+        h, w = grid_of(batch.images, self.patch_size)
+        num_masked = h * w - self.config.count_visible(h * w)
+        mask = random_mask(len(batch.images), h * w, num_masked, generator)
+        return MAEViews(normalize(batch.images), mask)
+
+    def forward(self, views: MAEViews) -> Output:
+        """Predict the masked patches; `prediction` and `target` are [B, M, P*P*3]."""
+        grid = grid_of(views.images, self.patch_size)
+        patches = patchify(views.images, self.patch_size)  # [B, N, P*P*3]
+        memory = self.encode(patches, views.mask, grid)  # [B, 1 + V, D]
+        prediction = self.decode(memory, views.mask, grid)  # [B, M, P*P*3]
+        target = self.target(patches, views.mask)  # [B, M, P*P*3]
+        loss = masked_mse(prediction, target)
+        terms = {"reconstruction": loss.detach()}
+        return Output(loss, terms, prediction.detach(), target, as_bool(views.mask))
+
+    @abstractmethod
+    def encode(
+        self, patches: Float[Tensor, "B N pixels"], mask: PatchMask, grid: tuple[int, int]
+    ) -> Float[Tensor, "B K D"]:
+        """Encode the visible patches alone; a class token is row 0."""
+
+    def decode(
+        self, memory: Float[Tensor, "B K D"], mask: PatchMask, grid: tuple[int, int]
+    ) -> Float[Tensor, "B M pixels"]:
+        """Predict the pixels of the masked patches from the encoded visible ones."""
+        num_masked = mask.masked.shape[1]
+        tokens = self.fill_in(memory, mask, grid)  # [B, 1 + V + M, E]
+        for block in self.decoder_blocks[:-1]:
+            tokens = block(tokens)
+        tokens = self.decoder_blocks[-1](tokens, num_outputs=num_masked)  # [B, M, E]
+        return self.decoder_pred(self.decoder_norm(tokens))  # [B, M, P*P*3]
+
+    def fill_in(
+        self, memory: Float[Tensor, "B K D"], mask: PatchMask, grid: tuple[int, int]
+    ) -> Float[Tensor, "B full E"]:
+        """Append a mask token for each masked patch and tell every token its position."""
+        table = resize_table(self.decoder_pos_embed[0], self.config.encoder.grid, grid)
+        order = torch.cat([mask.visible, mask.masked], dim=1)  # [B, N]
+        mask_tokens = self.mask_token.expand(*mask.masked.shape, -1)  # [B, M, E]
+        tokens = torch.cat([self.decoder_embed(memory), mask_tokens], dim=1)  # [B, 1 + N, E]
+        return tokens + look_up(table, order, self.config.encoder.class_token)
+
+    def target(
+        self, patches: Float[Tensor, "B N pixels"], mask: PatchMask
+    ) -> Float[Tensor, "B M pixels"]:
+        """Return what the masked patches should be."""
+        return masked_target(patches, mask, self.config.normalize_target)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, views: MAEViews, borrow_statistics: bool = True
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Paint pictures: visible patches as they are, masked patches as predicted.
+
+        Args:
+            views: images and masks.
+            borrow_statistics: when the target is normalised, the prediction knows neither the
+                brightness nor the contrast of a patch. True borrows both from the true patch,
+                which makes pictures look better than the prediction is; False uses mean 0 and
+                standard deviation 1 in normalised pixels.
+
+        Returns:
+            RGB in [0, 1].
+        """
+        borrow = self.config.normalize_target and borrow_statistics
+        return paint(views.images, views.mask, self(views).prediction, self.patch_size, borrow)
