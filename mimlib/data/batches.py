@@ -40,3 +40,18 @@ class DensePairBatch(NamedTuple):
     image_2: Tensor  # [B, 3, H, W] uint8
     target: Tensor  # [B, H, W, C] float32 pixels: flow (dx, dy), C = 2, or disparity >= 0, C = 1
     valid: Tensor  # [B, H, W] bool, False where there is no ground truth
+
+
+class DetectionBatch(NamedTuple):
+    """Images and the objects in them; images with fewer objects have rows of label -1 at the end.
+
+    An image of another shape lies at the top left of its square, the rest is grey.
+    """
+
+    images: Tensor  # [B, 3, H, W] uint8
+    boxes: Tensor  # [B, R, 4] float32 xyxy in pixels, right and bottom exclusive
+    labels: Tensor  # [B, R] int64 from 0 without gaps
+    masks: Tensor  # [B, R, H, W] bool
+    crowd: Tensor  # [B, R] bool: many things in one, or too small: neither learned nor counted
+    sizes: Tensor  # [B, 2] int64, height and width of the image as it is stored
+    image_ids: Tensor  # [B] int64, by which the source tells what is true of that image

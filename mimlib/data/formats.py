@@ -169,6 +169,19 @@ def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
     return masked(read_flo(path), ~read_mask(invalid_path), invalid_path)
 
 
+def read_picture(path: str | Path, mode: str | None = None) -> tuple[str, np.ndarray]:
+    """Read a picture as Pillow has it or converted, and say in which mode it was.
+
+    Raises:
+        ValueError: if the file is missing or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.mode, np.array(image if mode is None else image.convert(mode))
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+
+
 def masked(dense: Dense, counted: Tensor, path: str | Path) -> Dense:
     """Keep as known only what a mask counts, too.
 
@@ -231,7 +244,7 @@ def _numbers(path: str | Path, data: bytes, order: str, shape: tuple[int, ...]) 
 
 def _grey16(path: str | Path) -> np.ndarray:
     """Read a 16-bit grey PNG as [H, W] float64."""
-    mode, stored = _picture(path)
+    mode, stored = read_picture(path)
     if not mode.startswith("I"):
         raise ValueError(_too_coarse(path, mode, "one channel"))
     return stored.astype(np.float64)
@@ -239,16 +252,7 @@ def _grey16(path: str | Path) -> np.ndarray:
 
 def _grey(path: str | Path) -> np.ndarray:
     """Read an 8-bit picture as [H, W] uint8, colours as their grey."""
-    return _picture(path, "L")[1]
-
-
-def _picture(path: str | Path, mode: str | None = None) -> tuple[str, np.ndarray]:
-    """Read a picture as Pillow has it or converted, and say in which mode it was."""
-    try:
-        with Image.open(path) as image:
-            return image.mode, np.array(image if mode is None else image.convert(mode))
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    return read_picture(path, "L")[1]
 
 
 def _colour16(path: str | Path) -> np.ndarray:

@@ -115,17 +115,21 @@ def centre_boxes(height: Sequence[int], width: Sequence[int]) -> np.ndarray:
 
 
 def crop_resized(
-    image: Tensor, box: tuple[int, int, int, int], size: int, flip: bool = False
+    image: Tensor,
+    box: tuple[int, int, int, int],
+    size: int | tuple[int, int],
+    flip: bool = False,
 ) -> Tensor:
     """Cut a box out of an image [3, H, W] and resize it bicubically, with antialiasing.
 
     Returns:
-        [3, size, size] of the type of the image, mirrored left and right if `flip`.
+        [3, size, size], or [3, *size], of the type of the image, mirrored left and right if `flip`.
     """
     top, left, height, width = box
+    sides = size if isinstance(size, tuple) else (size, size)
     crop = image[:, top : top + height, left : left + width]
-    if (height, width) != (size, size):
-        crop = interpolate(crop[None], (size, size), mode="bicubic", antialias=True)[0]
+    if (height, width) != sides:
+        crop = interpolate(crop[None], sides, mode="bicubic", antialias=True)[0]
     return crop.flip(-1) if flip else crop
 
 

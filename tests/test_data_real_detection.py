@@ -1,0 +1,79 @@
+"""Real COCO files, where there are any: MIMLIB_REALDATA names the folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mimlib.data.coco import CocoConfig
+from mimlib.data.objects import tight_boxes
+
+FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+
+
+def sample(name):
+    if not (FOLDER / name).is_dir():
+        pytest.skip(f"MIMLIB_REALDATA names no folder with {name} in it")
+    return FOLDER / name
+
+
+def subset(**options):
+    return CocoConfig(
+        root=str(sample("coco_subset")),
+        images="images/train2017",
+        annotations="annotations/panoptic_train2017.json",
+        **options,
+    ).build()
+
+
+def test_panoptic_coco():
+    coco = subset(size=256)
+    assert len(coco) == 75 and len(coco.category_ids) == 80
+    assert (coco.category_ids[0], coco.category_ids[79]) == (1, 90)
+    batch = coco.first(8)
+    assert batch.images.shape == (8, 3, 256, 256) and batch.masks.shape[2:] == (256, 256)
+    seen = batch.labels >= 0
+    gaps = (tight_boxes(batch.masks[seen]) - batch.boxes[seen]).abs()
+    assert gaps.max() < 1.5, "boxes fit their masks after resizing"
+    index = [coco.image_id(i) for i in range(len(coco))].index(250)
+    assert len(coco.objects(index).labels) == 0 and coco.image(index).shape[0] == 3
+    assert len(subset(size=256, skip_empty=True)) < 75
+    crowds = [coco.objects(i).crowd.sum() for i in range(len(coco))]
+    assert sum(crowds) > 0
+
+
+def test_boxes_are_those_of_the_detection_labels():
+    """Most panoptic segments are the instances, cut where another one lies in front of them."""
+    coco, root = subset(size=256), sample("coco_subset")
+    close = total = 0
+    for index in range(30):
+        image_id, objects = coco.image_id(index), coco.objects(index)
+        path = root / f"yolo_object_detection/train2017/{image_id:012d}.txt"
+        lines = path.read_text().split("\n") if path.exists() else []
+        height, width = coco.image(index).shape[1:]
+        for label, x, y, w, h in (map(float, line.split()) for line in lines if line):
+            box = torch.tensor([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+            box = box * torch.tensor([width, height, width, height])
+            same = objects.boxes[objects.labels == int(label)]
+            close += bool(((same - box).abs().amax(dim=1) < 4).any()) if len(same) else 0
+            total += 1
+    assert total > 100 and close > 0.6 * total, (close, total)
+
+
+def test_panoptic_and_detection_format_agree():
+    root = sample("coco_panoptic_api_sample")
+    both = [
+        CocoConfig(root=str(root), images="input_images", annotations=name, size=256).build()
+        for name in ("panoptic_examples.json", "panoptic_coco_detection_format.json")
+    ]
+    for image_id in (142238, 439180):
+        ours, theirs = (coco.truth(image_id) for coco in both)
+        names = [[c.class_names[label] for label in o.labels] for c, o in zip(both, (ours, theirs))]
+        things = [name in both[0].class_names for name in names[1]]
+        assert names[0] == [n for n, thing in zip(names[1], things) if thing]
+        assert torch.equal(ours.masks, theirs.masks[torch.tensor(things)])
+        assert torch.equal(ours.boxes, theirs.boxes[torch.tensor(things)])
+        assert torch.equal(ours.crowd, theirs.crowd[torch.tensor(things)])
+        assert torch.equal(ours.areas, theirs.areas[torch.tensor(things)])
