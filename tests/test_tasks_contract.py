@@ -7,17 +7,21 @@ import torch
 from torch import nn
 
 from mimlib.data.batches import DenseBatch, LabelBatch
+from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.protocol import Output
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig, DPTDepthTaskConfig
 from mimlib.tasks.metrics import as_floats, update_metrics
 from mimlib.tasks.probe import LinearProbeConfig, PatchProbeConfig
-from mimlib.tasks.segmentation import SegmentationTaskConfig
+from mimlib.tasks.segmentation import SegmentationTask, SegmentationTaskConfig
 
 NUM_CLASSES = 4
 ENCODER = ViTConfig(width=16, depth=2, heads=2, patch_size=8, image_size=16)
 DEEP = ViTConfig(width=16, depth=4, heads=2, patch_size=8, image_size=16, class_token=False)
+HYBRID = ConvViTConfig(
+    widths=(8, 12, 16), depths=(1, 1, 1), heads=2, entries=(2, 2, 2), image_size=16
+)
 PALETTE = torch.tensor([[220, 40, 40], [40, 200, 60], [50, 70, 230], [240, 240, 230]])
 
 
@@ -68,7 +72,7 @@ class Case:
 
 PERFECT_DEPTH = {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0}
 PERFECT_DEPTH |= {f"delta_{n}": 1.0 for n in (1, 2, 3)}
-PERFECT_CLASSES = {"accuracy": 1.0, "miou": 1.0}
+PERFECT_CLASSES = {"accuracy": 1.0, "mean_accuracy": 1.0, "miou": 1.0}
 CASES = {
     "linear probe, class token": Case(
         LinearProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
@@ -94,8 +98,32 @@ CASES = {
         SegmentationTaskConfig(encoder=ENCODER, num_classes=NUM_CLASSES, channels=32),
         dense_batch, PERFECT_CLASSES, frozen=False, steps=150, is_dense=True,
     ),
+    "segmentation, UPerNet": Case(
+        SegmentationTaskConfig(
+            encoder=ENCODER, num_classes=NUM_CLASSES, head="upernet", channels=16
+        ),
+        dense_batch, PERFECT_CLASSES, frozen=False, is_dense=True,
+    ),
+    "segmentation, Semantic FPN": Case(
+        SegmentationTaskConfig(
+            encoder=ENCODER, num_classes=NUM_CLASSES, head="semantic_fpn", channels=32
+        ),
+        dense_batch, PERFECT_CLASSES, frozen=False, is_dense=True,
+    ),
     "depth": Case(
         DepthTaskConfig(encoder=ENCODER, channels=32),
+        depth_batch, PERFECT_DEPTH, frozen=False, steps=250, is_dense=True,
+    ),
+    "linear probe, hybrid": Case(
+        LinearProbeConfig(encoder=HYBRID, num_classes=NUM_CLASSES, pool="mean"),
+        label_batch, {"accuracy": 1.0}, frozen=True,
+    ),
+    "classifier, hybrid": Case(
+        ClassifierConfig(encoder=HYBRID, num_classes=NUM_CLASSES),
+        label_batch, {"accuracy": 1.0}, frozen=False,
+    ),
+    "depth, hybrid": Case(
+        DepthTaskConfig(encoder=HYBRID, channels=32),
         depth_batch, PERFECT_DEPTH, frozen=False, steps=250, is_dense=True,
     ),
     "depth, DPT": Case(
@@ -152,8 +180,8 @@ def test_forward_is_pure(case, task):
     assert torch.equal(first.loss, second.loss)
     assert torch.equal(first.prediction, second.prediction)
     for name, tensor in task.state_dict().items():
-        if name.startswith("head.0."):  # running statistics of the probe's BatchNorm
-            continue
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue  # statistics of batch normalisation
         assert torch.equal(tensor, before[name]), name
 
 
@@ -252,8 +280,14 @@ def test_dense_tasks_refuse_what_they_cannot_use(case, task):
         task.sample_views(DenseBatch(images, target[:, :, 1:], valid), generator())
     with pytest.raises(ValueError, match="valid has shape"):
         task.sample_views(DenseBatch(images, target, valid[:4]), generator())
+    nothing = DenseBatch(images, target, valid & False)
+    if isinstance(task, SegmentationTask):  # a crop may show nothing that has a class
+        loss = task(task.sample_views(nothing, generator())).loss
+        loss.backward()
+        assert loss == 0 and not any(p.grad.any() for p in task.parameters() if p.grad is not None)
+        return
     with pytest.raises(ValueError, match="none of the 2048 pixels of these 8 images is valid"):
-        task.sample_views(DenseBatch(images, target, valid & False), generator())
+        task.sample_views(nothing, generator())
 
 
 class NoisyEncoder(nn.Module):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from mimlib.protocol import Output
 from mimlib.tasks.metrics import (
@@ -87,11 +88,29 @@ def test_miou_by_hand():
         metrics.update(prediction[row], target[row])
     # class 0: 1 of {3 pixels}; class 1: 3 of 4; class 2: 0 of 1; classes 3 and 4 do not occur
     expected = {"accuracy": 4 / 6, "miou": (1 / 3 + 3 / 4 + 0) / 3}
+    expected["mean_accuracy"] = (1 / 2 + 3 / 4) / 2  # class 2 is predicted, but never there
     assert as_floats(metrics) == pytest.approx(expected)
+
+
+def test_scores_of_classes_equal_those_of_torchmetrics():
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.randint(6, (4, 9, 9), generator=generator) for _ in range(2))
+    prediction = torch.where(prediction == 5, target, prediction)
+    metrics = segmentation_metrics(7)
+    for part in ([0], [1, 2], [3]):
+        update_metrics(metrics, output(prediction[part], target[part], target[part] != 4))
+    valid = target != 4
+    pair = prediction[valid], target[valid]
+    found = as_floats(metrics)
+    assert found["accuracy"] == pytest.approx(float(MulticlassAccuracy(7, average="micro")(*pair)))
+    assert found["miou"] == pytest.approx(float(MulticlassJaccardIndex(7)(*pair)))
+    recalls = MulticlassAccuracy(7, average=None)(*pair)[torch.unique(pair[1])]
+    assert found["mean_accuracy"] == pytest.approx(float(recalls.mean()))
 
 
 def test_what_is_masked_counts_nowhere():
     prediction, target = torch.tensor([[0, 1], [1, 1]]), torch.tensor([[0, -7], [1, 0]])
     metrics = segmentation_metrics(2)
     update_metrics(metrics, output(prediction, target, target >= 0))
-    assert as_floats(metrics) == pytest.approx({"accuracy": 2 / 3, "miou": 1 / 2})
+    scores = {"accuracy": 2 / 3, "mean_accuracy": (1 + 1 / 2) / 2, "miou": 1 / 2}
+    assert as_floats(metrics) == pytest.approx(scores)

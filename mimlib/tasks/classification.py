@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import LabelBatch
-from mimlib.encoders.vit import ViTConfig
+from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
 from mimlib.tasks.heads import check_head, linear_head
@@ -28,7 +28,7 @@ BETA_CANDIDATES = 64  # each is accepted with probability 1/2 or more: none is, 
 class ClassifierConfig:
     """Fine-tuning for classification; the recipe of table 9 is in the comments."""
 
-    encoder: ViTConfig  # with learned_positions and drop_path, 0.1 (B), 0.2 (L), 0.3 (H)
+    encoder: EncoderConfig  # with learned_positions and drop_path, 0.1 (B), 0.2 (L), 0.3 (H)
     num_classes: int
     pool: Literal["mean", "class_token"] = "mean"  # mean of patch tokens, or the class token
     label_smoothing: float = 0.1  # share of the target spread over all classes

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import DenseBatch
+from mimlib.encoders import EncoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
@@ -31,7 +32,7 @@ LEAST_THRESHOLD = 1e-5  # as official: of the reverse Huber loss, where all is l
 class DepthTaskConfig:
     """Fine-tuning for depth under a small decoder."""
 
-    encoder: ViTConfig
+    encoder: EncoderConfig
     channels: int = 64  # of the decoder's coarsest stage; halved with every doubling of the map
     typical_depth: float = 3.0  # metres; what the untrained decoder predicts, about
 

@@ -18,6 +18,7 @@ from mimlib.data.depth_files import DepthFilesConfig
 from mimlib.data.indexed import IndexedSource
 from mimlib.data.matching import MatchingFilesConfig
 from mimlib.data.pairs import WorldPairsConfig
+from mimlib.data.segmentation_files import SegmentationFilesConfig
 from mimlib.data.sources import ImageFolderConfig, WorldImagesConfig
 from mimlib.protocol import Encoder, Trainable
 from mimlib.tasks.frozen import evaluating, extract, fit_linear, knn, patch_samples
@@ -37,7 +38,13 @@ SourceConfig = WorldImagesConfig | ImageFolderConfig
 class ValidationConfig:
     """Loss and metrics of what is being trained, on held-out images."""
 
-    source: SourceConfig | DepthFilesConfig | WorldPairsConfig | MatchingFilesConfig
+    source: (
+        SourceConfig
+        | DepthFilesConfig
+        | SegmentationFilesConfig
+        | WorldPairsConfig
+        | MatchingFilesConfig
+    )
     num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of what the views draw, for instance masks; the same draws every time

@@ -4,10 +4,10 @@ Every rank measures all held-out images by itself, so nothing is ever synchronis
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassAccuracy
 
 from mimlib.protocol import Output
 
@@ -21,13 +21,8 @@ def classification_metrics(num_classes: int) -> MetricCollection:
 
 
 def segmentation_metrics(num_classes: int) -> MetricCollection:
-    """Return `accuracy` over patches or pixels and `miou`.
-
-    `miou` is intersection over union per class over the whole set, averaged over the classes
-    that occur in the ground truth or in the prediction.
-    """
-    iou = MulticlassJaccardIndex(num_classes, average="macro", sync_on_compute=False)
-    return _collect(accuracy=_accuracy(num_classes), miou=iou)
+    """Return `accuracy`, `mean_accuracy` and `miou` over patches or pixels: ClassScores."""
+    return _collect(classes=ClassScores(num_classes, sync_on_compute=False))
 
 
 def depth_metrics() -> MetricCollection:
@@ -88,6 +83,50 @@ class DepthErrors(Metric):
             "rel": self.relative / self.count,
             "log_rmse": (self.squared_log / self.count).sqrt(),
             **{f"delta_{n}": share for n, share in enumerate(shares, start=1)},
+        }
+
+
+class ClassScores(Metric):
+    """How well pixels are classified (Long et al. 2015, arXiv 1411.4038, section 5).
+
+    accuracy: share of the pixels whose class is right. mean_accuracy: of each class, the share of
+    its pixels that are found, averaged over the classes of the ground truth. miou: of each class,
+    pixels that are rightly given it over pixels that have it or are given it, averaged over the
+    classes that occur in the ground truth or in the prediction. All over the whole set.
+
+    (torchmetrics' mean accuracy counts a class that is predicted but never there as 0.)
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    right: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    def __init__(self, num_classes: int, **options) -> None:
+        super().__init__(**options)
+        for name in ("right", "predicted", "true"):
+            zeros = torch.zeros(num_classes, dtype=torch.long)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+
+    def update(self, prediction: Int[Tensor, "*px"], target: Int[Tensor, "*px"]) -> None:
+        """Count pixels that have a class."""
+        num_classes = len(self.true)
+        for count, ids in (
+            (self.right, target[prediction == target]),
+            (self.predicted, prediction.flatten()),
+            (self.true, target.flatten()),
+        ):
+            count += torch.bincount(ids, minlength=num_classes)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the numbers by name."""
+        either = self.true + self.predicted - self.right
+        found = self.right / self.true  # nan where a class is not there
+        return {
+            "accuracy": self.right.sum() / self.true.sum(),
+            "mean_accuracy": found.nanmean(),
+            "miou": (self.right / either).nanmean(),
         }
 
 

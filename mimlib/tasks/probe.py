@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import DenseBatch, LabelBatch
-from mimlib.encoders.vit import ViTConfig
+from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Features, Output
 from mimlib.tasks.frozen import majority_classes
@@ -26,7 +26,7 @@ from mimlib.tasks.task import Task, check_dense, check_labels
 class LinearProbeConfig:
     """Linear classification of frozen images."""
 
-    encoder: ViTConfig
+    encoder: EncoderConfig
     num_classes: int
     pool: Literal["class_token", "mean"] = "class_token"  # as official; or mean of patch tokens
 
@@ -42,7 +42,7 @@ class LinearProbeConfig:
 class PatchProbeConfig:
     """Linear classification of frozen patches: what is seen here?"""
 
-    encoder: ViTConfig
+    encoder: EncoderConfig
     num_classes: int
 
     def __post_init__(self) -> None:

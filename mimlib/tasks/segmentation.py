@@ -1,37 +1,66 @@
-"""Semantic segmentation: the encoder fine-tuned under a small convolutional decoder."""
+"""Semantic segmentation: the encoder fine-tuned under a head that gives every pixel a class."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate, pad
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import DenseBatch
-from mimlib.encoders.vit import ViTConfig
+from mimlib.data.label_maps import UNLABELLED
+from mimlib.data.segmentation_views import LONGEST
+from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
 from mimlib.tasks.heads import UpsamplingHead, patch_map
 from mimlib.tasks.metrics import segmentation_metrics
+from mimlib.tasks.pyramid import Pyramid, build_encoder
+from mimlib.tasks.segmentation_heads import SemanticFPNHead, UPerNetHead, auxiliary_head
 from mimlib.tasks.task import Task, check_dense, check_labels
+from mimlib.tasks.tiling import predict_windows
 
-UNCOUNTED = -1  # class of pixels without one, for the cross-entropy
+PYRAMID_HEADS = {"upernet": UPerNetHead, "semantic_fpn": SemanticFPNHead}
+AUXILIARY_MAP = 2  # as official: the map of the encoder's own stride
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationTaskConfig:
-    """Fine-tuning for a class per pixel."""
+    """Fine-tuning for a class per pixel, and how images of any size are measured.
 
-    encoder: ViTConfig
-    num_classes: int
-    channels: int = 64  # of the decoder's coarsest stage; halved with every doubling of the map
+    small: a few convolutions on the last tokens, learns in minutes.
+    upernet, semantic_fpn: the heads of the papers, on four maps; see segmentation_heads.py.
+    """
+
+    encoder: EncoderConfig
+    num_classes: int  # G
+    head: Literal["small", "upernet", "semantic_fpn"] = "small"
+    channels: int = 64  # of the head; `small`: of its coarsest stage, halved with every doubling
+    blocks: tuple[int, ...] = (-1,)  # that maps are made from: the last, or four; not for `small`
+    dropout: float = 0.0  # of the channels before the classes, 0.1 as official; not for `small`
+    auxiliary_weight: float = 0.4  # as official: of the loss of UPerNet's auxiliary head; 0: none
+    short_side: int = 0  # evaluation: pixels, to which images are resized; 0: as they are
+    window: int = 0  # evaluation: pixels, side of a window slid over the image; 0: the whole image
+    overlap: float = 1 / 3  # evaluation: share of a window that the next one covers, too
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ValueError(f"channels must be 1 or more, got {self.channels}")
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
+        if not 0 <= self.dropout < 1 or not 0 <= self.overlap < 1 or self.auxiliary_weight < 0:
+            raise ValueError(
+                f"dropout {self.dropout}, overlap {self.overlap} or auxiliary_weight "
+                f"{self.auxiliary_weight} is out of range; expected [0, 1), [0, 1), 0 or more"
+            )
+        if min(self.short_side, self.window) < 0 or self.window % self.encoder.patch_size:
+            raise ValueError(
+                f"short_side is {self.short_side} and window {self.window} pixels; expected 0 or "
+                f"more, and a window that is a multiple of the patch side {self.encoder.patch_size}"
+            )
 
     def build(self) -> "SegmentationTask":
         """Make the task, freshly initialised."""
@@ -47,46 +76,119 @@ class SegmentationViews(NamedTuple):
 
 
 class SegmentationTask(Task):
-    """Classify every pixel; the loss is the mean cross-entropy over the valid ones."""
+    """Classify every pixel; the loss is the mean cross-entropy over the valid ones.
+
+    # differs from official: pixels without a class do not count in the mean either.
+
+    In training mode images go through as they are. In evaluation mode they may have any size, see
+    `predict_any`, and the loss leaves the auxiliary head out.
+    """
 
     def __init__(self, config: SegmentationTaskConfig) -> None:
         super().__init__()
-        self.num_classes = config.num_classes
-        self.encoder = config.encoder.build()
-        self.head = UpsamplingHead(
-            self.encoder.width, self.encoder.stride, config.channels, config.num_classes
-        )
+        self.config, self.num_classes = config, config.num_classes
+        channels, num_classes = config.channels, config.num_classes
+        if config.head == "small":
+            self.encoder = config.encoder.build()
+            width, self.multiple = self.encoder.width, self.encoder.stride
+            self.head = UpsamplingHead(width, self.multiple, channels, num_classes)
+            return
+        self.encoder = build_encoder(config.encoder)
+        self.multiple = 2 * self.encoder.stride  # pixels of a cell of the coarsest map
+        self.pyramid = Pyramid(config.encoder, config.blocks)
+        widths, dropout = self.pyramid.widths, config.dropout
+        self.head = PYRAMID_HEADS[config.head](widths, channels, num_classes, dropout)
+        self.auxiliary = None
+        if config.head == "upernet" and config.auxiliary_weight:
+            width = widths[AUXILIARY_MAP]
+            self.auxiliary = auxiliary_head(width, channels, num_classes, dropout)
 
     def sample_views(self, batch: DenseBatch, generator: torch.Generator) -> SegmentationViews:
         """Normalise the images; nothing is random here.
 
         Raises:
-            ValueError: on sizes that do not fit, no valid pixel, or a class outside the range.
+            ValueError: on sizes that do not fit, or a class outside the range.
         """
-        check_dense(batch, may_be_empty=not self.training)
+        check_dense(batch, may_be_empty=True)  # a crop may show nothing that has a class
         if batch.target.is_cpu:
             check_labels(batch.target[batch.valid], self.num_classes)
-        return SegmentationViews(normalize(batch.images), batch.target, batch.valid)
+        return SegmentationViews(normalize(batch.images), batch.target.long(), batch.valid)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits [B, G, H, W] for normalised images [B, 3, H, W]."""
+        """Return logits [B, G, H, W] for normalised images [B, 3, H, W] as they are."""
+        return self.predict_all(images)["cross_entropy"]
+
+    def predict_all(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the logits of all heads by the names of their losses; one head in evaluation."""
         size = (images.shape[-2], images.shape[-1])
-        return self.head(patch_map(self.encoder(images)), size)
+        if self.config.head == "small":
+            return {"cross_entropy": self.head(patch_map(self.encoder(images)), size)}
+        # Channels last: on a CPU interpolation then takes an eighth of the time.
+        maps = self.pyramid(self.encoder, images)
+        maps = [level.contiguous(memory_format=torch.channels_last) for level in maps]
+        coarse = {"cross_entropy": self.head(maps)}
+        if self.training and self.auxiliary is not None:
+            coarse["auxiliary"] = self.auxiliary(maps[AUXILIARY_MAP])
+        return {n: interpolate(c.float(), size=size, mode="bilinear") for n, c in coarse.items()}
+
+    def predict_any(self, images: Tensor) -> Tensor:
+        """Return logits [B, G, H, W] for normalised images of any size.
+
+        They are resized to `short_side`, predicted whole or window by window with the logits
+        averaged, and the logits resized to the size of the images. Whatever does not fill a
+        window, or the cells of the coarsest map, is padded below and on the right by the mean
+        colour.
+        """
+        config, size = self.config, images.shape[-2:]
+        if config.short_side:
+            factor = config.short_side * min(1 / min(size), LONGEST / max(size))
+            sides = [max(1, round(side * factor)) for side in size]
+            images = interpolate(images, size=sides, mode="bilinear", antialias=True)
+        height, width = images.shape[-2:]
+        if config.window:
+            below, right = (max(0, config.window - side) for side in (height, width))
+        else:
+            below, right = (-side % self.multiple for side in (height, width))
+        images = pad(images, (0, right, 0, below))
+        if config.window:
+            window = (config.window, config.window)
+            logits = predict_windows(self.predict, images, window, config.overlap)
+        else:
+            logits = self.predict(images)
+        logits = logits[..., :height, :width]
+        return logits if logits.shape[-2:] == size else interpolate(logits, size, mode="bilinear")
 
     def forward(self, views: SegmentationViews) -> Output:
         """Return the loss and the predicted classes beside the true ones."""
-        logits = self.predict(views.images)  # [B, G, H, W]
-        counted = views.classes.masked_fill(~views.valid, UNCOUNTED)
-        total = cross_entropy(logits, counted, ignore_index=UNCOUNTED, reduction="sum")
-        loss = total / views.valid.sum().clamp(min=1)
+        if self.training:
+            logits = self.predict_all(views.images)
+        else:
+            logits = {"cross_entropy": self.predict_any(views.images)}
+        counted = views.classes.masked_fill(~views.valid, UNLABELLED)
+        num_valid = views.valid.sum().clamp(min=1)
+        losses = {name: summed_loss(each, counted) / num_valid for name, each in logits.items()}
+        loss = losses["cross_entropy"]
+        if "auxiliary" in losses:
+            loss = loss + self.config.auxiliary_weight * losses["auxiliary"]
         return Output(
             loss=loss,
-            terms={"cross_entropy": loss.detach()},
-            prediction=logits.detach().argmax(dim=1),
+            terms={name: each.detach() for name, each in losses.items()},
+            # Of argmax and max along the classes, max is the one that is fast on a CPU.
+            prediction=logits["cross_entropy"].detach().max(dim=1).indices,
             target=views.classes,
             mask=views.valid,
         )
 
     def metrics(self) -> MetricCollection:
-        """Return accuracy over pixels and miou."""
+        """Return accuracy over pixels, mean_accuracy and miou over classes."""
         return segmentation_metrics(self.num_classes)
+
+
+def summed_loss(logits: Float[Tensor, "B G H W"], classes: Int[Tensor, "B H W"]) -> Tensor:
+    """Add up the cross-entropy of all pixels that have a class.
+
+    Of logits that are stored channels last the rows are there already; on a CPU this takes half the
+    time of a cross-entropy over maps.
+    """
+    rows = rearrange(logits, "b g height width -> (b height width) g")
+    return cross_entropy(rows, classes.flatten(), ignore_index=UNLABELLED, reduction="sum")

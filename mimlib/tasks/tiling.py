@@ -1,8 +1,8 @@
 """Prediction for images of any size by a network that wants the size it was trained with.
 
-The image is covered with overlapping windows; the same window is cut from both images, so that what
-moves further than the window cannot be found. Where windows overlap, predictions are averaged, and
-those count more whose own scale is small.
+The image is covered with overlapping windows. Where windows overlap, predictions are averaged. Of
+two images the same window is cut, so that what moves further than the window cannot be found, and
+those predictions count more whose own scale is small.
 
 Letters: B images, C channels, R windows.
 """
@@ -96,7 +96,14 @@ def predict_tiled(
         image_1, image_2 = (
             interpolate(image, size=large, mode="bicubic") for image in (image_1, image_2)
         )
-    prediction, raw_scale = _average(predict, image_1, image_2, window, overlap, confidence)
+
+    def weighted(*tiles: Tensor) -> Tensor:
+        prediction, raw_scale = predict(*tiles)  # [R * B, C, *window], [R * B, *window]
+        weights = confidence.weight(raw_scale)[:, None]
+        return torch.cat([prediction * weights, raw_scale[:, None] * weights, weights], dim=1)
+
+    averages = _average(weighted, (image_1, image_2), window, overlap)
+    prediction, raw_scale = averages[:, :-1], averages[:, -1]
     if factor > 1:
         shrink = torch.tensor([side / big for side, big in zip(size, large)]).flip(0)  # x, y
         shrink = shrink[: prediction.shape[1], None, None].to(prediction)
@@ -105,32 +112,57 @@ def predict_tiled(
     return prediction, raw_scale
 
 
-def _average(
-    predict: Predict,
-    image_1: Tensor,
-    image_2: Tensor,
+def predict_windows(
+    predict: Callable[[Tensor], Tensor],
+    images: Tensor,
     window: tuple[int, int],
     overlap: float,
-    confidence: Confidence,
-) -> tuple[Tensor, Tensor]:
-    """Average over windows that fit; all windows of a row of them are one batch."""
-    tops, lefts = (
-        window_offsets(side, *rest, overlap)
-        for side, *rest in zip(image_1.shape[-2:], window)
-    )  # fmt: skip
+) -> Tensor:
+    """Predict single images window by window and average, all windows alike.
+
+    # differs from official: windows are spread evenly, where for segmentation they are laid a
+    # stride apart and the last one is pushed back to the border; there are as many.
+
+    Args:
+        predict: network for [R * B, 3, *window]; returns [R * B, C, *window].
+        images: [B, 3, H, W] normalised, not smaller than a window.
+        window: (height, width).
+        overlap: least share of a window that the next one covers, too.
+
+    Returns:
+        [B, C, H, W].
+    """
+
+    def weighted(tiles: Tensor) -> Tensor:
+        prediction = predict(tiles)
+        return torch.cat([prediction, torch.ones_like(prediction[:, :1])], dim=1)
+
+    return _average(weighted, (images,), window, overlap)
+
+
+def _average(
+    predict: Callable[..., Tensor],
+    images: tuple[Tensor, ...],
+    window: tuple[int, int],
+    overlap: float,
+) -> Tensor:
+    """Average over windows that fit; all windows of a row of them are one batch.
+
+    `predict` returns [R * B, C + 1, *window]: values times their weights, and these weights.
+    """
+    height, width = images[0].shape[-2:]
+    tops = window_offsets(height, window[0], overlap)
+    lefts = window_offsets(width, window[1], overlap)
     sums = None
     for top in tops:
         rows = slice(top, top + window[0])
         tiles = (
             torch.cat([image[..., rows, left : left + window[1]] for left in lefts])
-            for image in (image_1, image_2)
+            for image in images
         )
-        predictions, raw_scales = predict(*tiles)  # [R * B, C, *window], [R * B, *window]
-        weights = confidence.weight(raw_scales)[:, None]
-        parts = torch.cat([predictions * weights, raw_scales[:, None] * weights, weights], dim=1)
+        parts = predict(*tiles)  # [R * B, C + 1, *window]
         if sums is None:
-            sums = parts.new_zeros(len(image_1), parts.shape[1], *image_1.shape[-2:])
-        for left, part in zip(lefts, parts.split(len(image_1))):
+            sums = parts.new_zeros(len(images[0]), parts.shape[1], height, width)
+        for left, part in zip(lefts, parts.split(len(images[0]))):
             sums[..., rows, left : left + window[1]] += part
-    averages = sums[:, :-1] / sums[:, -1:]
-    return averages[:, :-1], averages[:, -1]
+    return sums[:, :-1] / sums[:, -1:]

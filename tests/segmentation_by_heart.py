@@ -1,0 +1,86 @@
+"""Learn a handful of images by heart: from their files to an mIoU near 1.
+
+    MIMLIB_REALDATA=... PYTHONPATH=. python tests/segmentation_by_heart.py ade20k
+
+A wrong class, pixel or order anywhere between file and metric keeps it from 1. Images are measured
+in windows and at their own sizes, several times as large as the network sees them.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from mimlib.data.segmentation_files import SegmentationFilesConfig
+from mimlib.encoders.convvit import ConvViTConfig
+from mimlib.encoders.vit import ViTConfig
+from mimlib.tasks.evaluation import ValidationConfig
+from mimlib.tasks.segmentation import SegmentationTaskConfig
+from mimlib.training.config import TrainConfig
+from mimlib.training.trainer import Trainer
+
+FILES = {
+    "ade20k": {"root": "ade20k_voc_samples/ade20k", "layout": "ade20k", "split": ""},
+    "coco": {"root": "coco_subset", "layout": "coco_semantic", "split": "train2017"},
+}
+NUM_CLASSES = {"ade20k": 150, "coco": 133}
+
+
+def real_images(folder: Path, name: str, size: int) -> SegmentationFilesConfig:
+    """The images of a data set, their shorter side in one crop, nothing changed but its place."""
+    files = {**FILES[name], "root": str(folder / FILES[name]["root"])}
+    return SegmentationFilesConfig(**files, size=size, scale=(1.0, 1.0), distort=False, flip=False)
+
+
+def encoder_of(kind: str, size: int, stride: int) -> ConvViTConfig | ViTConfig:
+    """A small encoder without any pre-training."""
+    if kind == "convvit":
+        return ConvViTConfig(
+            widths=(24, 48, 96), depths=(1, 1, 3), heads=4, entries=(stride // 4, 2, 2),
+            image_size=size,
+        )  # fmt: skip
+    return ViTConfig(width=96, depth=4, heads=4, patch_size=stride, image_size=size)
+
+
+def by_heart(
+    data: SegmentationFilesConfig,
+    encoder: ConvViTConfig | ViTConfig,
+    num_classes: int,
+    steps: int,
+    measure_every: int = 0,
+) -> dict[str, float]:
+    """Train on crops of all images and measure on the same images, also every so many steps."""
+    task = SegmentationTaskConfig(
+        encoder=encoder, num_classes=num_classes, head="upernet", channels=64,
+        short_side=data.size, window=data.size,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    measured = ValidationConfig(source=data, num_images=0, batch_size=1).build()
+    train = TrainConfig(
+        steps=steps, batch_size=4, base_rate=0.64, warmup_steps=20, schedule="linear",
+        betas=(0.9, 0.999), weight_decay=0.01, device="cpu", log_every=50,
+        evaluate_every=measure_every,
+    )  # fmt: skip
+    trainer = Trainer(task.build(), data.build(), train, (measured,), progress=False)
+    history = trainer.fit().history
+    for line in history:
+        print({k: round(v, 3) for k, v in line.items() if k in ("step", "loss") or "/" in k})
+    return {k.partition("/")[2]: v for k, v in history[-1].items() if "/" in k}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=tuple(FILES))
+    parser.add_argument("--encoder", choices=("convvit", "vit"), default="convvit")
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--stride", type=int, default=8)
+    args = parser.parse_args()
+    data = real_images(Path(os.environ["MIMLIB_REALDATA"]), args.data, args.size)
+    encoder = encoder_of(args.encoder, args.size, args.stride)
+    print(by_heart(data, encoder, NUM_CLASSES[args.data], args.steps, measure_every=200))
+
+
+if __name__ == "__main__":
+    main()
