@@ -18,10 +18,13 @@ import torch
 
 from mimlib import world
 from mimlib.data.batches import ImageBatch, PairBatch
+from mimlib.encoders.convvit import ConvViTConfig, convvit_config
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.methods.convmae import ConvMAE, ConvMAEConfig
 from mimlib.methods.croco import CroCo, CroCoConfig
 from mimlib.methods.mae import MAE, MAEConfig
+from mimlib.presets.scales import CONV_LESSON
 from mimlib.training.config import TrainConfig, pick_device
 from mimlib.training.optimizer import build_optimizer
 from mimlib.training.precision import numeric_mode, resolve_precision
@@ -31,7 +34,8 @@ RATIOS = (0.25, 0.5, 0.75, 0.9)
 WORLD_SIZE = 64  # pixels
 SECONDS = 10.0  # per timed model; a tenth of it when quick
 
-Config = MAEConfig | CroCoConfig
+Config = MAEConfig | ConvMAEConfig | CroCoConfig
+Method = MAE | ConvMAE | CroCo
 
 
 class Row(NamedTuple):
@@ -47,7 +51,7 @@ class Row(NamedTuple):
 
 
 def models() -> dict[str, Config]:
-    """Return what is measured: of both methods the size of a notebook and the papers' ViT-B."""
+    """Return what is measured: of every method the size of a notebook and the papers' base."""
     small = ViTConfig(width=128, depth=4, heads=4, patch_size=4, image_size=32)
     base = vit_config("B", patch_size=16, image_size=224)
     small_pair = replace(small, class_token=False, rotary=True)
@@ -56,8 +60,12 @@ def models() -> dict[str, Config]:
         "MAE notebook size": MAEConfig(
             encoder=small, decoder_width=64, decoder_depth=2, decoder_heads=4
         ),
+        "ConvMAE notebook size": ConvMAEConfig(
+            encoder=CONV_LESSON, decoder_width=64, decoder_depth=2, decoder_heads=4
+        ),
         "CroCo notebook size": CroCoConfig(encoder=small_pair, decoder=decoder),
         "MAE ViT-B/16": MAEConfig(encoder=base),
+        "ConvMAE-B": ConvMAEConfig(encoder=convvit_config("B", image_size=224)),
         "CroCo ViT-B/16": CroCoConfig(encoder=replace(base, class_token=False)),
     }
 
@@ -74,7 +82,7 @@ def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
         for name, config in models().items():
             batch = batch_size(config, device, quick)
             yield measure(name, config, batch, device, seconds)
-            for ratio in RATIOS if name == "MAE notebook size" else ():
+            for ratio in RATIOS if name in ("MAE notebook size", "ConvMAE notebook size") else ():
                 masked = replace(config, mask_ratio=ratio)
                 yield measure(f"  hiding {ratio:.0%}", masked, batch, device, seconds / 4)
         count = 16 if quick else 256
@@ -106,33 +114,82 @@ def measure(name: str, config: Config, batch: int, device: torch.device, seconds
 def minimal_flops(config: Config) -> int:
     """Count by formula what no implementation can leave out, two per multiply-add.
 
-    Per image, or per pair of images, forward and backward.
+    Per image, or per pair of images, forward and backward. A backward pass costs twice its forward
+    pass, but pixels need no gradient.
+    """
+    is_hybrid = isinstance(config.encoder, ConvViTConfig)
+    embed, encode = (_convvit_products if is_hybrid else _vit_products)(config)
+    return 2 * (2 * embed + 3 * (encode + _decoder_products(config)))
+
+
+def _vit_products(config: MAEConfig | CroCoConfig) -> tuple[int, int]:
+    """Count the multiplications of pixels, and the others, of a ViT for what is not hidden.
 
     With K tokens of width D a block multiplies 12 K D^2 (queries, keys, values, output, MLP) and
-    2 K^2 D (logits, mixing) times; looking at R more tokens takes 2 K D^2 + 2 R D^2 (queries and
-    output, keys and values) and 2 K R D. The last decoder block answers for masked patches only. A
-    backward pass costs twice its forward pass, but pixels need no gradient.
+    2 K^2 D (logits, mixing) times.
     """
-    encoder, pair = config.encoder, getattr(config, "decoder", None)
-    width = pair.width if pair else config.decoder_width
-    depth = pair.depth if pair else config.decoder_depth
-    pixels = 3 * encoder.patch_size**2
-    hidden, full = config.num_masked, config.num_patches + encoder.class_token
-    seen, memory = full - hidden, full if pair else 0  # encoded tokens of image 1, of image 2
-    embed = (config.num_visible + memory) * pixels * encoder.width
+    encoder = config.encoder
+    seen, memory = _encoded_tokens(config)
+    patches = config.num_visible + memory
+    embed = patches * 3 * encoder.patch_size**2 * encoder.width
     encode = sum(
         encoder.depth * (12 * k * encoder.width**2 + 2 * k**2 * encoder.width)
         for k in (seen, memory)
     )
-    enter = (seen + memory) * encoder.width * width
+    return embed, encode
+
+
+def _convvit_products(config: ConvMAEConfig) -> tuple[int, int]:
+    """Count the same of a ConvViT and of the fusion of its stages.
+
+    Where a cell has T positions of width C a block of convolutions multiplies (2 + 2 r) T C^2
+    (conv1, conv2, MLP of ratio r) and k^2 T C (depthwise) times, of hidden cells nothing.
+    """
+    encoder, cells = config.encoder, config.num_visible
+    width, before, encode = encoder.width, 3, 0
+    for stage, (a, b) in enumerate(encoder.layouts):
+        positions, channels = cells * (a * b) ** 2, encoder.widths[stage]
+        ratio, depth = encoder.mlp_ratios[stage], encoder.depths[stage]
+        enter = positions * encoder.entries[stage] ** 2 * before * channels
+        if stage == 0:
+            embed = enter
+        else:
+            encode += enter
+        if stage < 2:
+            block = (2 + 2 * ratio) * channels**2 + encoder.kernel**2 * channels
+            encode += depth * positions * block
+            encode += positions * channels * width if config.multi_scale else 0
+        else:
+            block = (4 + 2 * ratio) * cells * width**2 + 2 * cells**2 * width
+            encode += cells * width**2 + depth * block
+        before = channels
+    return embed, encode
+
+
+def _decoder_products(config: Config) -> int:
+    """Count the multiplications of a decoder, whose last block answers for masked patches only.
+
+    Looking at R more tokens takes 2 K D^2 + 2 R D^2 (queries and output, keys and values) and
+    2 K R D multiplications beside those of a plain block.
+    """
+    encoder, pair = config.encoder, getattr(config, "decoder", None)
+    width = pair.width if pair else config.decoder_width
+    depth = pair.depth if pair else config.decoder_depth
+    hidden, full = config.num_masked, config.num_patches + encoder.class_token
+    seen, memory = _encoded_tokens(config)
+    products = (seen + memory) * encoder.width * width  # the way in
     joined = full + memory if pair and pair.kind == "cat" else full  # what a block attends to
-    decode = 0
     for answers in [joined] * (depth - 1) + [hidden]:
-        decode += (2 * joined + 10 * answers) * width**2 + 2 * answers * joined * width
+        products += (2 * joined + 10 * answers) * width**2 + 2 * answers * joined * width
         if pair and pair.kind == "cross":
-            decode += 2 * (memory + answers) * width**2 + 2 * answers * memory * width
-    predict = hidden * width * pixels
-    return 2 * (2 * embed + 3 * (encode + enter + decode + predict))
+            products += 2 * (memory + answers) * width**2 + 2 * answers * memory * width
+    return products + hidden * width * 3 * encoder.patch_size**2
+
+
+def _encoded_tokens(config: Config) -> tuple[int, int]:
+    """Return how many tokens of the masked image are encoded, and of the second one, if any."""
+    full = config.num_patches + config.encoder.class_token
+    return full - config.num_masked, full if isinstance(config, CroCoConfig) else 0
 
 
 def decoder_cost(config: PairDecoderConfig, encoder: ViTConfig) -> tuple[int, int]:
@@ -151,7 +208,7 @@ def decoder_cost(config: PairDecoderConfig, encoder: ViTConfig) -> tuple[int, in
     return parameters, counter.get_total_flops()
 
 
-def saved_per_image(method: MAE | CroCo, device: torch.device, dtype: torch.dtype) -> float:
+def saved_per_image(method: Method, device: torch.device, dtype: torch.dtype) -> float:
     """Count the bytes one more image or pair keeps for the backward pass."""
     counts = []
     for batch in (1, 2):
@@ -162,7 +219,7 @@ def saved_per_image(method: MAE | CroCo, device: torch.device, dtype: torch.dtyp
 
 
 def seconds_per_step(
-    method: MAE | CroCo, batch: int, device: torch.device, dtype: torch.dtype, seconds: float
+    method: Method, batch: int, device: torch.device, dtype: torch.dtype, seconds: float
 ) -> float:
     """Time training steps (views, forward, backward, AdamW) for about so many seconds."""
     optimizer = build_optimizer(method, TrainConfig(steps=1, batch_size=batch))
@@ -190,7 +247,7 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def draw(method: MAE | CroCo, batch: int, device: torch.device) -> tuple:
+def draw(method: Method, batch: int, device: torch.device) -> tuple:
     """Draw views of noise images made on the device."""
     side = method.config.encoder.image_size
     generator = torch.Generator(device).manual_seed(0)

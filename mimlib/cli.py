@@ -91,5 +91,9 @@ def _say(result: Result, steps: int) -> int:
 def _command(name: str, rest: list[str]) -> TrainCommand:
     """Apply command-line flags to a preset; mistyped ones are refused with the nearest name."""
     return tyro.cli(
-        TrainCommand, default=TrainCommand(run=preset(name)), args=rest, prog=f"mimlib train {name}"
+        TrainCommand,
+        default=TrainCommand(run=preset(name)),
+        args=rest,
+        prog=f"mimlib train {name}",
+        config=(tyro.conf.AvoidSubcommands,),  # the preset says which kind of encoder it is
     )

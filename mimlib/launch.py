@@ -99,11 +99,21 @@ def run_info(run: Run) -> dict:
 
 
 def flags(run: Run) -> list[str]:
-    """Command-line flags that turn the preset of this name into `run`."""
+    """Return the command-line flags that turn the preset of this name into `run`.
+
+    Raises:
+        ValueError: if part of it is of another kind than the preset's, an encoder for instance.
+    """
     changed = []
     base = dict(flatten(run_info(preset(run.name))))
     for name, value in flatten(run_info(run)):
-        if base.get(name) != value:
+        if name not in base:
+            raise ValueError(
+                f"{run.name} has no {'.'.join(name)}: this run differs from its preset in kind, "
+                "which a command line cannot say; start from a preset of that kind, or train in "
+                "one process"
+            )
+        if base[name] != value:
             changed += _flag(".".join(name), value)
     return changed
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, get_type_hints
 
 import torch
 import tyro
@@ -64,6 +65,24 @@ def override(run: Run, changes: Mapping[str, object]) -> Run:
     return _replace(run, {tuple(name.split(".")): value for name, value in changes.items()}, "")
 
 
+def part_of(train: TrainConfig, steps: float = 1.0, batch: float = 1.0) -> dict[str, object]:
+    """Return overrides that train a share of the steps, on a share of the batch, at equal rates.
+
+    Args:
+        train: what a preset says; the rate it reaches stays the same.
+        steps: share of its steps and of its warm-up.
+        batch: share of its batch.
+    """
+    parts: dict[str, object] = {}
+    if steps != 1:
+        parts["train.steps"] = round(steps * train.steps)
+        parts["train.warmup_steps"] = round(steps * train.warmup_steps)
+    if batch != 1:  # base_rate is that of 256 images
+        parts["train.batch_size"] = round(batch * train.batch_size)
+        parts["train.base_rate"] = train.base_rate / batch
+    return parts
+
+
 def _replace(config: object, changes: Mapping[tuple[str, ...], object], prefix: str) -> object:
     """Replace fields at any depth, all of one dataclass at once: they are checked together."""
     fields = [f.name for f in dataclasses.fields(config) if f.name != "name"]
@@ -76,13 +95,21 @@ def _replace(config: object, changes: Mapping[tuple[str, ...], object], prefix: 
     values = {}
     for head, inner in below.items():
         old = getattr(config, head)
-        if () in inner:
+        if () in inner and _admits(config, head, inner[()]):
+            values[head] = inner[()]
+        elif () in inner:
             values[head] = _same_kind(old, inner[()], prefix + head)
         elif dataclasses.is_dataclass(old):
             values[head] = _replace(old, inner, f"{prefix}{head}.")
         else:
             raise ValueError(f"{prefix + head!r} has no fields of its own; set it directly")
     return replace(config, **values)
+
+
+def _admits(config: object, name: str, value: object) -> bool:
+    """Whether a field declares several kinds of config, an encoder's for one, and this is one."""
+    declared = get_type_hints(type(config))[name]
+    return isinstance(declared, UnionType) and isinstance(value, declared)
 
 
 def _same_kind(old: object, value: object, full: str) -> object:

@@ -7,11 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mimlib.protocol import Trainable
+from mimlib.protocol import Encoder, Output, Trainable
 from mimlib.run import Run
 from mimlib.training.profile import count_flops, map_tensors, saved_bytes
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments of AdamW
+
+
+class ImageViews(NamedTuple):
+    """Images alone."""
+
+    images: Tensor  # [B, 3, H, W] float32
 
 
 class ExampleBatch(NamedTuple):
@@ -23,6 +29,23 @@ class ExampleBatch(NamedTuple):
     labels: Tensor  # [B] int64
     target: Tensor  # [B, H, W] float32
     valid: Tensor  # [B, H, W] bool
+
+
+class EncoderAlone(Trainable):
+    """What is counted of a task that cannot run on shapes alone."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def sample_views(self, batch: ExampleBatch, generator: torch.Generator) -> ImageViews:
+        """Take the images as floats."""
+        return ImageViews(batch.images.float())
+
+    def forward(self, views: ImageViews) -> Output:
+        """Encode the images."""
+        loss = self.encoder(views.images).tokens.float().mean()
+        return Output(loss=loss, terms={})
 
 
 def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
@@ -58,9 +81,14 @@ def parameter_counts(method: Trainable) -> dict[str, int]:
 
 
 def costs(run: Run) -> tuple[float, float]:
-    """Count training FLOPs and saved activation bytes of one image, on the meta device."""
+    """Count training FLOPs and saved activation bytes of one image, on the meta device.
+
+    Of a task whose work depends on what it sees, those of its encoder.
+    """
     with torch.device("meta"):
         method = run.method.build()
+    if not getattr(method, "runs_on_shapes", True):
+        method = EncoderAlone(method.encoder)
     views = map_tensors(lambda tensor: tensor.to("meta"), example_views(method, run))
     return count_flops(method, views) / 2, saved_bytes(method, views) / 2
 
@@ -74,16 +102,17 @@ def describe(run: Run, num_ranks: int = 1) -> str:
     total = sum(counts.values())
     peak = train.peak_rate(num_ranks)
     images = train.steps * train.batch_size * num_ranks
+    part = "" if getattr(method, "runs_on_shapes", True) else ", of the encoder alone"
     memory = total * BYTES_PER_PARAMETER + activations * train.batch_size / train.accumulation
     lines = [
         *_config_lines(run),
         "",
         *(f"{count:>15,}  parameters in {part}" for part, count in counts.items()),
         f"{total:>15,}  parameters in all",
-        f"{flops / 1e9:>15.2f}  GFLOP per image, forward and backward",
-        f"{flops * images / 1e15:>15.2f}  PFLOP for {images:,} images in {train.steps:,} steps",
-        f"{activations / 2**20:>15.1f}  MiB of saved activations per image in float32",
-        f"{memory / 2**30:>15.2f}  GiB of weights, optimizer and activations",
+        f"{flops / 1e9:>15.2f}  GFLOP per image, forward and backward{part}",
+        f"{flops * images / 1e15:>15.2f}  PFLOP for {images:,} images{part}",
+        f"{activations / 2**20:>15.1f}  MiB of saved activations per image in float32{part}",
+        f"{memory / 2**30:>15.2f}  GiB of weights, optimizer and activations{part}",
         f"{train.batch_size * num_ranks:>15,}  images per step"
         f" ({num_ranks} process(es), {train.accumulation} micro-batch(es) each)",
         f"{peak:>15.2e}  peak learning rate after {train.warmup_steps:,} steps,"

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from mimlib.claims import STUDIES, Rule, Study
 from mimlib.presets import preset
 from mimlib.receipts import ROOT, write_text
-from mimlib.run import Run, override
+from mimlib.run import Run, override, part_of
 
 NOTEBOOKS = ROOT / "notebooks" / "studies"
 RECEIPTS = ROOT / "data" / "receipts"
@@ -157,11 +157,10 @@ def plan(study: Study, size: str, label: str) -> Plan:
     """
     further = study.parameters.get(label, {})
     base = preset(f"{further.get('METHOD', study.method)}_{size}")
-    overrides = dict(study.settings[label])
-    if size == "lesson" and study.share_of_steps != 1:
-        shares = {name: getattr(base.train, name) for name in ("steps", "warmup_steps")}
-        shares = {f"train.{n}": round(study.share_of_steps * v) for n, v in shares.items()}
-        overrides = shares | overrides
+    steps, batch = study.shares.get(label, 1.0), 1.0
+    if size == "lesson":
+        steps, batch = steps * study.share_of_steps, study.share_of_batch
+    overrides = part_of(base.train, steps, batch) | dict(study.settings[label])
     return Plan(
         study=study,
         label=label,

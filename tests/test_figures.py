@@ -72,6 +72,35 @@ def test_patch_grid_numbers_every_patch():
     assert [axis.texts[0].get_text() for axis in picture.axes] == [str(i) for i in range(6)]
 
 
+def test_class_maps_share_their_colours_and_say_which_is_which():
+    truth_map = torch.tensor([0, 1, 1, -1]).repeat(3, 16, 6)
+    prediction = torch.where(truth_map == 1, 2, truth_map)
+    names = ["wall", "floor", "lamp", "unseen"]
+    picture = figures.class_maps(IMAGES, {"truth": truth_map, "prediction": prediction}, names)
+    assert drawn(picture) and len(picture.axes) == 9
+    (legend,) = picture.legends
+    assert [text.get_text() for text in legend.get_texts()] == names[:3]
+    shown = [np.asarray(axis.images[0].get_array()) for axis in picture.axes]
+    true, found = shown[3], shown[6]
+    assert (true == found).all(-1).mean() == 0.5, "walls and what has no class"
+    grey = tuple(round(value * 255) for value in true[0, 3])
+    assert grey == (140, 140, 140)
+    for patch, column in zip(legend.get_patches(), (true[0, 0], true[0, 1], found[0, 1])):
+        assert np.allclose(patch.get_facecolor()[:3], column)
+
+
+def test_the_most_frequent_of_many_classes_have_colours_of_their_own():
+    names = [f"class {i}" for i in range(150)]
+    ids = torch.zeros(1, 16, 24, dtype=torch.int64)
+    for column in range(20):
+        ids[:, : 16 - column // 2, column] = 7 * column + 9
+    picture = figures.class_maps(IMAGES[:1], {"truth": ids}, names)
+    (legend,) = picture.legends
+    colors = [patch.get_facecolor() for patch in legend.get_patches()]
+    assert len(colors) == len(set(colors)) == 16
+    assert legend.get_texts()[0].get_text() == "class 0"
+
+
 def test_positions_and_attention():
     table = sincos_table((4, 6), 16)
     picture = figures.positions(table, (4, 6), [0, 9])
@@ -220,3 +249,24 @@ def test_the_wheel_is_the_key_of_the_colours():
     right = figures.flow_colors(torch.tensor([[[[16.0, 0.0]]]]), 16.5)[0, :, 0, 0]
     assert torch.allclose(wheel[:, 16, 32], right)
     assert drawn(figures.images([wheel]))
+
+
+def test_detections_are_drawn_beside_the_truth_with_their_scores():
+    masks = torch.zeros(2, 16, 24, dtype=torch.bool)
+    masks[0, 2:8, 3:9], masks[1, 5:12, 6:20] = True, True
+    boxes = torch.tensor([[3.0, 2, 9, 8], [6, 5, 20, 12]])
+    truth = figures.Shown(boxes, torch.tensor([0, 2]), masks)
+    found = truth._replace(scores=torch.tensor([0.93, 0.52]))
+    nothing = figures.Shown(boxes[:0], torch.tensor([], dtype=torch.long), masks[:0], boxes[:0, 0])
+    names = ["chair", "lamp", "ball"]
+    picture = figures.detections(IMAGES[:2], [truth, truth], [found, nothing], names)
+    assert drawn(picture) and len(picture.axes) == 4
+    assert [axis.get_title() for axis in picture.axes] == ["true", "true", "found", "found"]
+    assert [len(axis.patches) for axis in picture.axes] == [2, 2, 2, 0]
+    assert [text.get_text() for text in picture.axes[2].texts] == ["0.5", "0.9"], "surest on top"
+    legend = [text.get_text() for text in picture.legends[0].texts]
+    assert legend == ["chair", "ball"]
+    shown, plain = (axis.images[0].get_array() for axis in (picture.axes[1], picture.axes[3]))
+    changed = (shown != plain).any(-1)
+    assert (changed == masks.any(0).numpy()).all(), "only what a mask covers is tinted"
+    assert figures.detections(IMAGES[:1], [nothing], [nothing], names).legends == []

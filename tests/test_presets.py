@@ -16,6 +16,9 @@ PARAMETERS = {  # position tables are buffers and not counted
     "mae_vitb16_in1k": 111_655_680,  # as official, trainable
     "mae_vitl16_in1k": 329_239_296,
     "mae_vith14_in1k": 656_613_964,
+    **dict.fromkeys(("convmae_vitb16_in1k", "fastconvmae_vitb16_in1k"), 114_790_528),
+    # as official 85,374,824, and 1,536 of the encoder's own norm, which is passed by
+    "finetune_convvitb16_in1k": 85_376_360,
     "croco_vitb16_habitat": 120_076_288,
     "crocov2_vitl_base": 417_918_720,
     # as official 437.4 M, without 1,180,160 of a residual unit that is never used
@@ -37,7 +40,18 @@ def test_every_preset_builds_and_counts(name):
 
 
 @pytest.mark.parametrize(
-    "method", ["mae", "croco", "croco_homography", "depth", "classify", "flow", "stereo"]
+    "method",
+    [
+        "mae",
+        "convmae",
+        "croco",
+        "croco_homography",
+        "depth",
+        "depth_convmae",
+        "classify",
+        "flow",
+        "stereo",
+    ],
 )
 def test_sizes_share_the_method_and_differ_in_scale(method):
     tiny, lesson, gpu = (preset(f"{method}_{size}") for size in ("tiny", "lesson", "gpu"))
@@ -66,6 +80,16 @@ def test_override_checks_names_and_types():
         override(run, {"train.steps.more": 1})
 
 
+def test_an_encoder_of_another_kind_may_take_the_place():
+    run, other = preset("depth_tiny"), preset("convmae_tiny").method.encoder
+    changed = override(run, {"method.encoder": other, "train.seed": 3})
+    assert changed.method.encoder == other and changed.train.seed == 3
+    with pytest.raises(ValueError, match="method.encoder"):
+        override(run, {"method.encoder": run.train})
+    with pytest.raises(ValueError, match="method.encoder"):  # ViT's alone
+        override(preset("mae_tiny"), {"method.encoder": other})
+
+
 def test_flags_rebuild_the_run():
     changes = {
         "train.steps": 9,
@@ -78,6 +102,23 @@ def test_flags_rebuild_the_run():
     run = override(preset("mae_tiny"), changes)
     assert cli._command("mae_tiny", launch.flags(run)).run == run
     assert launch.flags(preset("mae_tiny")) == []
+
+
+@pytest.mark.parametrize("name,changes", [
+    ("convmae_tiny", {"kernel": 7, "widths": (8, 16, 32), "masked": False}),
+    ("mae_tiny", {"depth": 3}),
+    ("classify_tiny", {"depth": 3}),
+    ("finetune_convvitb16_in1k", {"drop_path": 0.2}),
+])  # fmt: skip
+def test_flags_reach_the_kind_of_encoder_that_the_preset_has(name, changes):
+    run = override(preset(name), {f"method.encoder.{field}": v for field, v in changes.items()})
+    assert cli._command(name, launch.flags(run)).run == run
+
+
+def test_another_kind_of_encoder_than_the_presets_is_no_command_line():
+    other = preset("depth_convmae_tiny").method.encoder
+    with pytest.raises(ValueError, match="depth_tiny has no method.encoder.widths.*differs.*kind"):
+        launch.flags(override(preset("depth_tiny"), {"method.encoder": other}))
 
 
 def test_show_counts_what_the_paper_counts(capsys):
@@ -96,8 +137,8 @@ def test_show_takes_pairs_and_a_schedule_that_is_not_run_to_its_end(capsys):
     assert "158." in text.split("GFLOP per image")[0].split()[-1]
 
 
-@pytest.mark.parametrize("name", ["flow_tiny", "stereo_lesson"])
-def test_show_takes_stereo_and_flow(name, capsys):
+@pytest.mark.parametrize("name", ["flow_tiny", "stereo_lesson", "segmentation_convmae_tiny"])
+def test_show_takes_dense_tasks(name, capsys):
     assert __main__.main(["show", name]) == 0
     assert "head" in capsys.readouterr().out
 
@@ -161,6 +202,39 @@ def test_nyuv2_is_trained_as_multimae_does():
     assert run.train.peak_rate(2) == pytest.approx(1e-4)
     assert run.train.steps * 128 / 795 == pytest.approx(2000, abs=0.2)
     assert run.train.warmup_steps / run.train.steps == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize("name,pretrained", [
+    ("segmentation_{}", "mae_{}"), ("segmentation_convmae_{}", "convmae_{}"),
+])  # fmt: skip
+@pytest.mark.parametrize("size", ["tiny", "lesson", "gpu"])
+def test_pretrained_encoders_fit_into_segmentation(name, pretrained, size):
+    with torch.device("meta"):
+        before, after = (preset(n.format(size)).method.build() for n in (pretrained, name))
+    shapes = [{n: p.shape for n, p in m.encoder.state_dict().items()} for m in (before, after)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name,rate,layer_decay,drop_path", [
+    ("segmentation_vitb16_ade20k", 8e-5, 0.8, 0.1),
+    ("segmentation_convmaeb_ade20k", 1e-4, 0.75, 0.2),
+])  # fmt: skip
+def test_ade20k_is_trained_as_published(name, rate, layer_decay, drop_path):
+    run = preset(name)
+    assert run.train.peak_rate(8) == pytest.approx(rate)
+    assert 8 * run.train.batch_size == 16 and run.train.steps == 160_000
+    assert run.train.rate(80_750, 8) == pytest.approx(rate / 2) and run.train.rate(160_000, 8) == 0
+    assert (run.train.layer_decay, run.method.encoder.drop_path) == (layer_decay, drop_path)
+    assert (run.method.head, run.method.channels, run.method.auxiliary_weight) == (
+        "upernet", 768, 0.4,
+    )  # fmt: skip
+    assert round((1 - run.method.overlap) * run.method.window) == 341
+    assert run.data.size == run.method.window == run.method.short_side == 512
+    assert (run.data.scale, run.data.largest_share, run.data.distort) == ((0.5, 2.0), 0.75, True)
+    (validation,) = run.evaluations
+    assert validation.source.split == "validation" and validation.num_images == 0
+    encoder = run.method.encoder
+    assert encoder.learned_positions and encoder.image_size == 512
 
 
 def test_croco_v2_trains_on_rendered_and_real_pairs():

@@ -4,6 +4,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_a_study_at_lesson_scale_takes_its_share_of_the_steps():
     assert plan.run.train.warmup_steps == round(study.share_of_steps * base.warmup_steps)
     assert plan.run.method.mask_ratio == 0.5
     assert studies.plan(study, "gpu", "90 %").run == preset("croco_gpu")
+
+
+def test_settings_may_have_a_share_of_the_steps_at_every_size():
+    study = STUDIES["convmae.6"]
+    for size, whole in (("lesson", study.share_of_steps), ("gpu", 1.0), ("tiny", 1.0)):
+        for label, share in study.shares.items():
+            run = studies.plan(study, size, label).run
+            base, train = preset(run.name).train, run.train
+            assert train.steps == round(whole * share * base.steps), label
+            assert train.warmup_steps == round(whole * share * base.warmup_steps)
+            batch = study.share_of_batch if size == "lesson" else 1.0
+            assert train.batch_size == batch * base.batch_size
+            assert train.peak_rate(1) == pytest.approx(base.peak_rate(1))
+    mae, convmae = (studies.plan(study, "lesson", f"{n}, 1/1").run for n in ("MAE", "ConvMAE"))
+    assert mae.name == "mae_lesson" and mae.data == convmae.data
+    assert mae.train == replace(convmae.train, base_rate=mae.train.base_rate)
 
 
 def test_mae_and_croco_are_compared_on_equal_terms():

@@ -21,6 +21,7 @@ from mimlib.training.precision import check_threads, numeric_mode, resolve_preci
         ({"schedule_steps": 4}, "schedule_steps is 4, but the run has 5 steps"),
         ({"betas": (0.9, 1.0)}, "betas are"),
         ({"layer_decay": 0.0}, "layer_decay is 0.0"),
+        ({"schedule": "poly"}, "schedule is 'poly'; expected one of cosine, linear"),
         ({"precision": "float16"}, "precision is 'float16'; expected one of auto, float32, bfl"),
         ({"keep": 0}, "keep is 0"),
         ({"log_every": 0}, "log_every is 0"),

@@ -3,10 +3,11 @@
 Rules are fixed here before anything runs; `studies.py` runs them.
 """
 
+from mimlib.claims.convmae import CONVMAE
 from mimlib.claims.croco import CROCO
 from mimlib.claims.mae import MAE
 from mimlib.claims.study import Rule, Study
 
 __all__ = ["STUDIES", "Rule", "Study"]
 
-STUDIES = {study.name: study for study in (*MAE, *CROCO)}
+STUDIES = {study.name: study for study in (*MAE, *CONVMAE, *CROCO)}

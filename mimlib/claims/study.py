@@ -36,4 +36,8 @@ class Study:
     # Label -> further parameters of the notebook; METHOD takes the place of `method`.
     parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     size: str = "lesson"  # of the presets its receipt is made of
-    share_of_steps: float = 1.0  # of a lesson preset's: a study trains many times
+    # Of a lesson preset's steps and of its batch, at the same rate: a study trains many times.
+    share_of_steps: float = 1.0
+    share_of_batch: float = 1.0
+    # Label -> share of the steps of a setting that has less than the others, at every size.
+    shares: Mapping[str, float] = field(default_factory=dict)

@@ -21,6 +21,8 @@ SHELVES = (
     "mimlib.course.exercises_start",
     "mimlib.course.exercises_mae_tokens",
     "mimlib.course.exercises_mae_pixels",
+    "mimlib.course.exercises_convmae_masks",
+    "mimlib.course.exercises_convmae_network",
     "mimlib.course.exercises_croco_pairs",
     "mimlib.course.exercises_croco_network",
 )

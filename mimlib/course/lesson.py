@@ -17,7 +17,11 @@ from mimlib.run import Run, override
 from mimlib.training.config import pick_device
 
 # The preset a lesson means by "paper": the size of the paper's main experiment.
-PAPER_RUNS = {"mae": "mae_vitb16_in1k", "croco": "croco_vitb16_habitat"}
+PAPER_RUNS = {
+    "mae": "mae_vitb16_in1k",
+    "convmae": "convmae_vitb16_in1k",
+    "croco": "croco_vitb16_habitat",
+}
 PARAMETERS = ("PRESET", "SEED", "OVERRIDES", "RUN_DIR", "NPROC")
 
 

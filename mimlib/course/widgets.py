@@ -15,7 +15,7 @@ from torch import Tensor
 from mimlib import figures
 from mimlib.layers.masking import mask_from_bool
 from mimlib.layers.patches import grid_of, normalize
-from mimlib.methods.mae import MAE, MAEViews
+from mimlib.methods.autoencoder import Autoencoder, MAEViews
 from mimlib.protocol import Encoder
 
 CELL = "24px"  # side of a clickable patch
@@ -34,13 +34,13 @@ def is_live() -> bool:
 
 
 def paint_mask(
-    images: Tensor, model: MAE, hidden: Mapping[str, Tensor] | None = None
+    images: Tensor, model: Autoencoder, hidden: Mapping[str, Tensor] | None = None
 ) -> "figures.Picture | ipywidgets.Widget":
-    """Let the reader choose which patches of the first image are hidden; show what MAE makes of it.
+    """Let the reader choose which patches of the first image are hidden; show what comes of it.
 
     Args:
         images: [B, 3, H, W] uint8; the first one is painted on.
-        model: a trained MAE.
+        model: a trained MAE or ConvMAE.
         hidden: title -> [N] bool, the masks of the static strip; default `patterns(grid)`.
 
     Returns:
@@ -54,13 +54,13 @@ def paint_mask(
     return _board(grid, start, lambda chosen: _painted_strip(images[0], model, {"yours": chosen}))
 
 
-def paint(image: Tensor, hidden: Tensor, model: MAE) -> tuple[Tensor, Tensor]:
-    """Return what MAE sees and what it makes of it, for a mask painted by hand.
+def paint(image: Tensor, hidden: Tensor, model: Autoencoder) -> tuple[Tensor, Tensor]:
+    """Return what a model sees and what it makes of it, for a mask painted by hand.
 
     Args:
         image: [3, H, W] uint8.
         hidden: [N] bool; at least one patch hidden and one visible.
-        model: a trained MAE.
+        model: a trained MAE or ConvMAE.
 
     Returns:
         The masked image and the reconstruction, [3, H, W] each, in [0, 1].
@@ -150,7 +150,9 @@ def look_from(weights: Tensor, query: int, grid: tuple[int, int]) -> Tensor:
     return rearrange(weights[query], "(h w) -> h w", h=grid[0])
 
 
-def _painted_strip(image: Tensor, model: MAE, hidden: Mapping[str, Tensor]) -> figures.Picture:
+def _painted_strip(
+    image: Tensor, model: Autoencoder, hidden: Mapping[str, Tensor]
+) -> figures.Picture:
     pairs = [paint(image, mask, model) for mask in hidden.values()]
     shown = [
         image / 255,

@@ -6,7 +6,9 @@ last value of a cell. The functions of `truth` draw into one axis of `truth.pane
 
 from mimlib.figures import truth
 from mimlib.figures.charts import bars, curves, histogram, scatter, study
+from mimlib.figures.detection import Shown, detections, objects
 from mimlib.figures.grids import attention, hide, images, patch_grid, positions, rows
+from mimlib.figures.labels import class_maps
 from mimlib.figures.pairs import colored, flow_colors, flow_wheel, looks, matches
 from mimlib.figures.style import COLORS, GREY, Picture
 
@@ -14,10 +16,13 @@ __all__ = [
     "COLORS",
     "GREY",
     "Picture",
+    "Shown",
     "attention",
     "bars",
+    "class_maps",
     "colored",
     "curves",
+    "detections",
     "flow_colors",
     "flow_wheel",
     "hide",
@@ -25,6 +30,7 @@ __all__ = [
     "images",
     "looks",
     "matches",
+    "objects",
     "patch_grid",
     "positions",
     "rows",

@@ -9,7 +9,7 @@ method.
 import difflib
 from collections.abc import Callable
 
-from mimlib.presets import croco, downstream, mae, matching
+from mimlib.presets import convmae, croco, detection, downstream, mae, matching, segmentation
 from mimlib.presets.scales import (
     HELD_OUT_SEED,
     cross_view,
@@ -34,6 +34,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
     for function in (
         *(mae.mae_tiny, mae.mae_lesson, mae.mae_gpu),
         *(mae.mae_vitb16_in1k, mae.mae_vitl16_in1k, mae.mae_vith14_in1k),
+        *(convmae.convmae_tiny, convmae.convmae_lesson, convmae.convmae_gpu),
+        *(convmae.convmae_vitb16_in1k, convmae.fastconvmae_vitb16_in1k),
         *(croco.croco_tiny, croco.croco_lesson, croco.croco_small, croco.croco_gpu),
         *(croco.croco_homography_tiny, croco.croco_homography_lesson),
         croco.croco_homography_gpu,
@@ -44,11 +46,33 @@ PRESETS: dict[str, Callable[[], Run]] = {
             downstream.depth_small,
             downstream.depth_gpu,
         ),
+        *(downstream.depth_convmae_tiny, downstream.depth_convmae_lesson),
+        downstream.depth_convmae_gpu,
         *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
+        *(downstream.classify_convmae_tiny, downstream.classify_convmae_lesson),
+        downstream.classify_convmae_gpu,
+        *(detection.detection_tiny, detection.detection_lesson, detection.detection_gpu),
+        *(
+            detection.detection_convmae_tiny,
+            detection.detection_convmae_lesson,
+            detection.detection_convmae_gpu,
+        ),
+        *(detection.detection_convmaeb_coco, detection.detection_vitb16_coco),
+        *(
+            segmentation.segmentation_tiny,
+            segmentation.segmentation_lesson,
+            segmentation.segmentation_gpu,
+            segmentation.segmentation_convmae_tiny,
+            segmentation.segmentation_convmae_lesson,
+            segmentation.segmentation_convmae_gpu,
+            segmentation.segmentation_vitb16_ade20k,
+            segmentation.segmentation_convmaeb_ade20k,
+        ),
         *(matching.flow_tiny, matching.flow_lesson, matching.flow_small, matching.flow_gpu),
         *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
         *(matching.crocoflow_vitl_base, matching.crocostereo_vitl_base),
-        *(downstream.finetune_vitb16_in1k, downstream.depth_vitb16_nyu),
+        *(downstream.finetune_vitb16_in1k, downstream.finetune_convvitb16_in1k),
+        downstream.depth_vitb16_nyu,
     )
 }
 

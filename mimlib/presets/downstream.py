@@ -5,9 +5,19 @@ from dataclasses import replace
 from mimlib import world
 from mimlib.data.depth_files import DepthFilesConfig
 from mimlib.data.sources import ImageFolderConfig, WorldImagesConfig
-from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.encoders import EncoderConfig
+from mimlib.encoders.convvit import convvit_config
+from mimlib.encoders.vit import vit_config
 from mimlib.presets.mae import IMAGENET_TRAIN_IMAGES
-from mimlib.presets.scales import GPU, HELD_OUT_SEED, LESSON, TINY
+from mimlib.presets.scales import (
+    CONV_GPU,
+    CONV_LESSON,
+    CONV_TINY,
+    GPU,
+    HELD_OUT_SEED,
+    LESSON,
+    TINY,
+)
 from mimlib.run import Run
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig, DPTDepthTaskConfig
@@ -41,11 +51,29 @@ def depth_gpu() -> Run:
     return _depth("depth_gpu", GPU, count=8192, steps=4_000, batch_size=128)
 
 
-def _depth(name: str, encoder: ViTConfig, count: int, steps: int, batch_size: int) -> Run:
+def depth_convmae_tiny() -> Run:
+    """Fine-tuned depth from a ConvMAE in seconds: for tests."""
+    return _depth("depth_convmae_tiny", CONV_TINY, count=32, steps=20, batch_size=8)
+
+
+def depth_convmae_lesson() -> Run:
+    """Fine-tuned depth from the encoder of lesson 02.
+
+    python -m mimlib train depth_convmae_lesson --pretrained runs/convmae_lesson
+    """
+    return _depth("depth_convmae_lesson", CONV_LESSON, count=512, steps=160, batch_size=32)
+
+
+def depth_convmae_gpu() -> Run:
+    """Fine-tuned depth at 128 x 128 from an encoder of `convmae_gpu`."""
+    return _depth("depth_convmae_gpu", CONV_GPU, count=8192, steps=4_000, batch_size=128)
+
+
+def _depth(name: str, encoder: EncoderConfig, count: int, steps: int, batch_size: int) -> Run:
     """Few labelled images, so that what pre-training knows can matter; no crops: metres stay."""
     images = {"size": encoder.image_size, "target": "depth", "crop_scale": (1.0, 1.0)}
     task = DepthTaskConfig(encoder=encoder)
-    return _downstream(name, task, images, count, _fine_tuning(steps, batch_size))
+    return on_world_images(name, task, images, count, fine_tuning(steps, batch_size))
 
 
 def depth_vitb16_nyu() -> Run:
@@ -111,13 +139,31 @@ def classify_gpu() -> Run:
     return _classify("classify_gpu", GPU, count=16_384, steps=5_000, batch_size=256)
 
 
-def _classify(name: str, encoder: ViTConfig, count: int, steps: int, batch_size: int) -> Run:
+def classify_convmae_tiny() -> Run:
+    """Fine-tuned classification from a ConvMAE in seconds: for tests."""
+    return _classify("classify_convmae_tiny", CONV_TINY, count=32, steps=20, batch_size=8)
+
+
+def classify_convmae_lesson() -> Run:
+    """Fine-tuned classification from the encoder of lesson 02.
+
+    python -m mimlib train classify_convmae_lesson --pretrained runs/convmae_lesson
+    """
+    return _classify("classify_convmae_lesson", CONV_LESSON, count=1024, steps=240, batch_size=64)
+
+
+def classify_convmae_gpu() -> Run:
+    """Fine-tuned classification at 128 x 128 from an encoder of `convmae_gpu`."""
+    return _classify("classify_convmae_gpu", CONV_GPU, count=16_384, steps=5_000, batch_size=256)
+
+
+def _classify(name: str, encoder: EncoderConfig, count: int, steps: int, batch_size: int) -> Run:
     images = {"size": encoder.image_size, "aim": "object", "target": "label"}
     task = ClassifierConfig(encoder=encoder, num_classes=len(world.CLASSES))
-    return _downstream(name, task, images, count, _fine_tuning(steps, batch_size))
+    return on_world_images(name, task, images, count, fine_tuning(steps, batch_size))
 
 
-def _downstream(name: str, task: object, images: dict, count: int, train: TrainConfig) -> Run:
+def on_world_images(name: str, task: object, images: dict, count: int, train: TrainConfig) -> Run:
     """Fine-tune a task on `count` world images and measure it on half as many held-out ones."""
     held_out = WorldImagesConfig(count=max(16, count // 2), seed=HELD_OUT_SEED, **images)
     validation = ValidationConfig(source=held_out, num_images=held_out.count, name="held_out")
@@ -125,7 +171,7 @@ def _downstream(name: str, task: object, images: dict, count: int, train: TrainC
     return Run(name=name, method=task, data=data, train=train, evaluations=(validation,))
 
 
-def _fine_tuning(steps: int, batch_size: int) -> TrainConfig:
+def fine_tuning(steps: int, batch_size: int) -> TrainConfig:
     """AdamW with a lower rate towards the input, as MAE fine-tunes (appendix A.1, table 9)."""
     return TrainConfig(
         steps=steps,
@@ -146,8 +192,25 @@ def finetune_vitb16_in1k() -> Run:
 
     torchrun --nproc-per-node 8 -m mimlib train finetune_vitb16_in1k --pretrained WEIGHTS
     """
-    per_epoch = IMAGENET_TRAIN_IMAGES // 1024
     encoder = vit_config("B", 16, 224, drop_path=0.1, learned_positions=True)
+    return _finetune_in1k("finetune_vitb16_in1k", encoder)
+
+
+def finetune_convvitb16_in1k() -> Run:
+    """ConvMAE's fine-tuning of its encoder (FINETUNE.md): MAE's recipe, 100 epochs at batch 1024.
+
+    As official, both stages of convolutions count as the first of 12 layers and hardly move.
+    Expected: 85.0 % (table 1) with the whole recipe; see `finetune_vitb16_in1k` for what lacks.
+
+    torchrun --nproc-per-node 8 -m mimlib train finetune_convvitb16_in1k --pretrained WEIGHTS
+    """
+    encoder = convvit_config("B", 224, drop_path=0.1, learned_positions=True)
+    return _finetune_in1k("finetune_convvitb16_in1k", encoder)
+
+
+def _finetune_in1k(name: str, encoder: EncoderConfig) -> Run:
+    """The recipe both share: only the encoder differs."""
+    per_epoch = IMAGENET_TRAIN_IMAGES // 1024
     train, held_out = (
         ImageFolderConfig(
             root="data/imagenet", size=224, split=s, labels=True, workers=12, crop_scale=(0.08, 1.0)
@@ -155,7 +218,7 @@ def finetune_vitb16_in1k() -> Run:
         for s in ("train", "val")
     )
     return Run(
-        name="finetune_vitb16_in1k",
+        name=name,
         method=ClassifierConfig(encoder=encoder, num_classes=1000, mixup=0.8, cutmix=1.0),
         data=train,
         train=TrainConfig(

@@ -1,8 +1,9 @@
-"""What the runs on the embedded world share: three sizes of encoder, and measurements."""
+"""What the runs on the embedded world share: three sizes of encoders, and measurements."""
 
 from mimlib import world
 from mimlib.data.pairs import WorldPairsConfig
 from mimlib.data.sources import WorldImagesConfig
+from mimlib.encoders.convvit import ConvViTConfig, convvit_config
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.tasks.cross_view import CrossViewConfig
 from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig
@@ -10,6 +11,15 @@ from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
 LESSON = ViTConfig(width=128, depth=4, heads=4, patch_size=8, image_size=64)
 GPU = vit_config("S", patch_size=8, image_size=128)
+# The same cells of 8 x 8 pixels, in which the first two stages see 4 x 4 and 2 x 2 positions.
+EIGHTH = (2, 2, 2)
+CONV_TINY = ConvViTConfig(
+    widths=(16, 24, 32), depths=(1, 1, 2), heads=2, entries=EIGHTH, image_size=32
+)
+CONV_LESSON = ConvViTConfig(
+    widths=(32, 64, 128), depths=(1, 1, 3), heads=4, entries=EIGHTH, image_size=64
+)
+CONV_GPU = convvit_config("S", image_size=128, entries=EIGHTH)
 HELD_OUT_SEED = 1_000_000  # scenes that no training set holds
 
 

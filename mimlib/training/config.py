@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from mimlib.training.schedules import warmup_cosine
+from mimlib.training.schedules import SCHEDULES
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -37,8 +37,9 @@ class TrainConfig:
     accumulation: int = 1  # micro-batches that one step is cut into; divides batch_size
     base_rate: float = 1.5e-4  # learning rate per 256 images of a step over all ranks
     warmup_steps: int = 0  # steps of linear warm-up from 0
-    schedule_steps: int = 0  # steps the cosine is laid out for, if more than are run; 0 = steps
-    min_rate: float = 0.0  # learning rate at the end of the cosine
+    schedule: Literal["cosine", "linear"] = "cosine"  # how the rate falls after the warm-up
+    schedule_steps: int = 0  # steps the fall is laid out for, if more than are run; 0 = steps
+    min_rate: float = 0.0  # learning rate at the end of the fall
     weight_decay: float = 0.05  # decoupled (AdamW), not for 1-D tensors and biases
     no_decay: tuple[str, ...] = ()  # more names without decay; fine-tuning: class token, positions
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW moments; fine-tuning uses (0.9, 0.999)
@@ -98,9 +99,10 @@ class TrainConfig:
             raise ValueError(f"betas are {self.betas}; expected two numbers in [0, 1)")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is {self.layer_decay}; expected a number in (0, 1]")
-        if self.precision not in get_args(Precision):
-            names = ", ".join(get_args(Precision))
-            raise ValueError(f"precision is {self.precision!r}; expected one of {names}")
+        for name, known in (("precision", get_args(Precision)), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                names = ", ".join(known)
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {names}")
 
     def peak_rate(self, num_ranks: int) -> float:
         """Return the highest learning rate: the base rate times images per step over 256."""
@@ -109,7 +111,7 @@ class TrainConfig:
     def rate(self, step: int, num_ranks: int) -> float:
         """Return the learning rate of a step, before layer decay."""
         length, peak = self.schedule_steps or self.steps, self.peak_rate(num_ranks)
-        return warmup_cosine(step, length, peak, self.warmup_steps, self.min_rate)
+        return SCHEDULES[self.schedule](step, length, peak, self.warmup_steps, self.min_rate)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -25,8 +25,11 @@ def count_flops(method: Trainable, views: Any) -> int:
     of the method changes.
 
     Returns:
-        The count, or 0 with a warning for a method that cannot run on shapes alone.
+        The count, or 0 for a method that cannot run on shapes alone: with a warning, unless its
+        `runs_on_shapes` is False.
     """
+    if not getattr(method, "runs_on_shapes", True):
+        return 0
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
     def shape_only(tensor: Tensor) -> Tensor:

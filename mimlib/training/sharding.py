@@ -11,24 +11,30 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
 
 from mimlib.protocol import Trainable
+
+ENTRANCES = ("encode", "encode_together", "stages")  # of encoders, besides forward
 
 
 def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
     """Cut every parameter over the ranks with FSDP2: block by block, then encoder, then the rest.
 
     Weights, gradients and moments then take 1 / num_ranks of the memory, for one gathering of
-    each block per pass. The encoder and the whole method can be called, other parts cannot.
+    each block per pass. The encoder and the whole method can be called, other parts cannot; what
+    is left of the encoder stays gathered, since methods use its last norm by itself.
     """
     for tensor in method.state_dict().values():
         dist.broadcast(tensor, 0)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     lists = [part for part in method.modules() if isinstance(part, nn.ModuleList)]
     for part in [*chain.from_iterable(lists), method.encoder, method]:
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, reshard_after_forward=part is not method.encoder)
+    for name in ENTRANCES:
+        if hasattr(method.encoder, name):
+            register_fsdp_forward_method(method.encoder, name)
     return method
 
 
