@@ -75,7 +75,7 @@ def test_the_auxiliary_head_trains_along_and_is_not_asked_afterwards():
     assert set(measured.terms) == {"cross_entropy"}
     assert torch.equal(measured.loss, measured.terms["cross_entropy"])
     for without in (make(auxiliary_weight=0.0), make("semantic_fpn"), make("small")):
-        assert not hasattr(without, "auxiliary")
+        assert without.auxiliary is None
         assert set(without(views(without, made)).terms) == {"cross_entropy"}
 
 
