@@ -86,6 +86,7 @@ class SegmentationTask(Task):
 
     def __init__(self, config: SegmentationTaskConfig) -> None:
         super().__init__()
+        self.auxiliary: nn.Module | None = None  # trains along
         self.config, self.num_classes = config, config.num_classes
         channels, num_classes = config.channels, config.num_classes
         if config.head == "small":
@@ -98,7 +99,6 @@ class SegmentationTask(Task):
         self.pyramid = Pyramid(config.encoder, config.blocks)
         widths, dropout = self.pyramid.widths, config.dropout
         self.head = PYRAMID_HEADS[config.head](widths, channels, num_classes, dropout)
-        self.auxiliary = None
         if config.head == "upernet" and config.auxiliary_weight:
             width = widths[AUXILIARY_MAP]
             self.auxiliary = auxiliary_head(width, channels, num_classes, dropout)
