@@ -86,7 +86,7 @@ class SegmentationTask(Task):
 
     def __init__(self, config: SegmentationTaskConfig) -> None:
         super().__init__()
-        self.auxiliary: nn.Module | None = None  # trains along
+        self.auxiliary = None  # trains along, where there is one
         self.config, self.num_classes = config, config.num_classes
         channels, num_classes = config.channels, config.num_classes
         if config.head == "small":
