@@ -1,11 +1,11 @@
 """Two ranks normalise as one process does: values, gradients, running statistics."""
 
 import multiprocessing
-import socket
 
 import pytest
 import torch
 from collectives_worker import make, maps, step, work
+from ports import free_port
 from torch import nn
 
 from mimlib.layers.collectives import SyncBatchNorm
@@ -13,12 +13,6 @@ from mimlib.layers.collectives import SyncBatchNorm
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["collectives_worker"])
 SIZES = (1, 5)  # images of the ranks
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_two_ranks_are_one_process(tmp_path):

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from method_cases import CASES, PATCH, PLAIN, gradients, rows_of
+from ports import free_port
 
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_bool
 from mimlib.layers.patches import denormalize, patchify, unpatchify
@@ -215,12 +215,6 @@ def test_the_stored_digest(name):
     assert found["loss"] == pytest.approx(stored["loss"], rel=1e-5)
     assert found["prediction"] == pytest.approx(stored["prediction"], rel=1e-4, abs=1e-5)
     assert found["gradient_norm"] == pytest.approx(stored["gradient_norm"], rel=1e-4)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def work(rank, port, out):

@@ -3,10 +3,10 @@
 import json
 import multiprocessing
 import signal
-import socket
 
 import pytest
 import torch
+from ports import free_port
 from training_toys import Toy, ToySource, same, weights
 from training_worker import settings, work
 
@@ -16,12 +16,6 @@ from mimlib.training.trainer import Trainer
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["mimlib.training.trainer", "torch.utils.tensorboard"])  # slow
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def train(out, batch_size, events, shard=False):

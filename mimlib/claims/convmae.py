@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mimlib.claims.study import DEPTH, PROBE, Rule, Study
+from mimlib.claims.study import DEPTH, PROBE, Rule, Study, lower
 
 ABLATION, DENSE = "convmae_ablation.ipynb", "convmae_dense.ipynb"
 MASKS = "convmae_masks.ipynb"
@@ -23,27 +23,19 @@ def _convmae(
     paper: str,
     settings: Mapping[str, Mapping[str, object]],
     rules: tuple[Rule, ...],
-    notebook: str = ABLATION,
-    parameters: Mapping[str, Mapping[str, object]] | None = None,
-    shares: Mapping[str, float] | None = None,
+    **more: object,
 ) -> Study:
     return Study(
         name=name,
         claim=claim,
         paper=paper,
-        notebook=notebook,
         method="convmae",
         settings=settings,
         rules=rules,
-        parameters=parameters or {},
         share_of_steps=0.375,
         share_of_batch=0.5,
-        shares=shares or {},
+        **{"notebook": ABLATION, **more},
     )
-
-
-def _lower(metric: str, better: str, worse: str) -> Rule:
-    return Rule(metric=metric, better=better, worse=worse, higher_is_better=False)
 
 
 CONVMAE = (
@@ -53,9 +45,9 @@ CONVMAE = (
         "84.1 fine-tuned after 200 epochs with, 81.5 without (recalled, not verified)",
         {"masked": {}, "naive": {"method.encoder.masked": False}},
         (
-            _lower(LEAK, "masked", "naive"),
+            lower(LEAK, "masked", "naive"),
             Rule(metric=PROBE, better="masked", worse="naive"),
-            _lower(DEPTH, "masked", "naive"),
+            lower(DEPTH, "masked", "naive"),
         ),
     ),
     _convmae(
@@ -64,9 +56,9 @@ CONVMAE = (
         "about 1.7 times the FLOPs without, fine-tuning 84.1 and 84.2 (recalled, not verified)",
         {"one mask": {}, "positions of stage 1": {}},
         (
-            _lower(TOKENS, "one mask", "positions of stage 1"),
-            _lower(FLOPS, "one mask", "positions of stage 1"),
-            _lower(STEP, "one mask", "positions of stage 1"),
+            lower(TOKENS, "one mask", "positions of stage 1"),
+            lower(FLOPS, "one mask", "positions of stage 1"),
+            lower(STEP, "one mask", "positions of stage 1"),
             Rule(metric=DEPTH, better="one mask", worse="positions of stage 1", margin=FLAT),
         ),
         notebook=MASKS,
@@ -97,7 +89,7 @@ CONVMAE = (
         (
             Rule(metric=DEPTH, better="5 x 5", worse="7 x 7", margin=FLAT),
             Rule(metric=DEPTH, better="5 x 5", worse="9 x 9", margin=FLAT),
-            _lower(STEP, "5 x 5", "9 x 9"),
+            lower(STEP, "5 x 5", "9 x 9"),
         ),
     ),
     # Schedules of their own for each budget: a cut-off long one would not have cooled down.
@@ -107,8 +99,8 @@ CONVMAE = (
         "1600 epochs, ImageNet fine-tuned: 83.6 MAE, 85.0 ConvMAE; 84.4 after 200 epochs",
         {f"{method}, {budget}": {} for method in ("MAE", "ConvMAE") for budget in BUDGETS},
         (
-            _lower(DEPTH, "ConvMAE, 1/1", "MAE, 1/1"),
-            _lower(DEPTH, "ConvMAE, 1/2", "MAE, 1/1"),
+            lower(DEPTH, "ConvMAE, 1/1", "MAE, 1/1"),
+            lower(DEPTH, "ConvMAE, 1/2", "MAE, 1/1"),
             Rule(metric=PROBE, better="ConvMAE, 1/1", worse="MAE, 1/1"),
         ),
         parameters={f"MAE, {budget}": {"METHOD": "mae"} for budget in BUDGETS},

@@ -1,8 +1,6 @@
 """Claims of CroCo. Numbers of figure 4 and table 1 are not quoted: they were not at hand."""
 
-from collections.abc import Mapping
-
-from mimlib.claims.study import DEPTH, PROBE, Rule, Study
+from mimlib.claims.study import DEPTH, PROBE, Rule, Study, lower
 
 ABLATION, TRANSFER = "croco_ablation.ipynb", "croco_transfer.ipynb"
 RELIANCE = "reliance on the second view"  # held-out loss, blank minus true
@@ -21,26 +19,18 @@ def _croco(
     paper: str,
     settings: dict[str, dict[str, object]],
     rules: tuple[Rule, ...],
-    notebook: str = ABLATION,
-    parameters: Mapping[str, Mapping[str, object]] | None = None,
-    size: str = "lesson",
+    **more: object,
 ) -> Study:
     return Study(
         name=name,
         claim=claim,
         paper=paper,
-        notebook=notebook,
         method="croco",
         settings=settings,
         rules=rules,
-        parameters=parameters or {},
-        size=size,
         share_of_steps=0.5,
+        **{"notebook": ABLATION, **more},
     )
-
-
-def _lower(metric: str, better: str, worse: str) -> Rule:
-    return Rule(metric=metric, better=better, worse=worse, higher_is_better=False)
 
 
 CROCO = (
@@ -56,9 +46,9 @@ CROCO = (
         },
         (
             Rule(metric=RELIANCE, better="90 %", worse="50 %"),
-            _lower(DEPTH, "90 %", "50 %"),
-            _lower(STEREO, "90 %", "50 %"),
-            _lower(STEREO, "90 %", "95 %"),
+            lower(DEPTH, "90 %", "50 %"),
+            lower(STEREO, "90 %", "50 %"),
+            lower(STEREO, "90 %", "95 %"),
         ),
     ),
     _croco(
@@ -67,8 +57,8 @@ CROCO = (
         "table 1: better on every task",
         {"raw pixels": {"method.normalize_target": False}, "normalised": {}},
         (
-            _lower(DEPTH, "normalised", "raw pixels"),
-            _lower(STEREO, "normalised", "raw pixels"),
+            lower(DEPTH, "normalised", "raw pixels"),
+            lower(STEREO, "normalised", "raw pixels"),
         ),
     ),
     _croco(
@@ -77,8 +67,8 @@ CROCO = (
         "section 3: CrossBlock about 9 M more parameters, about 8 GFLOP less; table 1: mixed",
         {"CrossBlock": {}, "CatBlock": {"method.decoder.kind": "cat"}},
         (
-            _lower(PARAMETERS, "CatBlock", "CrossBlock"),
-            _lower(FLOPS, "CrossBlock", "CatBlock"),
+            lower(PARAMETERS, "CatBlock", "CrossBlock"),
+            lower(FLOPS, "CrossBlock", "CatBlock"),
             Rule(metric=DEPTH, better="CrossBlock", worse="CatBlock", margin=0.02),
             Rule(metric=STEREO, better="CrossBlock", worse="CatBlock", margin=0.05),
         ),
@@ -89,8 +79,8 @@ CROCO = (
         "table 2: ADE20K 38.8 and NYUv2 86.8 with viewpoints, 27.0 and 66.1 with homographies",
         {"viewpoints": {}, "homographies": {}},
         (
-            _lower(DEPTH, "viewpoints", "homographies"),
-            _lower(STEREO, "viewpoints", "homographies"),
+            lower(DEPTH, "viewpoints", "homographies"),
+            lower(STEREO, "viewpoints", "homographies"),
             Rule(metric=PROBE, better="viewpoints", worse="homographies"),
         ),
         parameters={"homographies": {"METHOD": "croco_homography"}},
@@ -108,10 +98,10 @@ CROCO = (
             "70-97 %": {"data.level": "paper", "data.covisibility": (0.7, 0.97)},
         },
         (
-            _lower(DEPTH, "51-60 %, hard", "20-39 %, hard"),
-            _lower(DEPTH, "50-57 %", "70-97 %"),
-            _lower(STEREO, "51-60 %, hard", "20-39 %, hard"),
-            _lower(STEREO, "50-57 %", "70-97 %"),
+            lower(DEPTH, "51-60 %, hard", "20-39 %, hard"),
+            lower(DEPTH, "50-57 %", "70-97 %"),
+            lower(STEREO, "51-60 %, hard", "20-39 %, hard"),
+            lower(STEREO, "50-57 %", "70-97 %"),
         ),
     ),
     # Lesson and gpu presets of both see equally many images of the same rooms; here the encoders
@@ -127,8 +117,8 @@ CROCO = (
             "CroCo": EASY,
         },
         (
-            _lower(DEPTH, "CroCo", "MAE"),
-            _lower(STEREO, "CroCo", "MAE"),
+            lower(DEPTH, "CroCo", "MAE"),
+            lower(STEREO, "CroCo", "MAE"),
             Rule(metric=PROBE, better="MAE", worse="CroCo"),
             Rule(metric=OBJECTS, better="MAE", worse="CroCo"),
         ),
@@ -147,8 +137,8 @@ CROCO = (
         "CroCo's encoder and decoder",
         {"no pre-training": {}, "encoder": {}, "encoder and decoder": {}},
         (
-            _lower(FLOW, "encoder and decoder", "encoder"),
-            _lower(FLOW, "encoder", "no pre-training"),
+            lower(FLOW, "encoder and decoder", "encoder"),
+            lower(FLOW, "encoder", "no pre-training"),
             Rule(metric=MATCHED, better="encoder and decoder", worse="no pre-training"),
         ),
         notebook=TRANSFER,

@@ -22,6 +22,11 @@ class Rule:
     margin: float = 0.0  # in the metric's unit; above zero the claim is "no difference"
 
 
+def lower(metric: str, better: str, worse: str) -> Rule:
+    """Return the rule that a metric of which less is better is lower."""
+    return Rule(metric=metric, better=better, worse=worse, higher_is_better=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A claim, the paper's number and the settings that are compared."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mimlib.data.coco_annotations import Annotated, Annotations, Record, read_annotations
 from mimlib.data.detection import DetectionSource
+from mimlib.data.formats import read_segments
 from mimlib.data.images import read_image
 from mimlib.data.objects import LargeScaleJitter, Objects, tight_boxes
 
@@ -219,11 +220,10 @@ def coco_results(
 
 
 def _panoptic_objects(record: Record, path: Path) -> Objects:
-    """Take the objects from the picture of segment ids: red + 256 green + 65536 blue."""
-    red, green, blue = read_image(path).int()
-    ids = red + 256 * green + 65536 * blue  # [H, W]
+    """Take the objects from the picture of segment ids."""
+    ids = torch.from_numpy(read_segments(path))  # [H, W]
     _check_size(record, f"the panoptic file {record.panoptic_file}", tuple(ids.shape))
-    names = torch.tensor([each.segmentation for each in record.objects], dtype=torch.int32)
+    names = torch.tensor([each.segmentation for each in record.objects], dtype=torch.int64)
     masks = ids == names[:, None, None]  # [R, H, W]
     seen = masks.any(dim=2).any(dim=1)
     rows = [each for each, is_seen in zip(record.objects, seen.tolist()) if is_seen]

@@ -182,6 +182,16 @@ def read_picture(path: str | Path, mode: str | None = None) -> tuple[str, np.nda
         raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
 
 
+def read_segments(path: str | Path) -> np.ndarray:
+    """Read a panoptic picture of COCO: segment numbers [H, W] int64, R + 256 G + 65536 B.
+
+    Raises:
+        ValueError: if the file is missing or cannot be read.
+    """
+    colours = read_picture(path, "RGB")[1].astype(np.int64)  # [H, W, 3]
+    return colours @ np.array([1, 256, 65536])
+
+
 def masked(dense: Dense, counted: Tensor, path: str | Path) -> Dense:
     """Keep as known only what a mask counts, too.
 

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.data.formats import read_picture
+from mimlib.data.formats import read_picture, read_segments
 from mimlib.data.images import FORMATS
 
 UNLABELLED = -1  # in class ids: a pixel that does not count
@@ -110,8 +110,7 @@ class PanopticReader:
         if name not in self.segments:
             raise ValueError(f"the panoptic JSON of {Path(path).parent} has no entry for {name}")
         ids, classes = self.segments[name].T
-        colours = rearrange(read_picture(path, "RGB")[1].astype(np.int64), "h w c -> c h w")
-        stored = colours[0] + 256 * colours[1] + 65536 * colours[2]  # [H, W]
+        stored = read_segments(path)  # [H, W]
         place = np.searchsorted(ids, stored).clip(max=len(ids) - 1)
         strange = np.unique(stored[ids[place] != stored])
         if strange.size:

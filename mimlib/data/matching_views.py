@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.pair_views import COLOUR, CROP, crop_corners, cut, jitter_colours, turn_hues
+from mimlib.data.transforms import nearest_pixels
 
 MARGIN = 8  # pixels; as official: an image is not shrunk below the crop and this
 TURN, SHIFT = 0.1, 2.0  # degrees, pixels; as official: how far cameras may be out of line
@@ -124,9 +125,7 @@ def resize_pair(item: DensePairBatch, sides: tuple[int, int]) -> DensePairBatch:
     if (height, width) == tuple(sides):
         return item
     views = [v2.resize(view, list(sides), InterpolationMode.BILINEAR) for view in item[:2]]
-    rows, columns = (
-        (torch.arange(new) * 2 + 1) * old // (2 * new) for new, old in zip(sides, (height, width))
-    )
+    rows, columns = map(nearest_pixels, (height, width), sides)
     growth = torch.tensor([sides[1] / width, sides[0] / height])  # of x, y
     target = item.target[rows][:, columns] * growth[: item.target.shape[-1]]
     return DensePairBatch(*views, target, item.valid[rows][:, columns])

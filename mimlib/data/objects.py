@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from torchvision.ops import masks_to_boxes
 
 from mimlib.data.batches import DetectionBatch
-from mimlib.data.transforms import COLUMN, FLIP, ROW, crop_resized
+from mimlib.data.transforms import COLUMN, FLIP, ROW, crop_resized, nearest_pixels
 
 SCALE = 0  # which random number of an image decides its size
 GREY = 128  # as official: around images that do not fill their square
@@ -94,9 +94,9 @@ def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
     """
     top, left, cut_height, cut_width = placement.box
     height, width = placement.sides
-    rows = torch.from_numpy(top + _nearest(cut_height, height))
-    columns = left + _nearest(cut_width, width)
-    columns = torch.from_numpy(columns[::-1].copy() if placement.flip else columns)
+    rows = top + nearest_pixels(cut_height, height)
+    columns = left + nearest_pixels(cut_width, width)
+    columns = columns.flip(0) if placement.flip else columns
     masks = objects.masks.index_select(1, rows).index_select(2, columns)
     factor = torch.tensor([width / cut_width, height / cut_height]).repeat(2)
     boxes = (objects.boxes - torch.tensor([left, top, left, top])) * factor
@@ -145,8 +145,3 @@ def collate(
         sizes=torch.tensor(sizes),
         image_ids=torch.tensor(image_ids),
     )
-
-
-def _nearest(cut: int, side: int) -> np.ndarray:
-    """Return which of `cut` pixels is at the centre of each of `side` pixels."""
-    return (2 * np.arange(side) + 1) * cut // (2 * side)

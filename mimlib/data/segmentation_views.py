@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from mimlib.data.label_maps import UNLABELLED
 from mimlib.data.pair_views import crop_corners
+from mimlib.data.transforms import nearest_pixels
 
 TRIES = 10  # as official: crops drawn before one that shows almost one class is taken after all
 LONGEST = 4  # as official, 2048 / 512: the long side at scale 1, in short sides, is at most this
@@ -81,7 +82,7 @@ def augment(
     if image.shape[1:] != sides:
         image = v2.resize(image, list(sides), InterpolationMode.BILINEAR, antialias=True)
     rows, columns = (
-        start + (torch.arange(new) * 2 + 1) * old // (2 * new)  # nearest, exact in integers
+        start + nearest_pixels(old, new)
         for start, old, new in zip((top, left), (height, width), sides)
     )
     labels = labels[rows][:, columns]

@@ -133,6 +133,11 @@ def crop_resized(
     return crop.flip(-1) if flip else crop
 
 
+def nearest_pixels(old: int, new: int) -> Tensor:
+    """Return which of `old` pixels is at the centre of each of `new` pixels, exact in integers."""
+    return (torch.arange(new) * 2 + 1) * old // (2 * new)
+
+
 def crop_targets(
     targets: Sequence[Tensor], boxes: np.ndarray, flips: np.ndarray, size: int
 ) -> Tensor:
