@@ -72,6 +72,9 @@ def test_the_kernel_rule_on_a_cpu():
         assert attention._prefer_eager(long.bfloat16(), long.bfloat16())
         torch.set_float32_matmul_precision("medium")
         assert attention._prefer_eager(long, long)
+        frame = torch.zeros(1, 1, 1560, 8)
+        assert not attention._prefer_eager(frame, frame)
+        assert attention._prefer_eager(frame.bfloat16(), frame.bfloat16())
     finally:
         torch.set_float32_matmul_precision(before)
     assert not attention._prefer_eager(long.to("meta"), long.to("meta"))

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from mimlib.layers.rope import rotate
 from mimlib.layers.windows import Window
 
-# Measured on an AVX-512 CPU (torch 2.15): the fused kernel loses at every length in bfloat16 (up
-# to 7 times slower) and with fast float32 products; in plain float32 it wins from here on.
+# Measured on an AVX-512 CPU (torch 2.15): in bfloat16 the fused kernel loses at every length (up to
+# 7 times slower); in plain float32 it wins from the first number on, with fast float32 products
+# from the second (at 785 tokens it takes 1.4 times as long with the backward pass, at 1024 0.6).
 FUSED_FROM_TOKENS_ON_CPU = 150
+FUSED_FROM_TOKENS_WITH_FAST_PRODUCTS = 1000
 
 
 class Attention(nn.Module):
@@ -181,9 +183,11 @@ def _weights(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def _prefer_eager(queries: Tensor, keys: Tensor) -> bool:
-    fused_wins = (
-        queries.dtype == torch.float32
-        and keys.shape[-2] >= FUSED_FROM_TOKENS_ON_CPU
-        and torch.get_float32_matmul_precision() == "highest"
-    )
-    return queries.is_cpu and not fused_wins
+    if not queries.is_cpu:
+        return False
+    length = keys.shape[-2]
+    if queries.dtype != torch.float32 or length < FUSED_FROM_TOKENS_ON_CPU:
+        return True
+    if length >= FUSED_FROM_TOKENS_WITH_FAST_PRODUCTS:
+        return False
+    return torch.get_float32_matmul_precision() != "highest"  # asked last: it breaks a graph

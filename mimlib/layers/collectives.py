@@ -5,16 +5,16 @@ Letters: B images of this rank, C channels.
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
+class SyncBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over the images of all ranks.
 
-    torch has it for GPUs only; here the ranks of a CPU run share their statistics, too.
+    torch has it for GPUs only, and DistributedDataParallel refuses its class on a CPU.
     """
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -28,9 +28,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         shared = dist.is_initialized() and dist.get_world_size() > 1
         if shared and maps.is_meta:  # counting operations
             return functional.batch_norm(maps, None, None, self.weight, self.bias, training=True)
-        if shared and maps.is_cpu:
-            return self.normalize_on_cpu(maps)
-        if not shared and maps.numel() == maps.shape[1]:
+        if shared:
+            return self.normalize_together(maps)
+        if maps.numel() == maps.shape[1]:
             raise ValueError(
                 f"there is one value per channel to normalise in maps of {tuple(maps.shape)}; "
                 "train on two images or more at once"
@@ -39,10 +39,10 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             return _BatchNorm.forward(self, maps)
         return super().forward(maps)
 
-    def normalize_on_cpu(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def normalize_together(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Normalise by the statistics of all ranks, and follow them with the running ones."""
         values = maps.float()
-        count = torch.tensor(maps.numel() / maps.shape[1])
+        count = torch.tensor(maps.numel() / maps.shape[1], device=maps.device)
         dist.all_reduce(count)
         mean = SumOverRanks.apply(values.sum((0, 2, 3))) / count  # [C]
         centred = values - mean[:, None, None]
@@ -53,6 +53,22 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+
+
+def gather_from_ranks(rows: Shaped[Tensor, "B ..."]) -> tuple[Shaped[Tensor, "C ..."], int]:
+    """Return the rows of all ranks, without gradient, and where those of this rank begin.
+
+    Every rank gives equally many.
+    """
+    rows = rows.detach()
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows, 0
+    first = dist.get_rank() * len(rows)
+    if rows.is_meta:  # counting operations
+        return rows.repeat(dist.get_world_size(), *[1] * (rows.ndim - 1)), first
+    everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, rows.contiguous())
+    return torch.cat(everyone), first
 
 
 class SumOverRanks(torch.autograd.Function):

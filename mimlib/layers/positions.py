@@ -47,12 +47,22 @@ def sincos_table(
 
 
 def resize_table(
-    table: Float[Tensor, "rows D"], grid: tuple[int, int], new_grid: tuple[int, int]
+    table: Float[Tensor, "rows D"],
+    grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    nudge: float = 0.0,
 ) -> Float[Tensor, "new_rows D"]:
     """Resize a position table to another grid by bicubic interpolation.
 
     DeiT and MAE do this when they fine-tune at another resolution. A row in front of the N rows of
     the grid belongs to a class token and is kept.
+
+    Args:
+        table: one row for each patch of the grid.
+        grid: (h, w) that the table is made for.
+        new_grid: (h, w) that is wanted.
+        nudge: cells. As official, DINO and SelfPatch sample as if the new grid were 0.1 cells
+            longer, which was meant against rounding and moves every sample a little.
 
     Raises:
         ValueError: if the table has neither N nor N + 1 rows.
@@ -68,19 +78,24 @@ def resize_table(
         return table
     extra, places = table[:num_extra], table[num_extra:]
     image = rearrange(places, "(h w) d -> 1 d h w", h=grid[0])
-    image = F.interpolate(image, size=new_grid, mode="bicubic", align_corners=False)
+    scales = [(new + nudge) / old for new, old in zip(new_grid, grid)]
+    wanted = {"scale_factor": scales} if nudge else {"size": new_grid}
+    image = F.interpolate(image, **wanted, mode="bicubic", align_corners=False)
     return torch.cat([extra, rearrange(image, "1 d h w -> (h w) d")])
 
 
 def fit_table(
-    table: Float[Tensor, "1 rows D"], new_grid: tuple[int, int], class_token: bool = False
+    table: Float[Tensor, "1 rows D"],
+    new_grid: tuple[int, int],
+    class_token: bool = False,
+    nudge: float = 0.0,
 ) -> Float[Tensor, "1 new_rows D"]:
     """Resize a table made for some square grid; one that is not square is returned as it is."""
     num_patches = table.shape[1] - int(class_token)
     side = round(num_patches**0.5)
     if side * side != num_patches:
         return table
-    return resize_table(table[0], (side, side), new_grid)[None]
+    return resize_table(table[0], (side, side), new_grid, nudge)[None]
 
 
 def look_up(

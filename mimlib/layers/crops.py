@@ -1,0 +1,130 @@
+"""Random crops of whole batches on their device: one axis is one matrix.
+
+To cut a stretch out of an axis, to resize it, to mirror it and to blur along it are linear maps.
+Each image has matrices of its own, and a batch of them is one product per axis: no image is
+handled alone, and the result is that of Pillow's and torch's resizing with antialiasing.
+
+Letters: B images, V crops of each, C channels, H and W pixels, S side of a crop. A box is (top,
+left, height, width) in pixels.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+ASPECT_RATIO = (3 / 4, 4 / 3)  # width over height of a box, as torchvision has it
+TRIES = 10  # as torchvision: draws before a box that does not fit is given up
+FILTER_RADIUS = 2.0  # of the bicubic filter, in pixels of the coarser side
+
+
+def random_boxes(
+    num_crops: int,
+    images: Shaped[Tensor, "B C H W"],
+    scale: tuple[float, float],
+    generator: torch.Generator,
+) -> Float[Tensor, "V B 4"]:
+    """Draw the boxes of random resized crops (Szegedy et al. 2015; the crop of DINO).
+
+    The area is uniform in `scale` times the image's, the aspect ratio log-uniform in 3/4 ... 4/3,
+    sides are whole pixels. A box that does not fit is drawn again, ten times at most; then the
+    largest centred box of an allowed ratio is taken.
+
+    Args:
+        num_crops: boxes for each image, V.
+        images: B of them, on the device of the generator.
+        scale: smallest and largest area as a share of the image.
+        generator: source of randomness.
+    """
+    height, width = images.shape[-2:]
+    shape = (num_crops, len(images), TRIES)
+    area, turn, row, column = torch.rand(4, *shape, generator=generator, device=generator.device)
+    area = (scale[0] + (scale[1] - scale[0]) * area) * (height * width)  # [V, B, tries]
+    low, high = map(math.log, ASPECT_RATIO)
+    ratio = (low + (high - low) * turn).exp()
+    heights = (area / ratio).sqrt().round().clamp(min=1)
+    widths = (area * ratio).sqrt().round().clamp(min=1)
+    fits = (heights <= height) & (widths <= width)
+    heights[..., -1] = torch.where(fits[..., -1], heights[..., -1], _longest(height, width))
+    widths[..., -1] = torch.where(fits[..., -1], widths[..., -1], _longest(width, height))
+    row[..., -1] = torch.where(fits[..., -1], row[..., -1], 0.5)
+    column[..., -1] = torch.where(fits[..., -1], column[..., -1], 0.5)
+    top = (row * (height - heights + 1)).floor()
+    left = (column * (width - widths + 1)).floor()
+    boxes = torch.stack([top, left, heights, widths], dim=-1)  # [V, B, tries, 4]
+    fits[..., -1] = True
+    first = fits.to(torch.uint8).argmax(dim=-1)  # [V, B]
+    return boxes.take_along_dim(first[..., None, None], dim=2)[:, :, 0]  # [V, B, 4]
+
+
+def _longest(side: int, other: int) -> float:
+    """Return `side`, cut so that it is at most 4/3 of the other one."""
+    return float(min(side, max(1, round(other * ASPECT_RATIO[1]))))
+
+
+def crop_batch(
+    images: Float[Tensor, "B C H W"],
+    boxes: Float[Tensor, "V B 4"],
+    mirrored: Bool[Tensor, "V B"],
+    size: int,
+) -> Float[Tensor, "V B C S S"]:
+    """Cut boxes out of images and resize them bicubically, with antialiasing.
+
+    Args:
+        images: in [0, 1].
+        boxes: V of each image.
+        mirrored: which crops are mirrored left and right.
+        size: S, side of the crops.
+
+    Returns:
+        The crops in [0, 1].
+    """
+    top, left, height, width = boxes.unbind(dim=-1)  # [V, B]
+    rows = crop_matrix(top, height, images.shape[-2], size)  # [V, B, S, H]
+    columns = crop_matrix(left, width, images.shape[-1], size)  # [V, B, S, W]
+    columns = torch.where(mirrored[..., None, None], columns.flip(-2), columns)
+    strips = torch.einsum("vbsh,bchw->vbcsw", rows, images)
+    return torch.einsum("vbcsw,vbtw->vbcst", strips, columns).clamp(0, 1)
+
+
+def crop_matrix(
+    first: Float[Tensor, "*B"], length: Float[Tensor, "*B"], num_pixels: int, size: int
+) -> Float[Tensor, "*B S H"]:
+    """Write "cut out a stretch of an axis and resize it" as a matrix.
+
+    Bicubic with a = -1/2, widened where pixels are merged; weights beyond the stretch are left out
+    and the rest sums to 1, as in Pillow.
+
+    Args:
+        first: first pixel of the stretch.
+        length: pixels of the stretch.
+        num_pixels: of the axis, H.
+        size: pixels of the result, S.
+    """
+    pixels = torch.arange(num_pixels, device=first.device) + 0.5  # [H] centres
+    first, length = first[..., None], length[..., None]
+    step = length / size  # [*B, 1] pixels of the image per pixel of the result
+    centres = first + (torch.arange(size, device=first.device) + 0.5) * step  # [*B, S]
+    distance = (pixels - centres[..., None]).abs() / step.clamp(min=1)[..., None]  # [*B, S, H]
+    near = 1 + distance.square() * (1.5 * distance - 2.5)
+    far = 2 - distance * (4 - distance * (2.5 - 0.5 * distance))
+    weights = torch.where(distance < 1, near, torch.where(distance < FILTER_RADIUS, far, 0.0))
+    inside = (pixels > first) & (pixels < first + length)  # [*B, H]
+    weights = weights * inside[..., None, :]
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def blur(
+    images: Float[Tensor, "*B C S S"], radius: Float[Tensor, "*B"]
+) -> Float[Tensor, "*B C S S"]:
+    """Blur square images with a Gaussian each; pixels beyond the border do not count.
+
+    Args:
+        images: in [0, 1].
+        radius: standard deviation in pixels, above 0.
+    """
+    pixels = torch.arange(images.shape[-1], device=images.device)
+    distance = (pixels[:, None] - pixels) / radius[..., None, None]  # [*B, S, S]
+    weights = (-0.5 * distance.square()).softmax(dim=-1)[..., None, :, :]
+    return weights @ images @ weights.mT

@@ -1,0 +1,77 @@
+"""Projection heads: where representations are compared while they are learned, and left behind.
+
+Letters: D width of what comes in, E width of the space in which things are compared, G prototypes.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimlib.layers.collectives import SyncBatchNorm
+
+
+class PrototypeHead(nn.Module):
+    """A projection onto a sphere, and its cosines to many prototypes there.
+
+    DINO (arXiv 2104.14294), section 3.1, "Network architecture": three linear maps, unit length, a
+    linear map whose rows have unit length, too. As official, that length is fixed; no batch
+    normalisation.
+    """
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, num_prototypes: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
+        # as official: the last layer keeps the framework's own initialisation.
+        self.last_layer = nn.Linear(bottleneck, num_prototypes, bias=False)
+        self.mlp.apply(initialize_narrow)
+
+    def embed(self, inputs: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
+        """Project onto the unit sphere."""
+        return F.normalize(self.mlp(inputs), dim=-1)
+
+    def classify(self, embedded: Float[Tensor, "*B E"]) -> Float[Tensor, "*B G"]:
+        """Return the likeness to each prototype. Linear, so that of a mean is the mean.
+
+        Products are divided by the lengths of the prototypes: there are many more numbers in the
+        prototypes than there are products.
+        """
+        lengths = torch.linalg.vector_norm(self.last_layer.weight, dim=-1)  # [G]
+        return self.last_layer(embedded) / lengths
+
+    def forward(self, inputs: Float[Tensor, "*B D"]) -> Float[Tensor, "*B G"]:
+        """Project and classify."""
+        return self.classify(self.embed(inputs))
+
+
+class ContrastHead(nn.Module):
+    """Two linear maps, batch normalisation and ReLU between them: the projector of MoBY.
+
+    Xie et al. (arXiv 2105.04553), section 3.1; the predictor has the same form.
+    """
+
+    def __init__(self, width: int, hidden: int, outputs: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.norm = SyncBatchNorm(hidden)
+        self.fc2 = nn.Linear(hidden, outputs)
+
+    def forward(self, inputs: Float[Tensor, "rows D"]) -> Float[Tensor, "rows E"]:
+        """Map every row; the rows of all ranks are normalised together."""
+        hidden = self.norm(rearrange(self.fc1(inputs), "rows c -> rows c 1 1")).relu()
+        return self.fc2(rearrange(hidden, "rows c 1 1 -> rows c"))
+
+
+def initialize_narrow(module: nn.Module) -> None:
+    """Initialise one layer as DINO does: a normal of 0.02, cut at two units; biases 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
