@@ -116,3 +116,12 @@ def test_a_click_moves_the_question(model, images, monkeypatch):
     assert first != box.children[1].value
     chosen = [b.style.button_color for b in board.children]
     assert len([c for c in chosen if c == chosen[9]]) == 1
+
+
+def test_before_and_after_answer_the_same_click(model, images, monkeypatch):
+    encoders = {"before": model.config.encoder.build(), "after": model.encoder}
+    assert len(widgets.attention_explorer(images, encoders, [3]).axes) == 4
+    monkeypatch.setenv("MIMLIB_STATIC", "0")
+    box = widgets.attention_explorer(images, encoders)
+    box.children[0].children[0].children[5].click()
+    assert box.children[1].value[:4] == b"\x89PNG"

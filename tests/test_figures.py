@@ -106,7 +106,23 @@ def test_positions_and_attention():
     picture = figures.positions(table, (4, 6), [0, 9])
     assert drawn(picture)
     assert picture.axes[0].get_xlabel() == "channel"
-    assert drawn(figures.attention(IMAGES[0], {0: torch.rand(2, 3), 5: torch.rand(2, 3)}, 8))
+    maps = {0: torch.rand(2, 3), 5: torch.rand(2, 3)}
+    assert drawn(figures.attention(IMAGES[0], maps, 8))
+    both = figures.attention_rows(IMAGES[0], {"before": maps, "after": maps}, 8)
+    assert drawn(both) and len(both.axes) == 6
+    assert [axis.get_title() for axis in both.axes[::3]] == ["before", "after"]
+
+
+def test_followed_objects_keep_their_colours_and_the_rest_its_pixels():
+    truth_ids = torch.zeros(3, 16, 24, dtype=torch.uint8)
+    truth_ids[:, :4, :4], truth_ids[1, 8:, 8:] = 1, 2
+    picture = figures.followed(IMAGES, {"truth": truth_ids, "found": truth_ids * 0})
+    assert drawn(picture) and len(picture.axes) == 6
+    shown = [np.asarray(axis.images[0].get_array()) for axis in picture.axes]
+    for index, (true, found) in enumerate(zip(shown[:3], shown[3:])):
+        tinted = truth_ids[index].numpy() > 0
+        assert (true != found).any(-1)[tinted].all() and (true == found)[~tinted].all()
+    assert not np.array_equal(shown[1][0, 0], shown[1][15, 23]), "two objects, two colours"
 
 
 def test_charts_name_their_axes():

@@ -17,6 +17,7 @@ from mimlib.layers.masking import mask_from_bool
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.methods.autoencoder import Autoencoder, MAEViews
 from mimlib.protocol import Encoder
+from mimlib.tasks.attention import patch_attention
 
 CELL = "24px"  # side of a clickable patch
 
@@ -94,27 +95,36 @@ def patterns(grid: tuple[int, int]) -> dict[str, Tensor]:
 
 
 def attention_explorer(
-    images: Tensor, encoder: Encoder, queries: Sequence[int] = (), block: int = -1
+    images: Tensor,
+    encoder: Encoder | Mapping[str, Encoder],
+    queries: Sequence[int] = (),
+    block: int = -1,
 ) -> "figures.Picture | ipywidgets.Widget":
     """Show where a patch of the first image looks; live, click the patch.
 
     Args:
         images: [B, 3, H, W] uint8; the first one is shown.
-        encoder: with `attention_maps`.
+        encoder: with `attention_maps`; or several by name ("before", "after"), of one stride, a
+            row each.
         queries: patches of the static strip; default five spread over the image.
         block: which block's attention, -1 for the last.
     """
-    h, w = grid = grid_of(images, encoder.stride)
+    encoders = encoder if isinstance(encoder, Mapping) else {"": encoder}
+    stride = next(iter(encoders.values())).stride
+    h, w = grid = grid_of(images, stride)
     queries = queries or [
         r * w + c for r, c in
         ((h // 4, w // 4), (h // 4, 3 * w // 4), (h // 2, w // 2), (3 * h // 4, w // 4),
          (3 * h // 4, 3 * w // 4))
     ]  # fmt: skip
-    weights = all_attention(images[:1], encoder, block)
+    weights = {name: all_attention(images, each, block) for name, each in encoders.items()}
 
     def _strip(patches: Sequence[int]) -> figures.Picture:
-        maps = {patch: look_from(weights, patch, grid) for patch in patches}
-        return figures.attention(images[0], maps, encoder.stride)
+        maps = {
+            name: {patch: look_from(each, patch, grid) for patch in patches}
+            for name, each in weights.items()
+        }
+        return figures.attention_rows(images[0], maps, stride)
 
     if not is_live():
         return _strip(queries)
@@ -124,17 +134,12 @@ def attention_explorer(
     )
 
 
-@torch.no_grad()
 def all_attention(images: Tensor, encoder: Encoder, block: int = -1) -> Tensor:
     """Return the attention of one block among the patches of the first image, [N, N].
 
     Mean over heads; the class token's row and column are left out, so rows sum to at most 1.
     """
-    device = next(encoder.parameters()).device
-    maps = encoder.attention_maps(normalize(images[:1]).to(device), block)[0]  # [A, K, K]
-    h, w = grid_of(images, encoder.stride)
-    extra = maps.shape[-1] - h * w  # 1 with a class token
-    return maps.mean(dim=0)[extra:, extra:].cpu()
+    return patch_attention(encoder, images[:1], block)[0]
 
 
 def look_from(weights: Tensor, query: int, grid: tuple[int, int]) -> Tensor:

@@ -7,10 +7,19 @@ last value of a cell. The functions of `truth` draw into one axis of `truth.pane
 from mimlib.figures import truth
 from mimlib.figures.charts import bars, curves, histogram, scatter, study
 from mimlib.figures.detection import Shown, detections, objects
-from mimlib.figures.grids import attention, hide, images, patch_grid, positions, rows
+from mimlib.figures.grids import (
+    attention,
+    attention_rows,
+    hide,
+    images,
+    patch_grid,
+    positions,
+    rows,
+)
 from mimlib.figures.labels import class_maps
 from mimlib.figures.pairs import colored, flow_colors, flow_wheel, looks, matches
 from mimlib.figures.style import COLORS, GREY, Picture
+from mimlib.figures.videos import followed
 
 __all__ = [
     "COLORS",
@@ -18,6 +27,7 @@ __all__ = [
     "Picture",
     "Shown",
     "attention",
+    "attention_rows",
     "bars",
     "class_maps",
     "colored",
@@ -25,6 +35,7 @@ __all__ = [
     "detections",
     "flow_colors",
     "flow_wheel",
+    "followed",
     "hide",
     "histogram",
     "images",

@@ -132,7 +132,6 @@ def positions(table: Tensor, grid: tuple[int, int], queries: Sequence[int]) -> P
     return picture
 
 
-@styled
 def attention(
     image: Tensor, maps: Mapping[int, Tensor], patch_size: int, size: float = 1.7
 ) -> Picture:
@@ -144,20 +143,37 @@ def attention(
         patch_size: P, in pixels.
         size: side of an image in inches.
     """
-    picture, axes = canvas(1, 1 + len(maps), size, size * 1.12)
-    show_image(axes[0, 0], image, "patches that ask")
-    for index, ((query, weights), axis) in enumerate(zip(maps.items(), axes[0, 1:])):
-        weights = weights.detach().float().cpu().numpy()
-        row, column = divmod(query, weights.shape[1])
-        corner = (column * patch_size - 0.5, row * patch_size - 0.5)
-        color = COLORS[(1, 4, 3, 6, 2)[index % 5]]
-        for target in (axes[0, 0], axis):
-            target.add_patch(
-                Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=color, linewidth=2)
-            )
-        light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
-        bright = image.cpu().float() / (1 if image.is_floating_point() else 255)
-        show_image(
-            axis, bright * torch.from_numpy(DARKEST + (1 - DARKEST) * light), f"patch {query}"
-        )
+    return attention_rows(image, {"": maps}, patch_size, size)
+
+
+@styled
+def attention_rows(
+    image: Tensor,
+    named: Mapping[str, Mapping[int, Tensor]],
+    patch_size: int,
+    size: float = 1.7,
+) -> Picture:
+    """Draw where the same patches look in several networks, or before and after: a row of each.
+
+    Args:
+        image: [3, H, W].
+        named: title of the row -> patch -> [h, w], weights that sum to at most 1.
+        patch_size: P, in pixels.
+        size: side of an image in inches.
+    """
+    columns = 1 + max(map(len, named.values()))
+    picture, axes = canvas(len(named), columns, size, size * 1.12)
+    bright = image.cpu().float() / (1 if image.is_floating_point() else 255)
+    for line, (name, maps) in zip(axes, named.items()):
+        show_image(line[0], image, name or "patches that ask")
+        for index, ((query, weights), axis) in enumerate(zip(maps.items(), line[1:])):
+            weights = weights.detach().float().cpu().numpy()
+            row, column = divmod(query, weights.shape[1])
+            corner = (column * patch_size - 0.5, row * patch_size - 0.5)
+            frame = {"fill": False, "edgecolor": COLORS[(1, 4, 3, 6, 2)[index % 5]], "linewidth": 2}
+            for target in (line[0], axis):
+                target.add_patch(Rectangle(corner, patch_size, patch_size, **frame))
+            light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
+            lit = bright * torch.from_numpy(DARKEST + (1 - DARKEST) * light)
+            show_image(axis, lit, f"patch {query}")
     return picture
