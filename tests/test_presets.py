@@ -19,6 +19,9 @@ PARAMETERS = {  # position tables are buffers and not counted
     **dict.fromkeys(("convmae_vitb16_in1k", "fastconvmae_vitb16_in1k"), 114_790_528),
     # as official 85,374,824, and 1,536 of the encoder's own norm, which is passed by
     "finetune_convvitb16_in1k": 85_376_360,
+    # both networks; as official, without the lengths of the prototypes, which are always 1
+    "selfpatch_vits16_in1k": 2 * (54_128_384 - 65_536 - 4_096),
+    "selfpatch_vitti16_coco": 2 * (34_541_696 - 65_536 - 4_096),
     "croco_vitb16_habitat": 120_076_288,
     "crocov2_vitl_base": 417_918_720,
     # as official 437.4 M, without 1,180,160 of a residual unit that is never used
@@ -42,15 +45,8 @@ def test_every_preset_builds_and_counts(name):
 @pytest.mark.parametrize(
     "method",
     [
-        "mae",
-        "convmae",
-        "croco",
-        "croco_homography",
-        "depth",
-        "depth_convmae",
-        "classify",
-        "flow",
-        "stereo",
+        *("mae", "convmae", "croco", "croco_homography", "depth", "depth_convmae", "classify"),
+        *("flow", "stereo", "dino", "moby", "selfpatch", "selfpatch_moby"),
     ],
 )
 def test_sizes_share_the_method_and_differ_in_scale(method):
@@ -119,6 +115,42 @@ def test_another_kind_of_encoder_than_the_presets_is_no_command_line():
     other = preset("depth_convmae_tiny").method.encoder
     with pytest.raises(ValueError, match="depth_tiny has no method.encoder.widths.*differs.*kind"):
         launch.flags(override(preset("depth_tiny"), {"method.encoder": other}))
+
+
+@pytest.mark.parametrize("name,changes", [
+    ("selfpatch_moby_tiny", {"patches.negatives": False, "image.temperature": 0.1}),
+    ("selfpatch_tiny", {"image.prototypes": 30, "crops.num_local": 1, "wrap": False, "k": 3}),
+    ("moby_tiny", {"encoder.depths": (2, 1), "image.negatives": False}),
+])  # fmt: skip
+def test_flags_reach_objectives_crops_and_swin(name, changes):
+    run = override(preset(name), {f"method.{field}": value for field, value in changes.items()})
+    assert cli._command(name, launch.flags(run)).run == run
+
+
+def test_an_objective_of_another_kind_may_take_the_place():
+    run = preset("selfpatch_tiny")
+    changed = override(run, {"method.patches": preset("moby_tiny").method.image})
+    assert changed.method.patches.negatives and changed.method.image == run.method.image
+
+
+@pytest.mark.parametrize("name,ranks,rate", [
+    ("selfpatch_vits16_in1k", 8, 2e-3), ("dino_vits16_in1k", 8, 2e-3),
+    ("selfpatch_vitti16_coco", 8, 5e-4),
+])  # fmt: skip
+def test_selfpatch_is_trained_as_published(name, ranks, rate):
+    run = preset(name)
+    train, method = run.train, run.method
+    assert train.peak_rate(ranks) == pytest.approx(rate)
+    assert train.rate(train.steps, ranks) == pytest.approx(1e-6)
+    assert train.warmup_steps * 20 == train.steps
+    assert (train.decay(0), train.decay(train.steps)) == pytest.approx((0.04, 0.4))
+    assert train.clip_norm == 3.0 and train.clip_each
+    crops = method.crops
+    assert (crops.global_size, crops.local_size, crops.num_crops) == (224, 96, 10)
+    assert (crops.global_scale, crops.local_scale) == ((0.25, 1.0), (0.05, 0.25))
+    assert method.image.prototypes == 65_536 and method.freeze * train.steps == train.steps / 200
+    assert method.encoder.drop_path == 0.1 and method.encoder.learned_positions
+    assert (run.data.crop_scale, run.data.flip) == ((1.0, 1.0), False)
 
 
 def test_show_counts_what_the_paper_counts(capsys):

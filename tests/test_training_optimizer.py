@@ -10,7 +10,13 @@ from training_toys import Toy, config
 
 from mimlib.encoders.vit import ViTConfig
 from mimlib.protocol import Trainable
-from mimlib.training.optimizer import build_optimizer, check_groups, parameter_groups, set_rate
+from mimlib.training.optimizer import (
+    build_optimizer,
+    check_groups,
+    clip_gradients,
+    parameter_groups,
+    set_rate,
+)
 from mimlib.training.schedules import is_due, warmup_cosine, warmup_linear
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -108,7 +114,7 @@ def test_one_step_is_adamw_with_decoupled_decay():
     """Against the update written out from Loshchilov and Hutter 2019, algorithm 2."""
     method = Toy()
     optimizer = build_optimizer(method, config(weight_decay=0.1, layer_decay=0.5))
-    set_rate(optimizer, 0.01)
+    set_rate(optimizer, 0.01, 0.1)
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     gradient = {name: torch.randn_like(p) for name, p in method.named_parameters()}
     for name, parameter in method.named_parameters():
@@ -132,3 +138,33 @@ def test_a_state_of_other_parameters_is_refused():
     stored["param_groups"][0]["names"][0] = "other.weight"
     with pytest.raises(ValueError, match="first difference: 'other.weight' stored, 'encoder.embed"):
         check_groups(optimizer, stored)
+
+
+def test_each_gradient_is_shortened_by_itself():
+    """As official (DINO): not the norm of all of them, which would be 5 times the limit."""
+    method = Toy()
+    for number, parameter in enumerate(method.parameters()):
+        parameter.grad = torch.full_like(parameter, 10.0 if number % 2 else 1e-4)
+    before = [p.grad.clone() for p in method.parameters()]
+    norm = clip_gradients(method, config(clip_norm=3.0, clip_each=True))
+    torch.testing.assert_close(norm, torch.stack([g.norm() for g in before]).norm())
+    for number, (parameter, gradient) in enumerate(zip(method.parameters(), before)):
+        if number % 2:
+            assert float(parameter.grad.norm()) == pytest.approx(3.0, rel=1e-5)
+            torch.testing.assert_close(parameter.grad / 3, gradient / gradient.norm())
+        else:
+            assert torch.equal(parameter.grad, gradient)
+
+
+def test_weight_decay_rises_along_half_a_cosine():
+    """As the official schedule of SelfPatch: 0.04 at the first step, nearly 0.4 at the last."""
+    facts = json.loads((GOLDEN / "selfpatch_schedules.json").read_text())
+    (case,) = (case for case in facts["cases"] if case["what"] == "weight decay")
+    length = case["length"]
+    run = config(steps=length, weight_decay=case["base"], final_weight_decay=case["final"])
+    for step, value in case["values"]:
+        assert run.decay(step) == pytest.approx(value, rel=1e-9)
+    optimizer = build_optimizer(Toy(), run)
+    set_rate(optimizer, 0.01, run.decay(1000))
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {run.decay(1000), 0.0}
+    assert config(weight_decay=0.05).decay(7) == 0.05

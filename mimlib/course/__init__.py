@@ -28,7 +28,8 @@ A lesson uses these names:
         course.solution("mae.1"). Exercises live in `exercises_*.py`.
 
     course.paint_mask(images, model), course.attention_explorer(images, encoder)
-        live in JupyterLab, a static picture elsewhere; last value of their cell.
+        live in JupyterLab, a static picture elsewhere; last value of their cell. The explorer also
+        takes {"before": encoder, "after": encoder}: a row each, one click for both.
 
 Rules of a lesson's cells are in tests/notebooks/test_lint.py. To write one: cells with the
 headings listed there, `python -m mimlib.course.render --measure notebooks/NN_name.ipynb`, then

@@ -62,7 +62,7 @@ def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
     Raises:
         ValueError: if the file cannot be read, holds colours, or a number that the table lacks.
     """
-    stored = _indices(path)
+    stored = read_indices(path)
     classes = table[stored]
     strange = np.unique(stored[classes == UNKNOWN])
     if strange.size:
@@ -72,6 +72,22 @@ def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
             f"{_ranges(np.flatnonzero(table != UNKNOWN))}. Is it a label map of this layout?"
         )
     return torch.from_numpy(classes.astype(np.int64))
+
+
+def read_indices(path: str | Path) -> np.ndarray:
+    """Read a picture of numbers as [H, W] int64: one channel, or the indices of a palette.
+
+    Raises:
+        ValueError: if the file cannot be read or holds colours.
+    """
+    mode, stored = read_picture(path)
+    if mode not in ("L", "P", "1") and not mode.startswith("I"):
+        raise ValueError(
+            f"{path} holds colours (mode {mode}); expected a picture of class numbers: one "
+            "channel, or the indices of a palette. Coloured label maps are for looking at: take "
+            "the data set's index maps, or turn the colours back into numbers"
+        )
+    return stored.astype(np.int64).clip(0, STORED_VALUES - 1)
 
 
 class PanopticReader:
@@ -170,18 +186,6 @@ def _image(stem: Path) -> Path:
     """Return the image of this name, or where a JPEG of it would be."""
     candidates = (stem.with_name(stem.name + ending) for ending in FORMATS)
     return next((path for path in candidates if path.exists()), Path(f"{stem}.jpg"))
-
-
-def _indices(path: str | Path) -> np.ndarray:
-    """Read a picture of numbers as [H, W] int64."""
-    mode, stored = read_picture(path)
-    if mode not in ("L", "P", "1") and not mode.startswith("I"):
-        raise ValueError(
-            f"{path} holds colours (mode {mode}); expected a picture of class numbers: one "
-            "channel, or the indices of a palette. Coloured label maps are for looking at: take "
-            "the data set's index maps, or turn the colours back into numbers"
-        )
-    return stored.astype(np.int64).clip(0, STORED_VALUES - 1)
 
 
 def _ranges(values: np.ndarray) -> str:

@@ -45,6 +45,7 @@ class ViTConfig:
     learned_positions: bool = (
         False  # False: fixed table (pre-training); True: trained (fine-tuning)
     )
+    position_nudge: float = 0.0  # cells, see `resize_table`; 0.1 in DINO and SelfPatch
     rotary: bool = False  # turn queries and keys by their places (CroCo v2), in place of a table
 
     def __post_init__(self):
@@ -53,7 +54,7 @@ class ViTConfig:
                 f"width {self.width} does not divide into {self.heads} heads; "
                 "choose a width that is a multiple of heads"
             )
-        if self.width % 4:
+        if self.width % 4 and not self.learned_positions:
             raise ValueError(f"width {self.width} is not a multiple of 4; the positions need that")
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -113,7 +114,10 @@ class ViT(Encoder):
         self.stride, self.width, self.num_layers = config.patch_size, config.width, config.depth
         self.image_size = config.image_size
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.width)) if config.class_token else None
-        table = sincos_table(config.grid, self.width, config.class_token)[None]  # [1, N + 1, D]
+        if self.width % 4:
+            table = torch.zeros(1, config.num_patches + config.class_token, self.width)
+        else:
+            table = sincos_table(config.grid, self.width, config.class_token)[None]  # [1, N + 1, D]
         if config.learned_positions:
             self.pos_embed = nn.Parameter(table)
         else:
@@ -211,7 +215,8 @@ class ViT(Encoder):
         if has_class_token:
             class_token = self.cls_token.expand(len(tokens), -1, -1)
             tokens = torch.cat([class_token, tokens], dim=1)  # [B, 1 + K, D]
-        table = resize_table(self.pos_embed[0], self.config.grid, grid)  # [N + 1, D]
+        nudge = self.config.position_nudge
+        table = resize_table(self.pos_embed[0], self.config.grid, grid, nudge)  # [N + 1, D]
         if mask is None:
             return tokens + table
         return tokens + look_up(table, mask.visible, has_class_token)  # [B, 1 + V, D]
@@ -259,7 +264,8 @@ class ViT(Encoder):
 
     def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
         """Resize the position table of a ViT for another (square) image size to this one's grid."""
-        return fit_table(table, self.config.grid, self.config.class_token)
+        config = self.config
+        return fit_table(table, config.grid, config.class_token, config.position_nudge)
 
     def layer_of(self, name: str) -> int:
         """Depth of the parameter `name`: 0 for embeddings, i + 1 for block i, L + 1 after them."""

@@ -1,5 +1,6 @@
 """The arithmetic of the objectives: targets, losses, and pictures of predictions; in float32."""
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -85,3 +86,12 @@ def paint(
         prediction = prediction * std + mean
     painted = scatter_tokens(patches, mask.masked, prediction)
     return denormalize(unpatchify(painted, patch_size, grid_of(images, patch_size))).clamp(0, 1)
+
+
+def mean_over_other_crops(losses: Float[Tensor, "Q V"]) -> Float[Tensor, ""]:
+    """Average over the pairs of a teacher's crop q and another crop v of the student.
+
+    The teacher's crops are the student's first ones: with 2 and 10 there are 18 pairs.
+    """
+    different = 1 - torch.eye(*losses.shape, device=losses.device)  # [Q, V]
+    return (losses * different).sum() / different.sum()

@@ -9,10 +9,20 @@ method.
 import difflib
 from collections.abc import Callable
 
-from mimlib.presets import convmae, croco, detection, downstream, mae, matching, segmentation
+from mimlib.presets import (
+    convmae,
+    croco,
+    detection,
+    downstream,
+    mae,
+    matching,
+    segmentation,
+    selfpatch,
+)
 from mimlib.presets.scales import (
     HELD_OUT_SEED,
     cross_view,
+    label_propagation,
     object_neighbours,
     object_probe,
     semantic_probe,
@@ -23,6 +33,7 @@ __all__ = [
     "HELD_OUT_SEED",
     "PRESETS",
     "cross_view",
+    "label_propagation",
     "object_neighbours",
     "object_probe",
     "preset",
@@ -40,6 +51,19 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(croco.croco_homography_tiny, croco.croco_homography_lesson),
         croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
+        *(selfpatch.dino_tiny, selfpatch.dino_lesson, selfpatch.dino_gpu),
+        *(selfpatch.moby_tiny, selfpatch.moby_lesson, selfpatch.moby_gpu),
+        *(selfpatch.selfpatch_tiny, selfpatch.selfpatch_lesson, selfpatch.selfpatch_gpu),
+        *(
+            selfpatch.selfpatch_moby_tiny,
+            selfpatch.selfpatch_moby_lesson,
+            selfpatch.selfpatch_moby_gpu,
+        ),
+        *(
+            selfpatch.dino_vits16_in1k,
+            selfpatch.selfpatch_vits16_in1k,
+            selfpatch.selfpatch_vitti16_coco,
+        ),
         *(
             downstream.depth_tiny,
             downstream.depth_lesson,

@@ -3,10 +3,13 @@
 from mimlib import world
 from mimlib.data.pairs import WorldPairsConfig
 from mimlib.data.sources import WorldImagesConfig
+from mimlib.data.videos import WorldVideosConfig
 from mimlib.encoders.convvit import ConvViTConfig, convvit_config
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.tasks.cross_view import CrossViewConfig
 from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig
+from mimlib.tasks.propagation import PropagationConfig
+from mimlib.tasks.video_evaluation import LabelPropagationConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
 LESSON = ViTConfig(width=128, depth=4, heads=4, patch_size=8, image_size=64)
@@ -83,4 +86,13 @@ def cross_view(size: int, num_pairs: int = 256) -> CrossViewConfig:
         largest_shift=size * 3 // 16,
         radius=size / 8,
         num_images=num_pairs,
+    )
+
+
+def label_propagation(size: int, patch_size: int, count: int = 64) -> LabelPropagationConfig:
+    """How well things are followed through held-out clips by frozen tokens; pixels beside them."""
+    radius = round(12 / 30 * size / patch_size)  # 12 tokens of 30, as DAVIS' frames have
+    return LabelPropagationConfig(
+        source=WorldVideosConfig(count=count, size=size, seed=HELD_OUT_SEED),
+        propagation=PropagationConfig(short_side=size, multiple=patch_size, radius=radius),
     )

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from mimlib.training.schedules import SCHEDULES
+from mimlib.training.schedules import SCHEDULES, warmup_cosine
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -41,10 +41,12 @@ class TrainConfig:
     schedule_steps: int = 0  # steps the fall is laid out for, if more than are run; 0 = steps
     min_rate: float = 0.0  # learning rate at the end of the fall
     weight_decay: float = 0.05  # decoupled (AdamW), not for 1-D tensors and biases
+    final_weight_decay: float = 0.0  # at the end, along half a cosine (DINO); 0 = it stays
     no_decay: tuple[str, ...] = ()  # more names without decay; fine-tuning: class token, positions
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW moments; fine-tuning uses (0.9, 0.999)
     layer_decay: float = 1.0  # factor on the rate per encoder layer below the head; 1 = off
     clip_norm: float = 0.0  # largest global gradient norm; 0 = off
+    clip_each: bool = False  # the largest norm is that of each tensor by itself (DINO)
     precision: Precision = "auto"  # auto: bfloat16 where the processor computes in it
     shard: bool = False  # several ranks hold parts of the weights (FSDP2), not copies (DDP)
     compile: bool = False  # torch.compile; costs half a minute, pays after thousands of steps
@@ -66,6 +68,7 @@ class TrainConfig:
             "schedule_steps": 0,
             "min_rate": 0,
             "weight_decay": 0,
+            "final_weight_decay": 0,
             "clip_norm": 0,
             "seed": 0,
             "threads": 0,
@@ -112,6 +115,11 @@ class TrainConfig:
         """Return the learning rate of a step, before layer decay."""
         length, peak = self.schedule_steps or self.steps, self.peak_rate(num_ranks)
         return SCHEDULES[self.schedule](step, length, peak, self.warmup_steps, self.min_rate)
+
+    def decay(self, step: int) -> float:
+        """Return the weight decay of a step."""
+        end = self.final_weight_decay or self.weight_decay
+        return warmup_cosine(step, self.steps, self.weight_decay, minimum=end)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimlib.protocol import Trainable
 from mimlib.training.config import TrainConfig
+
+CLIP_EPS = 1e-6  # as official: a gradient is shortened to a little less than the limit
 
 
 def parameter_groups(
@@ -64,10 +66,24 @@ def build_optimizer(method: Trainable, config: TrainConfig) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of `rate`."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, weight_decay: float) -> None:
+    """Give every group its share of `rate`, and the groups that decay their weight decay."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_scale"]
+        if group["weight_decay"]:
+            group["weight_decay"] = weight_decay
+
+
+def clip_gradients(method: Trainable, config: TrainConfig) -> Tensor:
+    """Shorten the gradient to `clip_norm`, or that of every tensor; return its norm before."""
+    if not config.clip_each:
+        return nn.utils.clip_grad_norm_(method.parameters(), config.clip_norm)
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    together = torch.stack(norms)
+    shares = (config.clip_norm / (together + CLIP_EPS)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, [*shares.unbind()])
+    return together.norm()
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:

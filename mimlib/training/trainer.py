@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mimlib import __version__
 from mimlib.protocol import Evaluation, Output, Source, Trainable
+from mimlib.training import optimizer as optim
 from mimlib.training import parallel
 from mimlib.training.checkpoint import (
     CheckpointError,
@@ -23,7 +24,6 @@ from mimlib.training.checkpoint import (
 )
 from mimlib.training.config import TrainConfig, pick_device
 from mimlib.training.log import Log, Meter, Summary
-from mimlib.training.optimizer import build_optimizer, check_groups, moments_of, set_rate
 from mimlib.training.precision import all_finite, check_threads, numeric_mode, resolve_precision
 from mimlib.training.profile import count_flops, matmul_rate, open_trace
 from mimlib.training.reading import StepDraws, cut, map_tensors, mean_of, open_batches
@@ -79,7 +79,7 @@ class Trainer:
         self.method = method.to(self.device)
         self.module = parallel.wrap(self.method, self.device, config.shard)
         self.forward = torch.compile(self.module) if config.compile else self.module
-        self.optimizer = build_optimizer(self.method, config)
+        self.optimizer = optim.build_optimizer(self.method, config)
         self.draws = StepDraws(config.seed, self.ranks.rank, self.device)
         self.step = 0  # optimiser steps done
         self.history: list[dict[str, float]] = []  # log lines
@@ -130,7 +130,7 @@ class Trainer:
         best = matmul_rate(self.device, self.dtype, torch.get_num_threads())
         self.meter.start(log.seconds)
         for step in range(start, config.steps):
-            set_rate(self.optimizer, self.rate(step))
+            optim.set_rate(self.optimizer, self.rate(step), config.decay(step))
             values, state = self.train_step(next(batches), step)
             with torch.no_grad():
                 self.method.after_step(state, step / config.steps)
@@ -189,9 +189,7 @@ class Trainer:
         values = mean_of(results)
         self.first_bad.clamp_(max=torch.where(values["loss"].isfinite(), NEVER, step))
         if self.config.clip_norm:
-            parameters = self.method.parameters()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-            values["gradient_norm"] = parallel.whole(norm)
+            values["gradient_norm"] = parallel.whole(optim.clip_gradients(self.method, self.config))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return values, parallel.mean_over_ranks(mean_of(states)) if states[0] else states[0]
@@ -270,7 +268,7 @@ class Trainer:
             return self.step
         check_same_run(path, stored["config"], self.identity)
         try:
-            check_groups(self.optimizer, stored["optimizer"])
+            optim.check_groups(self.optimizer, stored["optimizer"])
             model, moments = stored["model"], stored["optimizer"]
             parallel.set_state(self.method, self.optimizer, model, moments)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -286,7 +284,7 @@ class Trainer:
             FloatingPointError: with the first bad step and the last good checkpoint.
         """
         first_bad = -parallel.largest_over_ranks(-int(self.first_bad))
-        kept = map(parallel.local, [*self.method.parameters(), *moments_of(self.optimizer)])
+        kept = map(parallel.local, [*self.method.parameters(), *optim.moments_of(self.optimizer)])
         if not parallel.largest_over_ranks(first_bad < NEVER or not all_finite(kept)):
             return
         what = f"the loss of step {first_bad + 1}" if first_bad < NEVER else "a weight or moment"

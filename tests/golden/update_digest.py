@@ -12,9 +12,12 @@ from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.masking import mask_from_noise
+from mimlib.layers.multicrop import MultiCropConfig, MultiCropViews
 from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.croco import CroCoConfig, CroCoViews
+from mimlib.methods.distillation import DistillationConfig
 from mimlib.methods.mae import MAEConfig, MAEViews
+from mimlib.methods.selfpatch import SelfPatchConfig
 
 ENCODER = {"width": 24, "depth": 2, "heads": 3, "patch_size": 8, "image_size": 32}
 
@@ -53,6 +56,20 @@ def digest_croco() -> dict:
     return measure(config.build(), CroCoViews(*images, mask))
 
 
+def digest_selfpatch() -> dict:
+    """The same of a tiny SelfPatch; its numbers are the teacher's mean logits of patches."""
+    encoder = ViTConfig(**ENCODER, class_token=False, learned_positions=True, position_nudge=0.1)
+    head = DistillationConfig(prototypes=20, hidden=16, bottleneck=8)
+    config = SelfPatchConfig(
+        encoder=encoder,
+        crops=MultiCropConfig(global_size=32, local_size=24, num_local=2),
+        image=head,
+        patches=head,
+    )
+    crops = waves((2, 2, 3, 32, 32), 3.1), waves((2, 2, 3, 24, 24), 2.9)
+    return measure(config.build(), MultiCropViews(*crops))
+
+
 def measure(model: torch.nn.Module, views: tuple) -> dict:
     """Fill the parameters with waves, run once, take the numbers."""
     with torch.no_grad():
@@ -61,8 +78,9 @@ def measure(model: torch.nn.Module, views: tuple) -> dict:
             parameter.copy_(offset + 0.1 * waves(parameter.shape, 1.7 + 0.1 * i))
     output = model(views)
     output.loss.backward()
-    norms = torch.stack([p.grad.double().norm() for p in model.parameters()])
-    numbers = output.prediction.flatten()
+    learned = (p for p in model.parameters() if p.requires_grad)
+    norms = torch.stack([p.grad.double().norm() for p in learned])
+    numbers = output.state["patches"] if output.prediction is None else output.prediction.flatten()
     return {
         "loss": float(output.loss.detach()),
         "gradient_norm": float(norms.norm()),
@@ -70,7 +88,12 @@ def measure(model: torch.nn.Module, views: tuple) -> dict:
     }
 
 
-DIGESTS = {"mae": digest_mae, "convmae": digest_convmae, "croco": digest_croco}
+DIGESTS = {
+    "mae": digest_mae,
+    "convmae": digest_convmae,
+    "croco": digest_croco,
+    "selfpatch": digest_selfpatch,
+}
 
 if __name__ == "__main__":
     for name, function in DIGESTS.items():

@@ -14,6 +14,8 @@ CroCo (naver/croco) names its parts otherwise, see CROCO_PARTS, and the same ins
 ConvMAE (Alpha-VL/ConvMAE) has MAE's way of naming; its linear maps of positions are 1 x 1
 convolutions, see POINTWISE.
 
+The names of SelfPatch (alinlab/SelfPatch) are in weights/selfpatch.py.
+
 Published files of MAE hold them under the key `model`, in three kinds: the whole pre-training model
 (254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have `fc_norm` and
 `head` in place of `norm`. Those of CroCo hold the whole model, and beside it `croco_kwargs`. The
@@ -36,7 +38,9 @@ from mimlib.encoders.pair import PairDecoder, PairDecoderConfig
 from mimlib.encoders.vit import ViT, ViTConfig
 from mimlib.methods.autoencoder import Autoencoder
 from mimlib.methods.croco import CroCo, CroCoConfig
+from mimlib.methods.selfpatch import SelfPatch
 from mimlib.protocol import Encoder, Trainable
+from mimlib.weights import selfpatch
 
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
@@ -62,14 +66,15 @@ UNREADABLE = (
 
 
 def load_official(
-    model: Autoencoder | CroCo | ViT | ConvViT, state_dict: Mapping[str, Tensor]
+    model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT, state_dict: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Copy published weights into a pre-training model or into an encoder.
 
     Args:
-        model: an MAE, a ConvMAE or a CroCo, which take a whole pre-training model, or an encoder,
-            which takes its part of any of the kinds of file; its image size may differ.
-        state_dict: published names to tensors, or a file's content with the key `model`.
+        model: an MAE, a ConvMAE, a CroCo or a SelfPatch, which take a whole pre-training model, or
+            an encoder, which takes its part of any of the kinds of file (the teacher's, where there
+            are two); its image size may differ.
+        state_dict: published names to tensors, or a file's content, which holds them below.
 
     Returns:
         The tensors that were not used: for an encoder the decoder, or `fc_norm` and `head`, for
@@ -80,20 +85,22 @@ def load_official(
     """
     state = _our_names(_unwrap(state_dict))
     if isinstance(model, ViT | ConvViT):
-        return _copy_encoder(model, _strip("encoder.", state), "the given weights")
+        return _copy_encoder(model, _encoder_part(state), "the given weights")
     if isinstance(model, Autoencoder):
         own = model.encoder.state_dict().keys()
         state = {f"encoder.{name}" if name in own else name: t for name, t in state.items()}
-    _copy(model, state, "the given weights")
+    _copy(model, state, "the given weights", selfpatch.CENTRES)
     return {}
 
 
-def to_official(model: Autoencoder | CroCo | ViT | ConvViT) -> dict[str, Tensor]:
+def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
     """Return the weights of a pre-training model or an encoder under their published names.
 
-    A ViT alone gets those of MAE.
+    A ViT alone gets those of MAE. Of a SelfPatch these are the entries of a training file.
     """
     state = model.state_dict()
+    if isinstance(model, SelfPatch):
+        return selfpatch.published_names(state)
     if not isinstance(model, CroCo):
         state = _strip("encoder.", state)
         return {n: t[..., None, None] if POINTWISE.match(n) else t for n, t in state.items()}
@@ -147,8 +154,7 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the encoder.
     """
-    state = _stored(path)
-    _copy_encoder(encoder, _part("encoder.", state) or state, path)
+    _copy_encoder(encoder, _encoder_part(_stored(path)), path)
 
 
 def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
@@ -170,10 +176,14 @@ def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
 def load_pretrained(method: Trainable, path: str | Path) -> None:
     """Copy the encoder found in a file, and the decoder where file and method have one for pairs.
 
+    A student begins as its teacher does.
+
     Raises:
         ValueError: if the file is not readable as weights, or does not fit.
     """
     load_encoder(method.encoder, path)
+    if student := getattr(method, "student", None):
+        load_encoder(student.encoder, path)
     decoder = getattr(method, "decoder", None)
     if isinstance(decoder, PairDecoder) and _part("decoder.", _stored(path)):
         load_decoder(decoder, path)
@@ -194,6 +204,11 @@ def _our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = {published: ours for ours, published in CROCO_PARTS.items()}
     named = {_rename(name, parts): tensor for name, tensor in state.items()}
     return {n: t[None] if n in CROCO_TABLES else t for n, t in named.items()}
+
+
+def _encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick what belongs to the encoder, and what follows it in files of one flat list."""
+    return _part("teacher.encoder.", state) or _strip("encoder.", state)
 
 
 def _part(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -230,6 +245,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _unwrap(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if selfpatch.is_published(state_dict):
+        return selfpatch.our_names(state_dict)
     return state_dict.get("model", state_dict)
 
 
@@ -245,7 +262,7 @@ def _copy_encoder(
         state["pos_embed"] = state["pos_embed"][:, 1:]
     if isinstance(encoder, ViT | ConvViT) and "pos_embed" in state:
         state["pos_embed"] = encoder.fit_positions(state["pos_embed"])
-    may_lack_norm = "fc_norm.weight" in unused or isinstance(encoder, ConvViT)
+    may_lack_norm = "fc_norm.weight" in unused or not encoder.config.class_token  # SelfPatch
     _copy(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
     return unused
 

@@ -17,13 +17,17 @@ from typing import NamedTuple
 import torch
 
 from mimlib import world
+from mimlib.bench.formulas import Config, decoder_cost, minimal_flops
 from mimlib.data.batches import ImageBatch, PairBatch
-from mimlib.encoders.convvit import ConvViTConfig, convvit_config
+from mimlib.encoders.convvit import convvit_config
 from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.methods.convmae import ConvMAE, ConvMAEConfig
 from mimlib.methods.croco import CroCo, CroCoConfig
+from mimlib.methods.distillation import DistillationConfig
 from mimlib.methods.mae import MAE, MAEConfig
+from mimlib.methods.selfpatch import SelfPatch, SelfPatchConfig
+from mimlib.methods.siamese import MultiCropConfig
 from mimlib.presets.scales import CONV_LESSON
 from mimlib.training.config import TrainConfig, pick_device
 from mimlib.training.optimizer import build_optimizer
@@ -32,10 +36,11 @@ from mimlib.training.profile import count_flops, matmul_rate, saved_bytes
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 WORLD_SIZE = 64  # pixels
+LARGE = 20e9  # operations per image
 SECONDS = 10.0  # per timed model; a tenth of it when quick
 
-Config = MAEConfig | ConvMAEConfig | CroCoConfig
-Method = MAE | ConvMAE | CroCo
+Method = MAE | ConvMAE | CroCo | SelfPatch
+__all__ = ["bench", "decoder_cost", "minimal_flops", "models"]
 
 
 class Row(NamedTuple):
@@ -56,6 +61,7 @@ def models() -> dict[str, Config]:
     base = vit_config("B", patch_size=16, image_size=224)
     small_pair = replace(small, class_token=False, rotary=True)
     decoder = PairDecoderConfig(width=64, depth=2, heads=4)
+    small_head = DistillationConfig(prototypes=1024, hidden=256, bottleneck=64)
     return {
         "MAE notebook size": MAEConfig(
             encoder=small, decoder_width=64, decoder_depth=2, decoder_heads=4
@@ -64,9 +70,18 @@ def models() -> dict[str, Config]:
             encoder=CONV_LESSON, decoder_width=64, decoder_depth=2, decoder_heads=4
         ),
         "CroCo notebook size": CroCoConfig(encoder=small_pair, decoder=decoder),
+        "SelfPatch notebook size": SelfPatchConfig(
+            encoder=replace(small, class_token=False, learned_positions=True),
+            crops=MultiCropConfig(global_size=32, local_size=16, num_local=4, blur=(0.1, 0.5)),
+            image=small_head,
+            patches=replace(small_head, prototypes=256),
+        ),
         "MAE ViT-B/16": MAEConfig(encoder=base),
         "ConvMAE-B": ConvMAEConfig(encoder=convvit_config("B", image_size=224)),
         "CroCo ViT-B/16": CroCoConfig(encoder=replace(base, class_token=False)),
+        "SelfPatch ViT-S/16": SelfPatchConfig(
+            encoder=vit_config("S", 16, 224, class_token=False, learned_positions=True)
+        ),
     }
 
 
@@ -91,8 +106,8 @@ def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
 
 
 def batch_size(config: Config, device: torch.device, quick: bool) -> int:
-    """Choose how many images (pairs) to time at once: ViT-B has room for few on a CPU."""
-    if device.type == "cpu" and config.encoder.width > 512:
+    """Choose how many images (pairs) to time at once: large models have time for few on a CPU."""
+    if device.type == "cpu" and minimal_flops(config) > LARGE:
         return 2 if quick else 16
     return 64 if quick else 256
 
@@ -111,103 +126,6 @@ def measure(name: str, config: Config, batch: int, device: torch.device, seconds
     )
 
 
-def minimal_flops(config: Config) -> int:
-    """Count by formula what no implementation can leave out, two per multiply-add.
-
-    Per image, or per pair of images, forward and backward. A backward pass costs twice its forward
-    pass, but pixels need no gradient.
-    """
-    is_hybrid = isinstance(config.encoder, ConvViTConfig)
-    embed, encode = (_convvit_products if is_hybrid else _vit_products)(config)
-    return 2 * (2 * embed + 3 * (encode + _decoder_products(config)))
-
-
-def _vit_products(config: MAEConfig | CroCoConfig) -> tuple[int, int]:
-    """Count the multiplications of pixels, and the others, of a ViT for what is not hidden.
-
-    With K tokens of width D a block multiplies 12 K D^2 (queries, keys, values, output, MLP) and
-    2 K^2 D (logits, mixing) times.
-    """
-    encoder = config.encoder
-    seen, memory = _encoded_tokens(config)
-    patches = config.num_visible + memory
-    embed = patches * 3 * encoder.patch_size**2 * encoder.width
-    encode = sum(
-        encoder.depth * (12 * k * encoder.width**2 + 2 * k**2 * encoder.width)
-        for k in (seen, memory)
-    )
-    return embed, encode
-
-
-def _convvit_products(config: ConvMAEConfig) -> tuple[int, int]:
-    """Count the same of a ConvViT and of the fusion of its stages.
-
-    Where a cell has T positions of width C a block of convolutions multiplies (2 + 2 r) T C^2
-    (conv1, conv2, MLP of ratio r) and k^2 T C (depthwise) times, of hidden cells nothing.
-    """
-    encoder, cells = config.encoder, config.num_visible
-    width, before, encode = encoder.width, 3, 0
-    for stage, (a, b) in enumerate(encoder.layouts):
-        positions, channels = cells * (a * b) ** 2, encoder.widths[stage]
-        ratio, depth = encoder.mlp_ratios[stage], encoder.depths[stage]
-        enter = positions * encoder.entries[stage] ** 2 * before * channels
-        if stage == 0:
-            embed = enter
-        else:
-            encode += enter
-        if stage < 2:
-            block = (2 + 2 * ratio) * channels**2 + encoder.kernel**2 * channels
-            encode += depth * positions * block
-            encode += positions * channels * width if config.multi_scale else 0
-        else:
-            block = (4 + 2 * ratio) * cells * width**2 + 2 * cells**2 * width
-            encode += cells * width**2 + depth * block
-        before = channels
-    return embed, encode
-
-
-def _decoder_products(config: Config) -> int:
-    """Count the multiplications of a decoder, whose last block answers for masked patches only.
-
-    Looking at R more tokens takes 2 K D^2 + 2 R D^2 (queries and output, keys and values) and
-    2 K R D multiplications beside those of a plain block.
-    """
-    encoder, pair = config.encoder, getattr(config, "decoder", None)
-    width = pair.width if pair else config.decoder_width
-    depth = pair.depth if pair else config.decoder_depth
-    hidden, full = config.num_masked, config.num_patches + encoder.class_token
-    seen, memory = _encoded_tokens(config)
-    products = (seen + memory) * encoder.width * width  # the way in
-    joined = full + memory if pair and pair.kind == "cat" else full  # what a block attends to
-    for answers in [joined] * (depth - 1) + [hidden]:
-        products += (2 * joined + 10 * answers) * width**2 + 2 * answers * joined * width
-        if pair and pair.kind == "cross":
-            products += 2 * (memory + answers) * width**2 + 2 * answers * memory * width
-    return products + hidden * width * 3 * encoder.patch_size**2
-
-
-def _encoded_tokens(config: Config) -> tuple[int, int]:
-    """Return how many tokens of the masked image are encoded, and of the second one, if any."""
-    full = config.num_patches + config.encoder.class_token
-    return full - config.num_masked, full if isinstance(config, CroCoConfig) else 0
-
-
-def decoder_cost(config: PairDecoderConfig, encoder: ViTConfig) -> tuple[int, int]:
-    """Count the parameters of a pair decoder's blocks, and their FLOPs for one pair, forward.
-
-    All tokens of the last block are computed, as the paper counts.
-    """
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import
-
-    with torch.device("meta"):
-        decoder = config.build(encoder)
-        tokens = torch.empty(1, encoder.num_patches, config.width)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            decoder(tokens, tokens, encoder.grid)
-    parameters = sum(parameter.numel() for parameter in decoder.blocks.parameters())
-    return parameters, counter.get_total_flops()
-
-
 def saved_per_image(method: Method, device: torch.device, dtype: torch.dtype) -> float:
     """Count the bytes one more image or pair keeps for the backward pass."""
     counts = []
@@ -221,17 +139,19 @@ def saved_per_image(method: Method, device: torch.device, dtype: torch.dtype) ->
 def seconds_per_step(
     method: Method, batch: int, device: torch.device, dtype: torch.dtype, seconds: float
 ) -> float:
-    """Time training steps (views, forward, backward, AdamW) for about so many seconds."""
+    """Time training steps (views, forward, backward, AdamW, teacher) for so many seconds."""
     optimizer = build_optimizer(method, TrainConfig(steps=1, batch_size=batch))
 
     def step() -> None:
         views = draw(method, batch, device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = method(views).loss
-        loss.backward()
+            output = method(views)
+        output.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        loss.item()  # waits for the device
+        with torch.no_grad():
+            method.after_step(output.state, progress=0.5)
+        output.loss.item()  # waits for the device
 
     step()
     times = [seconds_of(step)]

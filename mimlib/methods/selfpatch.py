@@ -1,0 +1,141 @@
+"""SelfPatch: each patch learns what the patches around it, that look like it, have in common.
+
+Yun, Lee, Kim, Shin, "Patch-level Representation Learning for Self-supervised Vision Transformers",
+CVPR 2022, arXiv 2206.07990, on top of DINO (methods/dino.py):
+
+    positives of a patch = its k most similar neighbours, by the teacher's tokens      section 3.1
+    teacher(patch) = LN(aggregate(positives)),  student(patch) = LN(token)             section 3.2
+    loss = loss of DINO + 0.1 loss of patches, same crop and same patch
+
+Images are summed up by the same aggregator (class attention over all tokens), so the encoder has
+no class token; its final norm is the aggregator's. As official: the teacher sees local crops too,
+and its centre of images is the mean over all crops.
+
+The same function as the official code, reordered so that no work is thrown away: layers/neighbours,
+layers/class_attention and methods/distillation say how.
+
+Letters: B images, V crops of one size, N patches of a crop, D width, k neighbours.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from mimlib.layers.multicrop import NUM_GLOBAL, MultiCropViews
+from mimlib.layers.neighbours import EVERYWHERE, Neighbours, check_window, nearest_neighbours
+from mimlib.methods.distillation import DistillationConfig
+from mimlib.methods.siamese import (
+    Network,
+    ObjectiveConfig,
+    Siamese,
+    SiameseConfig,
+    encode_crops,
+)
+from mimlib.protocol import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfPatchConfig(SiameseConfig):
+    """DINO and a loss for patches. Defaults: as official."""
+
+    patches: ObjectiveConfig = DistillationConfig(prototypes=4096)  # how patches are compared
+    patch_weight: float = 0.1  # lambda; 0: images alone, summed up by the aggregator
+    window: int = 3  # patches, side of the neighbourhood; 0: the whole image
+    k: int = 4  # neighbours that are a patch's positives
+    wrap: bool = True  # as official, neighbourhoods reach over the border to the other side
+    aggregate: bool = True  # False: the teacher's own token is the target, without neighbours
+    aggregator_heads: int = 0  # attention heads of the aggregator; 0: as many as the encoder has
+    aggregator_depth: int = 2  # blocks of the aggregator
+
+    def __post_init__(self):
+        super().__post_init__()
+        if getattr(self.encoder, "class_token", False):
+            raise ValueError(
+                "SelfPatch sums up images by class attention; give its encoder class_token=False"
+            )
+        if self.patch_weight < 0 or self.aggregator_depth < 1:
+            raise ValueError(
+                f"patch_weight {self.patch_weight} must be 0 or more, aggregator_depth "
+                f"{self.aggregator_depth} 1 or more"
+            )
+        if self.encoder.width % self.num_heads:
+            raise ValueError(
+                f"width {self.encoder.width} does not divide into {self.num_heads} heads; set "
+                "aggregator_heads"
+            )
+        for size in self.crops.sizes if self.aggregate and self.patch_weight else ():
+            side = size // self.encoder.patch_size
+            check_window((side, side), self.window, self.wrap)
+            near = (side if self.window == EVERYWHERE else self.window) ** 2 - 1
+            if not 1 <= self.k <= near:
+                raise ValueError(f"k is {self.k}, but {near} patches are near; choose 1 to {near}")
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of the aggregator."""
+        heads = self.encoder.heads
+        return self.aggregator_heads or (heads if isinstance(heads, int) else heads[-1])
+
+    def build(self) -> "SelfPatch":
+        """Make the method, freshly initialised."""
+        return SelfPatch(self)
+
+
+class SelfPatch(Siamese):
+    """Two networks that are compared by what they say of images and of patches."""
+
+    def __init__(self, config: SelfPatchConfig):
+        objectives = {"image": config.image}
+        if config.patch_weight:
+            objectives["patches"] = config.patches
+        super().__init__(config, objectives, (config.num_heads, config.aggregator_depth))
+
+    def forward(self, views: MultiCropViews) -> Output:
+        """Compare images between crops, patches within each crop."""
+        images, patches = zip(*(self.describe(self.student, crops) for crops in views.by_size()))
+        with torch.no_grad():
+            seen = [self.describe(self.teacher, crops, True) for crops in views.by_size()]
+        their_images, their_patches = zip(*seen)
+        pair = torch.cat(images), torch.cat(their_images)  # [V, B, D] each
+        compare = self.objectives["image"].between_crops
+        loss, mean = compare(self.both_heads("image"), *pair, NUM_GLOBAL)
+        terms, means = {"image": loss.detach()}, {"image": mean}
+        if self.config.patch_weight:
+            compare = self.objectives["patches"].within_crops
+            of_patches, means["patches"] = compare(
+                self.both_heads("patches"), patches, their_patches
+            )
+            terms["patches"] = of_patches.detach()
+            loss = loss + self.config.patch_weight * of_patches
+        state = {name: mean.detach() for name, mean in means.items() if mean is not None}
+        return Output(loss, terms, state=state)
+
+    def describe(
+        self, network: Network, crops: Float[Tensor, "V B 3 S S"], of_neighbours: bool = False
+    ) -> tuple[Float[Tensor, "V B D"], Float[Tensor, "V B N D"]]:
+        """Return a vector for each crop and one for each of its patches.
+
+        Args:
+            network: student or teacher.
+            crops: of one size.
+            of_neighbours: a patch's vector sums up its positives (the teacher's); else it is its
+                own token (the student's).
+        """
+        raw, tokens, _, grid = encode_crops(network.encoder, crops)  # [V*B, N, D]
+        wanted = of_neighbours and self.config.aggregate and self.config.patch_weight > 0
+        neighbours = self.positives(raw, grid) if wanted else None
+        image, around = network.aggregator(raw, neighbours)
+        norm, layout = network.encoder.norm, {"v": len(crops)}
+        patches = tokens if around is None else norm(around)
+        return (
+            rearrange(norm(image), "(v b) 1 d -> v b d", **layout),
+            rearrange(patches, "(v b) n d -> v b n d", **layout),
+        )
+
+    def positives(self, raw: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Neighbours:
+        """Choose the positives of each patch, by tokens as the last block leaves them."""
+        config = self.config
+        return nearest_neighbours(raw, grid, config.k, config.window, config.wrap)

@@ -1,0 +1,150 @@
+"""Student and teacher: what DINO, MoBY and SelfPatch have in common.
+
+Two networks of one shape see crops of the same images. The student learns by gradients to say what
+the teacher says; the teacher follows the student slowly:
+
+    teacher <- m teacher + (1 - m) student,   m from 0.996 to 1 along half a cosine    (DINO, 3.1)
+
+Letters: B images, V crops, S side of a crop, D width.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mimlib.encoders import EncoderConfig
+from mimlib.encoders.swin import SwinConfig
+from mimlib.layers.class_attention import Aggregator
+from mimlib.layers.multicrop import MultiCropConfig, MultiCropViews, multi_crop
+from mimlib.layers.projection import PrototypeHead, initialize_narrow
+from mimlib.methods.contrast import ContrastConfig
+from mimlib.methods.distillation import DistillationConfig
+from mimlib.protocol import Encoder, Trainable
+
+ObjectiveConfig = DistillationConfig | ContrastConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiameseConfig:
+    """A student and a teacher. Defaults: DINO, as SelfPatch uses it."""
+
+    encoder: EncoderConfig | SwinConfig  # of both; the teacher's has no stochastic depth
+    crops: MultiCropConfig = MultiCropConfig()  # what they see of an image
+    image: ObjectiveConfig = DistillationConfig()  # what they say of an image, compared
+    momentum: float = 0.996  # m of the first step
+    freeze: float = 0.005  # share of the run in which prototypes stand still: 1 epoch of 200
+
+    def __post_init__(self):
+        for size in self.crops.sizes:
+            if size % self.encoder.patch_size:
+                raise ValueError(
+                    f"crops of {size} pixels are not a multiple of the encoder's stride "
+                    f"{self.encoder.patch_size}; choose other sizes in crops"
+                )
+        if not 0 <= self.momentum <= 1 or not 0 <= self.freeze <= 1:
+            raise ValueError(
+                f"momentum {self.momentum} and freeze {self.freeze} must be from 0 to 1"
+            )
+
+
+class Network(nn.Module):
+    """The student or the teacher: an encoder and one head for each thing that is compared."""
+
+    def __init__(
+        self, encoder: Encoder, heads: Mapping[str, nn.Module], aggregator: Aggregator | None = None
+    ):
+        super().__init__()
+        self.encoder, self.aggregator = encoder, aggregator
+        self.heads = nn.ModuleDict(heads)
+
+
+class Siamese(Trainable):
+    """Student, teacher, and what compares them."""
+
+    def __init__(
+        self,
+        config: SiameseConfig,
+        objectives: Mapping[str, ObjectiveConfig],
+        aggregator: tuple[int, int] | None = None,
+    ):
+        """Make both networks equal.
+
+        Args:
+            config: of the method.
+            objectives: what is compared and how, by name.
+            aggregator: heads and depth of class attention, if images are summed up by it.
+        """
+        super().__init__()
+        self.config = config
+        self.objectives = nn.ModuleDict({n: each.build() for n, each in objectives.items()})
+        plain = replace(config.encoder, drop_path=0.0)
+        networks = []
+        for encoder, for_student in ((config.encoder, True), (plain, False)):
+            width = encoder.width
+            heads = {n: each.build_head(width, for_student) for n, each in objectives.items()}
+            summary = Aggregator(width, *aggregator) if aggregator else None
+            networks.append(Network(encoder.build(), heads, summary))
+        self.student, self.teacher = networks
+        for part in (self.student.encoder, self.student.aggregator):
+            if part is not None:
+                initialize(part)
+        self.teacher.requires_grad_(False)
+        state = self.student.state_dict()
+        self.teacher.load_state_dict({n: state[n] for n in self.teacher.state_dict()})
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that is kept: the teacher's, as official."""
+        return self.teacher.encoder
+
+    def sample_views(self, batch: tuple, generator: torch.Generator) -> MultiCropViews:
+        """Cut crops of `batch.images` (uint8, of any batch that has them)."""
+        return multi_crop(batch.images, self.config.crops, generator)
+
+    def both_heads(self, name: str) -> tuple[nn.Module, nn.Module]:
+        """Return the student's and the teacher's head."""
+        return self.student.heads[name], self.teacher.heads[name]
+
+    def after_step(self, state: Mapping[str, Tensor] | None, progress: float) -> None:
+        """Move centres and teacher; at the beginning of a run, put the prototypes back.
+
+        # differs from official: while the prototypes stand still, AdamW gathers their moments.
+        """
+        for name, mean in (state or {}).items():
+            self.objectives[name].follow(mean)
+        for name in self.objectives if progress < self.config.freeze else ():
+            student, teacher = self.both_heads(name)
+            if isinstance(student, PrototypeHead):
+                student.last_layer.weight.data.copy_(teacher.last_layer.weight)
+        learned = dict(self.student.named_parameters())
+        theirs = dict(self.teacher.named_parameters())
+        share = (1 - self.config.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        torch._foreach_lerp_([*theirs.values()], [learned[name].data for name in theirs], share)
+
+
+def encode_crops(
+    encoder: Encoder, crops: Float[Tensor, "V B 3 S S"]
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int]]:
+    """Encode all crops of one size at once.
+
+    Returns:
+        Tokens [V * B, N, D] as the last block leaves them, and after the final norm; the class
+        token [V * B, D], if there is one; the grid.
+    """
+    features = encoder(crops.flatten(0, 1), levels=(-1,))
+    raw = features.levels[0].flatten(2).transpose(1, 2)  # [V*B, N, D]
+    return raw, features.tokens, features.class_token, features.grid
+
+
+def initialize(part: nn.Module) -> None:
+    """Initialise an encoder or aggregator as official: narrow, pixels as torch does."""
+    part.apply(initialize_narrow)
+    positions, embed = getattr(part, "pos_embed", None), getattr(part, "patch_embed", None)
+    if isinstance(positions, nn.Parameter):
+        nn.init.trunc_normal_(positions, std=0.02)
+    if embed is not None:
+        embed.proj.reset_parameters()

@@ -1,0 +1,73 @@
+"""Crops of a batch: sizes, chances, determinism."""
+
+import pytest
+import torch
+from siamese_cases import images
+
+from mimlib.layers import multicrop
+from mimlib.layers.multicrop import MultiCropConfig, distort, multi_crop
+from mimlib.layers.patches import denormalize
+
+CONFIG = MultiCropConfig(global_size=32, local_size=16, num_local=3, blur=(0.1, 1.0))
+
+
+def draw(seed=0, config=CONFIG, batch=4):
+    return multi_crop(images(batch).images, config, torch.Generator().manual_seed(seed))
+
+
+def test_sizes_and_determinism():
+    views, same, other = draw(), draw(), draw(seed=1)
+    assert views.global_crops.shape == (2, 4, 3, 32, 32)
+    assert views.local_crops.shape == (3, 4, 3, 16, 16)
+    for crops, again, others in zip(views, same, other):
+        assert torch.equal(crops, again) and not torch.equal(crops, others)
+        pixels = denormalize(crops)
+        assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5 and pixels.std() > 0.05
+    assert not torch.equal(views.global_crops[0], views.global_crops[1])
+    assert len(views.by_size()) == 2 and CONFIG.num_crops == 5 and CONFIG.sizes == (32, 16)
+
+
+def test_without_local_crops():
+    config = MultiCropConfig(global_size=32, num_local=0)
+    views = draw(config=config)
+    assert views.local_crops.shape[0] == 0 and len(views.by_size()) == 1
+    assert config.sizes == (32,)
+
+
+def test_chances_are_those_of_each_crop(monkeypatch):
+    """Every operation marks the crops it is asked for; the first global one is always blurred."""
+    seen = []
+
+    def record(crops, radii, generator, blurred=0.0, solarised=0.0):
+        seen.append((tuple(crops.shape[:-3]), blurred, solarised))
+        return crops
+
+    monkeypatch.setattr(multicrop, "distort", record)
+    draw()
+    assert seen == [((4,), 1.0, 0.0), ((4,), 0.1, 0.2), ((3, 4), 0.5, 0.0)]
+
+
+def test_some_crops_are_changed_and_others_not(monkeypatch):
+    crops = torch.rand(2000, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = distort(crops, (0.1, 1.0), torch.Generator().manual_seed(1))
+    kept = (found == crops).flatten(1).all(1).float().mean()
+    assert kept == pytest.approx(0.2 * 0.8, abs=0.03)
+    grey = (found.amax(1) - found.amin(1)).flatten(1).amax(1) < 1e-6
+    assert grey.float().mean() == pytest.approx(0.2, abs=0.03)
+    monkeypatch.setattr(multicrop, "JITTER", 0.0)
+    monkeypatch.setattr(multicrop, "GREY", 0.0)
+    found = distort(crops, (0.5, 1.0), torch.Generator().manual_seed(1), blurred=0.5)
+    assert (found != crops).flatten(1).any(1).float().mean() == pytest.approx(0.5, abs=0.04)
+    found = distort(crops, (0.5, 1.0), torch.Generator().manual_seed(1), solarised=0.25)
+    assert (found != crops).flatten(1).any(1).float().mean() == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize("changes,message", [
+    ({"num_local": -1}, "num_local is -1"),
+    ({"global_scale": (0.5, 0.2)}, "global_scale .* is no range of areas"),
+    ({"local_scale": (0.0, 0.2)}, "local_scale .* is no range of areas"),
+    ({"blur": (0.0, 1.0)}, "blur .* is no range of radii"),
+])  # fmt: skip
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MultiCropConfig(**changes)

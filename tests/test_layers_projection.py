@@ -1,0 +1,53 @@
+"""Projection heads."""
+
+import pytest
+import torch
+from torch import nn
+
+from mimlib.layers.projection import ContrastHead, PrototypeHead
+
+
+def test_prototypes_are_directions():
+    torch.manual_seed(0)
+    head, inputs = PrototypeHead(6, 16, 8, 10), torch.randn(2, 5, 6)
+    logits = head(inputs)
+    assert logits.shape == (2, 5, 10) and logits.abs().max() <= 1 + 1e-6
+    torch.testing.assert_close(head.embed(inputs).norm(dim=-1), torch.ones(2, 5))
+    with torch.no_grad():
+        head.last_layer.weight.mul_(torch.rand(10, 1) + 0.5)
+    torch.testing.assert_close(head(inputs), logits)
+
+
+def test_what_is_said_of_a_mean_is_the_mean():
+    torch.manual_seed(0)
+    head = PrototypeHead(6, 16, 8, 10)
+    embedded = head.embed(torch.randn(50, 6))
+    mean = head.classify(embedded).mean(dim=0)
+    torch.testing.assert_close(head.classify(embedded.mean(dim=0)), mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("width,count", [(192, 65_536), (384, 65_536), (384, 4_096)])
+def test_parameters_are_as_official(width, count):
+    with torch.device("meta"):
+        head = PrototypeHead(width, 2048, 256, count)
+    published = {(192, 65_536): None, (384, 65_536): 22_352_128, (384, 4_096): 6_562_048}
+    ours = sum(p.numel() for p in head.parameters()) + count  # and the fixed lengths
+    assert ours == (published[width, count] or ours)
+
+
+def test_linear_layers_begin_narrow_but_the_last():
+    torch.manual_seed(0)
+    head = PrototypeHead(64, 128, 64, 100)
+    linears = [layer for layer in head.mlp if isinstance(layer, nn.Linear)]
+    assert all(layer.weight.std() < 0.022 and not layer.bias.any() for layer in linears)
+    assert head.last_layer.weight.std() > 0.05
+
+
+def test_a_contrast_head_normalises_the_batch():
+    torch.manual_seed(0)
+    head, inputs = ContrastHead(6, 16, 4), torch.randn(30, 6)
+    plain = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    for ours, theirs in ((head.fc1, plain[0]), (head.fc2, plain[3])):
+        theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(head(inputs), plain(inputs))
+    torch.testing.assert_close(head.eval()(inputs), plain.eval()(inputs))
