@@ -28,8 +28,8 @@ def test_the_last_outputs_alone_are_the_last_outputs():
 
 
 def test_what_a_wide_block_forgets_changes_no_gradient():
-    block, tokens = Block(384, heads=6), torch.randn(2, 5, 384, requires_grad=True)
-    assert block.forgets and not Block(192, heads=3).forgets
+    block, tokens = Block(512, heads=8), torch.randn(2, 5, 512, requires_grad=True)
+    assert block.forgets and not Block(384, heads=6).forgets
 
     def run(forgets):
         block.forgets, kept = forgets, []
@@ -51,7 +51,7 @@ def test_what_a_wide_block_forgets_changes_no_gradient():
     (more, expected), (less, gradients) = run(False), run(True)
     assert all(torch.equal(a, b) for a, b in zip(expected, gradients))
     statistics_of_norms = 4
-    outputs_of_norms_and_gelu = 384 + 384 + 4 * 384
+    outputs_of_norms_and_gelu = 512 + 512 + 4 * 512
     assert more - less == 2 * 5 * 4 * (outputs_of_norms_and_gelu + statistics_of_norms)
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mimlib.layers.projection import ContrastHead, PrototypeHead
+from mimlib.layers.projection import FEW_ROWS, ContrastHead, Likeness, PrototypeHead
 
 
 def test_prototypes_are_directions():
@@ -24,6 +25,37 @@ def test_what_is_said_of_a_mean_is_the_mean():
     embedded = head.embed(torch.randn(50, 6))
     mean = head.classify(embedded).mean(dim=0)
     torch.testing.assert_close(head.classify(embedded.mean(dim=0)), mean, rtol=1e-4, atol=1e-6)
+
+
+def plain_likeness(rows, weight):
+    return F.linear(rows, weight) / torch.linalg.vector_norm(weight, dim=-1)
+
+
+def test_the_gradients_of_likeness_are_those_of_its_formula():
+    torch.manual_seed(0)
+    rows, weight = torch.randn(5, 4, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
+    inputs = rows.requires_grad_(), weight.requires_grad_()
+    torch.testing.assert_close(Likeness.apply(*inputs), plain_likeness(*inputs))
+    assert torch.autograd.gradcheck(Likeness.apply, inputs)
+
+
+@pytest.mark.parametrize("num_rows", [FEW_ROWS // 2, 2 * FEW_ROWS])
+def test_likeness_in_bfloat16(num_rows):
+    """What comes out, and the gradients, are float32, whatever was multiplied."""
+    torch.manual_seed(0)
+    rows = torch.randn(num_rows, 32, requires_grad=True)
+    weight = torch.randn(50, 32, requires_grad=True)
+    gradient = torch.randn(num_rows, 50)
+    exact = plain_likeness(rows, weight)
+    expected = torch.autograd.grad(exact, (rows, weight), gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = Likeness.apply(rows, weight)
+    found = torch.autograd.grad(narrow, (rows, weight), gradient)
+    for ours, theirs in zip((narrow, *found), (exact, *expected)):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() / theirs.norm() < 1e-2
+    of_rows = (found[0] - expected[0]).norm() / expected[0].norm()
+    assert (of_rows < 1e-3) == (num_rows < FEW_ROWS)
 
 
 @pytest.mark.parametrize("width,count", [(192, 65_536), (384, 65_536), (384, 4_096)])

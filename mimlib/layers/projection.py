@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from mimlib.layers.collectives import SyncBatchNorm
 
+# With fewer rows, making the prototypes narrow (bfloat16) takes longer than the products.
+FEW_ROWS = 64
+
 
 class PrototypeHead(nn.Module):
     """A projection onto a sphere, and its cosines to many prototypes there.
@@ -38,17 +41,44 @@ class PrototypeHead(nn.Module):
         return F.normalize(self.mlp(inputs), dim=-1)
 
     def classify(self, embedded: Float[Tensor, "*B E"]) -> Float[Tensor, "*B G"]:
-        """Return the likeness to each prototype. Linear, so that of a mean is the mean.
-
-        Products are divided by the lengths of the prototypes: there are many more numbers in the
-        prototypes than there are products.
-        """
-        lengths = torch.linalg.vector_norm(self.last_layer.weight, dim=-1)  # [G]
-        return self.last_layer(embedded) / lengths
+        """Return the likeness to each prototype. Linear, so that of a mean is the mean."""
+        rows = embedded.reshape(-1, embedded.shape[-1])
+        logits = Likeness.apply(rows, self.last_layer.weight)
+        return logits.reshape(*embedded.shape[:-1], -1)
 
     def forward(self, inputs: Float[Tensor, "*B D"]) -> Float[Tensor, "*B G"]:
         """Project and classify."""
         return self.classify(self.embed(inputs))
+
+
+class Likeness(torch.autograd.Function):
+    """Products with prototypes w_g of any length, as if these had length 1: x w_g / |w_g|.
+
+    There are many more numbers in the prototypes than products, so the prototypes are never
+    normalised, and their gradient is written in one pass over it:
+
+        sum_rows (dy_g / |w_g|) x  -  (sum_rows dy_g y_g / |w_g|^2) w_g
+    """
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor, weight: Tensor) -> Tensor:
+        """Multiply rows [rows, E] with prototypes [G, E]; the result is [rows, G]."""
+        lengths = torch.linalg.vector_norm(weight, dim=-1)  # [G]
+        products = F.linear(inputs, weight)
+        outputs = products / lengths
+        ctx.save_for_backward(inputs, weight, lengths, outputs)
+        ctx.dtype = products.dtype if len(inputs) >= FEW_ROWS else weight.dtype
+        return outputs
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of rows and prototypes."""
+        inputs, weight, lengths, outputs = ctx.saved_tensors
+        scaled = (gradient / lengths).to(ctx.dtype)  # [rows, G]
+        share = (gradient * outputs).sum(dim=0) / lengths.square()  # [G]
+        of_weight = (scaled.T @ inputs.to(ctx.dtype)).to(weight.dtype)
+        of_weight.addcmul_(weight, share[:, None], value=-1)
+        return (scaled @ weight.to(ctx.dtype)).to(inputs.dtype), of_weight
 
 
 class ContrastHead(nn.Module):
