@@ -59,7 +59,7 @@ def by_heart(
     measured = ValidationConfig(source=data, num_images=0, batch_size=1).build()
     train = TrainConfig(
         steps=steps, batch_size=4, base_rate=0.64, warmup_steps=20, schedule="linear",
-        betas=(0.9, 0.999), weight_decay=0.01, device="cpu", log_every=50,
+        betas=(0.9, 0.999), weight_decay=0.01, clip_norm=1.0, device="cpu", log_every=50,
         evaluate_every=measure_every,
     )  # fmt: skip
     trainer = Trainer(task.build(), data.build(), train, (measured,), progress=False)
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=tuple(FILES))
     parser.add_argument("--encoder", choices=("convvit", "vit"), default="convvit")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stride", type=int, default=8)
     args = parser.parse_args()
