@@ -4,11 +4,15 @@ import torch
 from einops import rearrange
 from torch.nn.functional import normalize, one_hot
 
+from mimlib.layers.positions import resize_table
 from mimlib.tasks.propagation import PropagationConfig, blocks, carry, read_out
 
+SIDE, GRID = 16, (14, 14)  # patch and grid that the position table belongs to
+NUDGE = 0.1  # of DINO's position tables, see ViTConfig.position_nudge
 
-def propagation_outputs(facts, inputs):
-    """What the `downstream_selfpatch` fixture stores, but its position tables."""
+
+def propagation_outputs(facts, state, inputs):
+    """What the `downstream_selfpatch` fixture stores."""
     given = facts["constructor"]
     h, w = given["token_grid"]
     config = PropagationConfig(
@@ -20,7 +24,14 @@ def propagation_outputs(facts, inputs):
     soft = list(carry(maps, first, config))
     native = tuple(given["native_size"])
     decided = [read_out(labels, given["patch_size"], native) for labels in soft]
-    return {
+    table = inputs["pos_embed"][0]
+    resized = {
+        f"pos_embed_for_{height}x{width}": resize_table(
+            table, GRID, (height // SIDE, width // SIDE), NUDGE
+        )[None]
+        for height, width in given["position_table"]["sizes"]
+    }
+    return resized | {
         "neighbourhood_mask": neighbourhood(h, w, config),
         "first_segmentation": rearrange(first, "h w m -> 1 m h w"),
         "soft_maps": rearrange(torch.stack(soft), "t h w m -> t m h w"),

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from parity_convmae import convmae_outputs
 from parity_croco import croco_outputs
 from parity_downstream import downstream_croco_outputs
+from parity_propagation import propagation_outputs
 from parity_selfpatch import selfpatch_outputs
 from safetensors.torch import load_file
 from torch import nn
@@ -154,6 +155,7 @@ METHODS = {
     "croco_v2": croco_outputs,
     "downstream_croco": downstream_croco_outputs,
     "selfpatch": selfpatch_outputs,
+    "downstream_selfpatch": propagation_outputs,
 }
 UNKNOWN_IS_INFINITE = ("input.flow_gt", "input.disparity_gt")
 FIXTURES = {path.stem: path for path in sorted(FOLDER.glob("*.safetensors"))}
