@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=tuple(FILES))
     parser.add_argument("--encoder", choices=("convvit", "vit"), default="convvit")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stride", type=int, default=8)
     args = parser.parse_args()

@@ -3,13 +3,13 @@
 import math
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 from siamese_cases import (
     CASES,
     DISTILLED,
@@ -206,15 +206,14 @@ def test_three_steps_and_two_are_five(name, tmp_path):
     assert not torch.equal(teacher, student) and teacher.abs().max() > 0
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def work(rank, port, out):
-    """One of two ranks: the mean gradient of both halves, by DDP, of every method."""
+    """One of two ranks: the mean gradient of both halves, by DDP and by FSDP2, of every method."""
     from mimlib.training.parallel import wrap
+    from mimlib.training.sharding import shard_in_place
 
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
@@ -228,7 +227,14 @@ def work(rank, port, out):
         parallel(mine).loss.backward()
         method.zero_grad()
         parallel(mine).loss.backward()  # it would complain of parameters without a gradient
-        found[name] = torch.cat([p.grad.flatten() for p in trained(method).values()])
+        found[name] = flat(p.grad for p in trained(method).values())
+        cut = shard_in_place(build(name), torch.device("cpu"))
+        out_of_pieces = cut(mine)
+        out_of_pieces.loss.backward()
+        with torch.no_grad():
+            cut.after_step(out_of_pieces.state, 0.5)
+        found[f"{name}, cut"] = flat(p.grad.full_tensor() for p in trained(cut).values())
+        found[f"{name}, teacher"] = flat(p.full_tensor() for p in cut.teacher.parameters())
     torch.save(found, out / f"rank_{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -247,9 +253,13 @@ def test_two_ranks_are_one(tmp_path):
     for name in CASES:
         method = build(name)
         whole = gradients(method, [draw_views(method, batch=4)])
-        assert torch.equal(first[name], second[name]), name
-        # Statistics of a few crops enlarge rounding where a true gradient is 0.
-        assert (first[name] - whole).norm() < 1e-4 * whole.norm(), name
+        for kind in (name, f"{name}, cut"):
+            assert torch.equal(first[kind], second[kind]), kind
+            # Statistics of a few crops enlarge rounding where a true gradient is 0.
+            assert (first[kind] - whole).norm() < 1e-4 * whole.norm(), kind
+        with torch.no_grad():
+            method.after_step({}, 0.5)
+        torch.testing.assert_close(first[f"{name}, teacher"], flat(method.teacher.parameters()))
 
 
 COMPILE = """

@@ -179,7 +179,8 @@ class ConvViT(Encoder):
         if not set(levels) <= {1, 2, 3, -1}:
             raise ValueError(f"levels are the stages 1, 2 and 3 (or -1); got {levels}")
         grid = grid_of(images, self.stride)
-        stages = self.stages(patchify(images, self.stride), grid, mask)
+        # Not by `self`: what training wraps as an entrance must not be entered from within.
+        stages = ConvViT.stages(self, patchify(images, self.stride), grid, mask)
         which = [level - 1 if level > 0 else level for level in levels]
         maps = tuple(as_map(stages[i], grid, self.config.layouts[i]) for i in which)
         return Features(self.norm(stages[-1]), None, grid, maps)

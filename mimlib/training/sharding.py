@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from mimlib.protocol import Trainable
 
-ENTRANCES = ("encode", "encode_together", "stages")  # of encoders, besides forward
+ENTRANCES = ("encode", "encode_together", "stages", "offer")  # of encoders and blocks: not forward
 
 
 def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
@@ -32,9 +32,9 @@ def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
     lists = [part for part in method.modules() if isinstance(part, nn.ModuleList)]
     for part in [*chain.from_iterable(lists), method.encoder, method]:
         fully_shard(part, mesh=mesh, reshard_after_forward=part is not method.encoder)
-    for name in ENTRANCES:
-        if hasattr(method.encoder, name):
-            register_fsdp_forward_method(method.encoder, name)
+        for name in ENTRANCES if part is not method else ():
+            if hasattr(part, name):
+                register_fsdp_forward_method(part, name)
     return method
 
 
