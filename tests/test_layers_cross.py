@@ -143,8 +143,8 @@ def test_cat_has_fewer_parameters_and_cross_fewer_operations():
 
 
 def test_what_a_wide_cross_block_forgets_changes_no_gradient():
-    block = CrossBlock(384, heads=6)
-    tokens, memory = torch.randn(2, 2, 5, 384).requires_grad_().unbind()
+    block = CrossBlock(512, heads=8)
+    tokens, memory = torch.randn(2, 2, 5, 512).requires_grad_().unbind()
 
     def gradients(forgets):
         block.forgets = forgets
