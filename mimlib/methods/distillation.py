@@ -91,7 +91,7 @@ class Distillation(nn.Module):
         """
         embedded = heads[1].embed(teacher)
         targets, mean = self.teach(heads[1], embedded[:num_targets], embedded)  # [Q, B, G]
-        losses = self.cross_entropies(heads[0](student), targets).mean(dim=-1)  # [Q, V]
+        losses = self.cross_entropies(self.say(heads[0], student), targets).mean(dim=-1)  # [Q, V]
         return mean_over_other_crops(losses), mean
 
     def within_crops(
@@ -116,7 +116,7 @@ class Distillation(nn.Module):
         )
         embedded = heads[1].embed(theirs)
         targets, mean = self.teach(heads[1], embedded[None], embedded)  # [1, rows, G]
-        losses = self.cross_entropies(heads[0](ours), targets)[0]  # [rows]
+        losses = self.cross_entropies(self.say(heads[0], ours), targets)[0]  # [rows]
         of_sizes = losses.split([part.shape[:3].numel() for part in student])
         num_crops = sum(len(part) for part in student)
         shares = (len(part) / num_crops for part in student)
@@ -138,13 +138,20 @@ class Distillation(nn.Module):
         """Turn the teacher's logits into probabilities: centred, then sharpened."""
         return ((logits.float() - self.centre) / self.config.teacher_temperature).softmax(dim=-1)
 
+    def say(self, head: PrototypeHead, inputs: Float[Tensor, "*B D"]) -> Float[Tensor, "*B G"]:
+        """Return what the student says, over its temperature.
+
+        Divided before the last layer, which is linear and makes many numbers of few.
+        """
+        return head.classify(head.embed(inputs) / self.config.student_temperature)
+
     def cross_entropies(
-        self, logits: Float[Tensor, "... G"], targets: Float[Tensor, "Q ... G"]
+        self, said: Float[Tensor, "... G"], targets: Float[Tensor, "Q ... G"]
     ) -> Float[Tensor, "Q ..."]:
-        """Return H(target, student) of the student's logits for Q sets of targets."""
-        scaled = logits.float() / self.config.student_temperature
-        agreement = torch.stack([(target * scaled).sum(dim=-1) for target in targets])
-        return scaled.logsumexp(dim=-1) - agreement
+        """Return H(target, softmax of what the student says) for Q sets of targets."""
+        said = said.float()
+        agreement = torch.stack([(target * said).sum(dim=-1) for target in targets])
+        return said.logsumexp(dim=-1) - agreement
 
     def follow(self, mean: Float[Tensor, " G"]) -> None:
         """Move the centre towards the mean logits of a step, which is that of all ranks."""
