@@ -1,5 +1,7 @@
 """Crops of a batch: sizes, chances, determinism."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from siamese_cases import images
@@ -38,7 +40,7 @@ def test_chances_are_those_of_each_crop(monkeypatch):
     """Every operation marks the crops it is asked for; the first global one is always blurred."""
     seen = []
 
-    def record(crops, radii, generator, blurred=0.0, solarised=0.0):
+    def record(crops, config, generator, blurred=0.0, solarised=0.0):
         seen.append((tuple(crops.shape[:-3]), blurred, solarised))
         return crops
 
@@ -47,19 +49,42 @@ def test_chances_are_those_of_each_crop(monkeypatch):
     assert seen == [((4,), 1.0, 0.0), ((4,), 0.1, 0.2), ((3, 4), 0.5, 0.0)]
 
 
-def test_some_crops_are_changed_and_others_not(monkeypatch):
+def test_some_crops_are_changed_and_others_not():
     crops = torch.rand(2000, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    found = distort(crops, (0.1, 1.0), torch.Generator().manual_seed(1))
+    found = distort(crops, CONFIG, torch.Generator().manual_seed(1))
     kept = (found == crops).flatten(1).all(1).float().mean()
     assert kept == pytest.approx(0.2 * 0.8, abs=0.03)
     grey = (found.amax(1) - found.amin(1)).flatten(1).amax(1) < 1e-6
     assert grey.float().mean() == pytest.approx(0.2, abs=0.03)
-    monkeypatch.setattr(multicrop, "JITTER", 0.0)
-    monkeypatch.setattr(multicrop, "GREY", 0.0)
-    found = distort(crops, (0.5, 1.0), torch.Generator().manual_seed(1), blurred=0.5)
-    assert (found != crops).flatten(1).any(1).float().mean() == pytest.approx(0.5, abs=0.04)
-    found = distort(crops, (0.5, 1.0), torch.Generator().manual_seed(1), solarised=0.25)
-    assert (found != crops).flatten(1).any(1).float().mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_colour_zero_leaves_colours_alone():
+    crops = torch.rand(2000, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    plain = replace(CONFIG, colour=0.0, blur=(0.5, 1.0))
+
+    def changed(**chances):
+        found = distort(crops, plain, torch.Generator().manual_seed(1), **chances)
+        return ((found - crops).abs() > 1e-4).flatten(1).any(1).float().mean()  # hue rounds
+
+    assert changed() == 0
+    assert changed(blurred=0.5) == pytest.approx(0.5, abs=0.04)
+    assert changed(solarised=0.25) == pytest.approx(0.25, abs=0.04)
+
+
+def test_colour_is_a_factor():
+    """Half the colour: half the range of brightness, half the chance of grey."""
+    crops = torch.full((2000, 3, 4, 4), 0.5)
+    crops[:, 0] = 0.4
+
+    def look(colour):
+        config = replace(CONFIG, colour=colour)
+        found = distort(crops, config, torch.Generator().manual_seed(1))
+        grey = (found.amax(1) - found.amin(1)).flatten(1).amax(1) < 1e-6
+        return (found.mean((1, 2, 3)) / crops[0].mean() - 1).abs().max(), grey.float().mean()
+
+    (full, grey), (half, half_grey) = look(1.0), look(0.5)
+    assert full == pytest.approx(0.4, abs=0.05) and half == pytest.approx(0.2, abs=0.03)
+    assert grey == pytest.approx(0.2, abs=0.03) and half_grey == pytest.approx(0.1, abs=0.03)
 
 
 @pytest.mark.parametrize("changes,message", [
@@ -67,6 +92,7 @@ def test_some_crops_are_changed_and_others_not(monkeypatch):
     ({"global_scale": (0.5, 0.2)}, "global_scale .* is no range of areas"),
     ({"local_scale": (0.0, 0.2)}, "local_scale .* is no range of areas"),
     ({"blur": (0.0, 1.0)}, "blur .* is no range of radii"),
+    ({"colour": 1.5}, "colour is 1.5; expected 0"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

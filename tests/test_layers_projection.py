@@ -75,6 +75,19 @@ def test_linear_layers_begin_narrow_but_the_last():
     assert head.last_layer.weight.std() > 0.05
 
 
+def test_batch_norm_is_an_option_before_each_gelu():
+    torch.manual_seed(0)
+    head, inputs = PrototypeHead(6, 16, 8, 10, batch_norm=True), torch.randn(3, 5, 6)
+    plain = nn.Sequential(
+        *(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.GELU()),
+        *(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Linear(16, 8)),
+    )
+    plain.load_state_dict(head.mlp.state_dict())
+    torch.testing.assert_close(head.mlp(inputs), plain(inputs.flatten(0, 1)).unflatten(0, (3, 5)))
+    shifted = inputs + 10 * torch.randn(6)  # what all rows have in common does not count
+    torch.testing.assert_close(head(shifted), head(inputs), rtol=1e-3, atol=1e-4)
+
+
 def test_a_contrast_head_normalises_the_batch():
     torch.manual_seed(0)
     head, inputs = ContrastHead(6, 16, 4), torch.randn(30, 6)

@@ -33,6 +33,7 @@ class MultiCropConfig:
     global_scale: tuple[float, float] = (0.25, 1.0)  # share of the image's area
     local_scale: tuple[float, float] = (0.05, 0.25)  # share of the image's area
     blur: tuple[float, float] = (0.1, 2.0)  # pixels, standard deviation of the blur
+    colour: float = 1.0  # factor on the jitter and on the chance of grey; 0: neither (SimCLR's s)
 
     def __post_init__(self):
         if self.num_local < 0:
@@ -45,6 +46,8 @@ class MultiCropConfig:
                 )
         if not 0 < self.blur[0] <= self.blur[1]:
             raise ValueError(f"blur {self.blur} is no range of radii; expected 0 < low <= high")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"colour is {self.colour}; expected 0 (colours stay) to 1 (official)")
 
     @property
     def num_crops(self) -> int:
@@ -79,11 +82,11 @@ def multi_crop(
     pixels = images.float() / 255
     large = _cut(pixels, NUM_GLOBAL, config.global_size, config.global_scale, generator)
     first, second = (
-        distort(crop, config.blur, generator, blurred, solarised)
+        distort(crop, config, generator, blurred, solarised)
         for crop, blurred, solarised in zip(large, (1.0, 0.1), (0.0, 0.2))
     )
     small = _cut(pixels, config.num_local, config.local_size, config.local_scale, generator)
-    small = distort(small, config.blur, generator, blurred=0.5)
+    small = distort(small, config, generator, blurred=0.5)
     return MultiCropViews(normalize(torch.stack([first, second])), normalize(small))
 
 
@@ -97,7 +100,7 @@ def _cut(
 
 def distort(
     crops: Float[Tensor, "*B 3 S S"],
-    radii: tuple[float, float],
+    config: MultiCropConfig,
     generator: torch.Generator,
     blurred: float = 0.0,
     solarised: float = 0.0,
@@ -108,7 +111,7 @@ def distort(
 
     Args:
         crops: in [0, 1].
-        radii: smallest and largest radius of the blur, in pixels.
+        config: of the crops; here, how much colours change and the radii of the blur.
         generator: source of randomness.
         blurred: chance that a crop is blurred.
         solarised: chance that it is solarised.
@@ -118,7 +121,7 @@ def distort(
         return torch.rand(crops.shape[:-3], generator=generator, device=crops.device)
 
     def around(middle: float, reach: float) -> Tensor:
-        return middle + reach * (2 * draw() - 1)
+        return middle + config.colour * reach * (2 * draw() - 1)
 
     def sometimes(chance: float, changed: Tensor) -> Tensor:
         return torch.where((draw() < chance)[..., None, None, None], changed, crops)
@@ -127,9 +130,10 @@ def distort(
     jittered = colours.change_contrast(jittered, around(1.0, CONTRAST))
     jittered = colours.change_saturation(jittered, around(1.0, SATURATION))
     crops = sometimes(JITTER, colours.shift_hue(jittered, around(0.0, HUE)))
-    crops = sometimes(GREY, colours.greyscale(crops).expand_as(crops))
+    crops = sometimes(config.colour * GREY, colours.greyscale(crops).expand_as(crops))
     if blurred:
-        radius = radii[0] + (radii[1] - radii[0]) * draw()
+        low, high = config.blur
+        radius = low + (high - low) * draw()
         crops = sometimes(blurred, blur(crops, radius))
     if solarised:
         crops = sometimes(solarised, colours.solarise(crops))

@@ -19,19 +19,24 @@ class PrototypeHead(nn.Module):
     """A projection onto a sphere, and its cosines to many prototypes there.
 
     DINO (arXiv 2104.14294), section 3.1, "Network architecture": three linear maps, unit length, a
-    linear map whose rows have unit length, too. As official, that length is fixed; no batch
-    normalisation.
+    linear map whose rows have unit length, too. As official, that length is fixed; batch
+    normalisation before each GELU is an option.
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, num_prototypes: int):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        bottleneck: int,
+        num_prototypes: int,
+        batch_norm: bool = False,
+    ):
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, bottleneck),
-        )
+        layers = []
+        for inputs in (width, hidden):
+            norm = [RowNorm(hidden)] if batch_norm else []
+            layers += [nn.Linear(inputs, hidden), *norm, nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
         # as official: the last layer keeps the framework's own initialisation.
         self.last_layer = nn.Linear(bottleneck, num_prototypes, bias=False)
         self.mlp.apply(initialize_narrow)
@@ -79,6 +84,14 @@ class Likeness(torch.autograd.Function):
         of_weight = (scaled.T @ inputs.to(ctx.dtype)).to(weight.dtype)
         of_weight.addcmul_(weight, share[:, None], value=-1)
         return (scaled @ weight.to(ctx.dtype)).to(inputs.dtype), of_weight
+
+
+class RowNorm(SyncBatchNorm):
+    """Batch normalisation of vectors: over the rows of all ranks together."""
+
+    def forward(self, rows: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Normalise each channel."""
+        return super().forward(rows.flatten(0, -2)[..., None, None]).reshape(rows.shape)
 
 
 class ContrastHead(nn.Module):

@@ -36,6 +36,7 @@ class DistillationConfig:
     prototypes: int = 65_536  # G, soft classes; 4096 for patches
     hidden: int = 2048  # width of the head
     bottleneck: int = 256  # E, width of the space of the prototypes
+    batch_norm: bool = False  # in the head; official option, off in every published run
     student_temperature: float = 0.1  # tau_s
     teacher_temperature: float = 0.04  # tau_t; lower is sharper, tau_s is no sharpening at all
     centre_momentum: float = 0.9  # m; 1 is no centring
@@ -60,7 +61,7 @@ class DistillationConfig:
 
     def build_head(self, width: int, for_student: bool) -> PrototypeHead:
         """Make a head for representations of this width; both networks have the same."""
-        return PrototypeHead(width, self.hidden, self.bottleneck, self.prototypes)
+        return PrototypeHead(width, self.hidden, self.bottleneck, self.prototypes, self.batch_norm)
 
 
 class Distillation(nn.Module):
