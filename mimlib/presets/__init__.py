@@ -18,6 +18,7 @@ from mimlib.presets import (
     matching,
     segmentation,
     selfpatch,
+    selfpatch_paper,
 )
 from mimlib.presets.scales import (
     HELD_OUT_SEED,
@@ -51,18 +52,19 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(croco.croco_homography_tiny, croco.croco_homography_lesson),
         croco.croco_homography_gpu,
         *(croco.croco_vitb16_habitat, croco.crocov2_vitl_base),
-        *(selfpatch.dino_tiny, selfpatch.dino_lesson, selfpatch.dino_gpu),
+        *(selfpatch.dino_tiny, selfpatch.dino_lesson, selfpatch.dino_small, selfpatch.dino_gpu),
         *(selfpatch.moby_tiny, selfpatch.moby_lesson, selfpatch.moby_gpu),
-        *(selfpatch.selfpatch_tiny, selfpatch.selfpatch_lesson, selfpatch.selfpatch_gpu),
+        *(selfpatch.selfpatch_tiny, selfpatch.selfpatch_lesson),
+        *(selfpatch.selfpatch_small, selfpatch.selfpatch_gpu),
         *(
             selfpatch.selfpatch_moby_tiny,
             selfpatch.selfpatch_moby_lesson,
             selfpatch.selfpatch_moby_gpu,
         ),
         *(
-            selfpatch.dino_vits16_in1k,
-            selfpatch.selfpatch_vits16_in1k,
-            selfpatch.selfpatch_vitti16_coco,
+            selfpatch_paper.dino_vits16_in1k,
+            selfpatch_paper.selfpatch_vits16_in1k,
+            selfpatch_paper.selfpatch_vitti16_coco,
         ),
         *(
             downstream.depth_tiny,
