@@ -78,3 +78,12 @@ def test_a_network_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(shipping, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="shipped: none.*mimlib ship croco_tiny"):
         shipping.shipped(NAME)
+
+
+@pytest.mark.parametrize("name", ["croco_small", "dino_small", "selfpatch_small"])
+def test_what_is_shipped_fits_its_preset(name):
+    kept = shipping.shipped(name)
+    assert all(value.isfinite().all() for value in kept.state_dict().values())
+    assert shipping.weights_of(name).stat().st_size < 3_000_000
+    receipt = json.loads((shipping.RECEIPTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert receipt["config"] == shipping.run_info(preset(name)) | {"pretrained": ""}
