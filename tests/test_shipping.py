@@ -86,4 +86,4 @@ def test_what_is_shipped_fits_its_preset(name):
     assert all(value.isfinite().all() for value in kept.state_dict().values())
     assert shipping.weights_of(name).stat().st_size < 3_000_000
     receipt = json.loads((shipping.RECEIPTS / f"{name}.json").read_text(encoding="utf-8"))
-    assert receipt["config"] == shipping.run_info(preset(name)) | {"pretrained": ""}
+    assert receipt["preset"] == name and len(set(receipt["seeds"])) >= 3

@@ -5,7 +5,6 @@ Letters: D width of what comes in, E width of the space in which things are comp
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -103,13 +102,12 @@ class ContrastHead(nn.Module):
     def __init__(self, width: int, hidden: int, outputs: int):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.norm = SyncBatchNorm(hidden)
+        self.norm = RowNorm(hidden)
         self.fc2 = nn.Linear(hidden, outputs)
 
     def forward(self, inputs: Float[Tensor, "rows D"]) -> Float[Tensor, "rows E"]:
         """Map every row; the rows of all ranks are normalised together."""
-        hidden = self.norm(rearrange(self.fc1(inputs), "rows c -> rows c 1 1")).relu()
-        return self.fc2(rearrange(hidden, "rows c 1 1 -> rows c"))
+        return self.fc2(self.norm(self.fc1(inputs)).relu())
 
 
 def initialize_narrow(module: nn.Module) -> None:
