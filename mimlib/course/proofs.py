@@ -42,6 +42,7 @@ NOT_PROVED = {
     "mimlib.layers.neighbours.Neighbours": "a tuple of names",
     "mimlib.layers.neighbours.check_window": "complains; every neighbour_table proof runs it",
     "mimlib.layers.projection.Likeness": "a linear map and its gradient; tested in tests/",
+    "mimlib.layers.projection.RowNorm": "SyncBatchNorm of vectors; tested in tests/",
     "mimlib.layers.projection.initialize_narrow": "draws random numbers; tested in tests/",
     "mimlib.encoders.swin.SwinConfig": "a configuration, no arithmetic",
     "mimlib.encoders.swin.Swin": "timm's network; tested in tests/",
