@@ -6,8 +6,9 @@ Rules are fixed here before anything runs; `studies.py` runs them.
 from mimlib.claims.convmae import CONVMAE
 from mimlib.claims.croco import CROCO
 from mimlib.claims.mae import MAE
+from mimlib.claims.selfpatch import SELFPATCH
 from mimlib.claims.study import Rule, Study
 
 __all__ = ["STUDIES", "Rule", "Study"]
 
-STUDIES = {study.name: study for study in (*MAE, *CONVMAE, *CROCO)}
+STUDIES = {study.name: study for study in (*MAE, *CONVMAE, *CROCO, *SELFPATCH)}
