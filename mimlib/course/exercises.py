@@ -25,6 +25,8 @@ SHELVES = (
     "mimlib.course.exercises_convmae_network",
     "mimlib.course.exercises_croco_pairs",
     "mimlib.course.exercises_croco_network",
+    "mimlib.course.exercises_selfpatch_images",
+    "mimlib.course.exercises_selfpatch_patches",
 )
 
 

@@ -21,6 +21,7 @@ PAPER_RUNS = {
     "mae": "mae_vitb16_in1k",
     "convmae": "convmae_vitb16_in1k",
     "croco": "croco_vitb16_habitat",
+    "selfpatch": "selfpatch_vits16_in1k",
 }
 PARAMETERS = ("PRESET", "SEED", "OVERRIDES", "RUN_DIR", "NPROC")
 

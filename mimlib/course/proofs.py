@@ -42,7 +42,6 @@ NOT_PROVED = {
     "mimlib.layers.neighbours.Neighbours": "a tuple of names",
     "mimlib.layers.neighbours.check_window": "complains; every neighbour_table proof runs it",
     "mimlib.layers.projection.Likeness": "a linear map and its gradient; tested in tests/",
-    "mimlib.layers.projection.RowNorm": "SyncBatchNorm of vectors; tested in tests/",
     "mimlib.layers.projection.initialize_narrow": "draws random numbers; tested in tests/",
     "mimlib.encoders.swin.SwinConfig": "a configuration, no arithmetic",
     "mimlib.encoders.swin.Swin": "timm's network; tested in tests/",
@@ -58,35 +57,7 @@ NOT_PROVED = {
 
 # Public names whose proof cell belongs to a lesson that is not written yet: name -> lesson. When
 # its notebook is there, the name must be proved in it: the entry goes.
-OWED: dict[str, str] = {
-    "mimlib.layers.class_attention.Aggregator": "04_selfpatch",
-    "mimlib.layers.class_attention.ClassAttention": "04_selfpatch",
-    "mimlib.layers.class_attention.ClassBlock": "04_selfpatch",
-    "mimlib.layers.colours.change_brightness": "04_selfpatch",
-    "mimlib.layers.colours.change_contrast": "04_selfpatch",
-    "mimlib.layers.colours.change_saturation": "04_selfpatch",
-    "mimlib.layers.colours.greyscale": "04_selfpatch",
-    "mimlib.layers.colours.shift_hue": "04_selfpatch",
-    "mimlib.layers.colours.solarise": "04_selfpatch",
-    "mimlib.layers.crops.blur": "04_selfpatch",
-    "mimlib.layers.crops.crop_batch": "04_selfpatch",
-    "mimlib.layers.crops.crop_matrix": "04_selfpatch",
-    "mimlib.layers.crops.random_boxes": "04_selfpatch",
-    "mimlib.layers.multicrop.distort": "04_selfpatch",
-    "mimlib.layers.multicrop.multi_crop": "04_selfpatch",
-    "mimlib.layers.neighbours.nearest_neighbours": "04_selfpatch",
-    "mimlib.layers.neighbours.neighbour_offsets": "04_selfpatch",
-    "mimlib.layers.neighbours.neighbour_table": "04_selfpatch",
-    "mimlib.layers.projection.ContrastHead": "04_selfpatch",
-    "mimlib.layers.projection.PrototypeHead": "04_selfpatch",
-    "mimlib.methods.contrast.Contrast": "04_selfpatch",
-    "mimlib.methods.dino.DINO": "04_selfpatch",
-    "mimlib.methods.distillation.Distillation": "04_selfpatch",
-    "mimlib.methods.objectives.mean_over_other_crops": "04_selfpatch",
-    "mimlib.methods.selfpatch.SelfPatch": "04_selfpatch",
-    "mimlib.methods.siamese.Siamese": "04_selfpatch",
-    "mimlib.methods.siamese.encode_crops": "04_selfpatch",
-}
+OWED: dict[str, str] = {}
 
 
 def proved_names(notebook: Path) -> tuple[str, ...]:
