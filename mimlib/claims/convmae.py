@@ -1,8 +1,6 @@
 """Claims of ConvMAE. The paper's ablation tables were not at hand: numbers from memory say so."""
 
-from collections.abc import Mapping
-
-from mimlib.claims.study import DEPTH, PROBE, Rule, Study, lower
+from mimlib.claims.study import DEPTH, PROBE, Rule, lower, studies_of
 
 ABLATION, DENSE = "convmae_ablation.ipynb", "convmae_dense.ipynb"
 MASKS = "convmae_masks.ipynb"
@@ -16,27 +14,7 @@ MASK_AP = "mask AP at overlap 0.5, fine-tuned"
 BUDGETS = {"1/4": 0.25, "1/2": 0.5, "1/1": 1.0}  # of the steps
 FLAT = 0.02  # metres of depth RMSE that are no difference, as for mae.4
 
-
-def _convmae(
-    name: str,
-    claim: str,
-    paper: str,
-    settings: Mapping[str, Mapping[str, object]],
-    rules: tuple[Rule, ...],
-    **more: object,
-) -> Study:
-    return Study(
-        name=name,
-        claim=claim,
-        paper=paper,
-        method="convmae",
-        settings=settings,
-        rules=rules,
-        share_of_steps=0.375,
-        share_of_batch=0.5,
-        **{"notebook": ABLATION, **more},
-    )
-
+_convmae = studies_of(method="convmae", notebook=ABLATION, share_of_steps=0.375, share_of_batch=0.5)
 
 CONVMAE = (
     _convmae(

@@ -1,6 +1,6 @@
 """Claims of CroCo. Numbers of figure 4 and table 1 are not quoted: they were not at hand."""
 
-from mimlib.claims.study import DEPTH, PROBE, Rule, Study, lower
+from mimlib.claims.study import DEPTH, PROBE, Rule, lower, studies_of
 
 ABLATION, TRANSFER = "croco_ablation.ipynb", "croco_transfer.ipynb"
 RELIANCE = "reliance on the second view"  # held-out loss, blank minus true
@@ -12,26 +12,7 @@ PARAMETERS = "decoder parameters, paper size [M]"
 FLOPS = "decoder GFLOP per pair, paper size"
 EASY = {"data.level": "easy"}  # the lesson's own; said where MAE must see the same rooms
 
-
-def _croco(
-    name: str,
-    claim: str,
-    paper: str,
-    settings: dict[str, dict[str, object]],
-    rules: tuple[Rule, ...],
-    **more: object,
-) -> Study:
-    return Study(
-        name=name,
-        claim=claim,
-        paper=paper,
-        method="croco",
-        settings=settings,
-        rules=rules,
-        share_of_steps=0.5,
-        **{"notebook": ABLATION, **more},
-    )
-
+_croco = studies_of(method="croco", notebook=ABLATION, share_of_steps=0.5)
 
 CROCO = (
     _croco(

@@ -1,19 +1,8 @@
 """Claims of MAE."""
 
-from mimlib.claims.study import DEPTH, PROBE, Rule, Study
+from mimlib.claims.study import DEPTH, PROBE, Rule, lower, studies_of
 
-
-def _mae(name: str, claim: str, paper: str, settings: dict, rules: tuple[Rule, ...]) -> Study:
-    return Study(
-        name=name,
-        claim=claim,
-        paper=paper,
-        notebook="mae_ablation.ipynb",
-        method="mae",
-        settings=settings,
-        rules=rules,
-    )
-
+_mae = studies_of(method="mae", notebook="mae_ablation.ipynb")
 
 MAE = (
     _mae(
@@ -38,7 +27,7 @@ MAE = (
         {"raw pixels": {"method.normalize_target": False}, "normalised": {}},
         (
             Rule(metric=PROBE, better="normalised", worse="raw pixels"),
-            Rule(metric=DEPTH, better="normalised", worse="raw pixels", higher_is_better=False),
+            lower(DEPTH, "normalised", "raw pixels"),
         ),
     ),
     _mae(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mimlib.claims.study import PROBE, Rule, Study
+from mimlib.claims.study import PROBE, Rule, studies_of
 
 ABLATION = "selfpatch_ablation.ipynb"
 JF = "label propagation J&F"
@@ -13,25 +13,7 @@ METHODS: Mapping[str, Mapping[str, object]] = {"DINO": {}, "SelfPatch": {}}
 ON_DINO = {"DINO": {"METHOD": "dino"}}
 PADDED = {"method.wrap": False}  # small crops have no room for wide windows on a torus
 
-
-def _selfpatch(
-    name: str,
-    claim: str,
-    paper: str,
-    settings: Mapping[str, Mapping[str, object]],
-    rules: tuple[Rule, ...],
-    **more: object,
-) -> Study:
-    return Study(
-        name=name,
-        claim=claim,
-        paper=paper,
-        settings=settings,
-        rules=rules,
-        notebook=ABLATION,
-        **{"method": "selfpatch", **more},
-    )
-
+_selfpatch = studies_of(method="selfpatch", notebook=ABLATION)
 
 SELFPATCH = (
     _selfpatch(

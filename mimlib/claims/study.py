@@ -1,6 +1,6 @@
 """What a study is: settings to compare, and the rule of each verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 DEPTH = "depth RMSE, fine-tuned [m]"
@@ -46,3 +46,20 @@ class Study:
     share_of_batch: float = 1.0
     # Label -> share of the steps of a setting that has less than the others, at every size.
     shares: Mapping[str, float] = field(default_factory=dict)
+
+
+def studies_of(**shared: object) -> Callable[..., Study]:
+    """Return a maker of studies that share fields; those it is given itself come first."""
+
+    def study(
+        name: str,
+        claim: str,
+        paper: str,
+        settings: Mapping[str, Mapping[str, object]],
+        rules: tuple[Rule, ...],
+        **own: object,
+    ) -> Study:
+        fields = {"name": name, "claim": claim, "paper": paper, "settings": settings}
+        return Study(**{**fields, "rules": rules, **shared, **own})
+
+    return study
