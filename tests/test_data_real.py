@@ -1,25 +1,16 @@
 """Real files, where there are any: set MIMLIB_REALDATA to a folder of data set samples."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
+from real_data import FOLDER, sample
 
 from mimlib.data.sources import ImageFolderConfig
 
-FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
 
-def sample(name):
-    if not (FOLDER / name).is_dir():
-        pytest.skip(f"MIMLIB_REALDATA names no folder with {name} in it")
-    return str(FOLDER / name)
-
-
 def test_imagenet_photographs():
-    source = ImageFolderConfig(root=sample("imagenet_sample"), size=224).build()
+    source = ImageFolderConfig(root=str(sample("imagenet_sample")), size=224).build()
     batch = next(source.batches(0, 16, seed=0))
     assert batch.images.shape == (16, 3, 224, 224)
     assert 40 < batch.images.float().mean() < 200
@@ -28,7 +19,7 @@ def test_imagenet_photographs():
 
 def test_cifar_classes():
     config = ImageFolderConfig(
-        root=sample("cifar10_jpeg"), split="train", size=32, labels=True, evaluation_share=1.0
+        root=str(sample("cifar10_jpeg")), split="train", size=32, labels=True, evaluation_share=1.0
     )
     source = config.build()
     names = sorted(path.name for path in (FOLDER / "cifar10_jpeg" / "train").iterdir())

@@ -1,22 +1,13 @@
 """Real COCO files, where there are any: MIMLIB_REALDATA names the folder."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
+from real_data import sample
 
 from mimlib.data.coco import CocoConfig
 from mimlib.data.objects import tight_boxes
 
-FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
-
-
-def sample(name):
-    if not (FOLDER / name).is_dir():
-        pytest.skip(f"MIMLIB_REALDATA names no folder with {name} in it")
-    return FOLDER / name
 
 
 def subset(**options):

@@ -1,11 +1,11 @@
 """Real pairs, flow, disparity and depth, where there are any: MIMLIB_REALDATA names the folder."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from real_data import sample
 
 from mimlib.data.depth_files import DepthFilesConfig
 from mimlib.data.formats import (
@@ -22,14 +22,7 @@ from mimlib.data.pair_files import PairFolderConfig
 from mimlib.data.rgbd import RGBDPairsConfig, find_sequences
 from mimlib.presets.matching import FLOW_CROP, STEREO_CROP
 
-FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
-
-
-def sample(name):
-    if not (FOLDER / name).is_dir():
-        pytest.skip(f"MIMLIB_REALDATA names no folder with {name} in it")
-    return FOLDER / name
 
 
 def warp_error(image_1, image_2, flow, valid):

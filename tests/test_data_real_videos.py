@@ -1,11 +1,10 @@
 """Real videos, where there are any: MIMLIB_REALDATA names the folder of data set samples."""
 
-import os
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
+from real_data import sample
 
 from mimlib.data.frames import Frames
 from mimlib.data.videos import DavisConfig, open_video
@@ -13,17 +12,10 @@ from mimlib.encoders.vit import ViTConfig
 from mimlib.tasks.propagation import PropagationConfig, encoder_maps, pixel_maps, propagate
 from mimlib.tasks.video_metrics import VideoScores, boundary_accuracy, region_similarity
 
-FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 NUM_FRAMES = 8
 SMALL = PropagationConfig(short_side=160, multiple=8, radius=6)
 LENGTHS = {"blackswan": 50, "car-shadow": 40}
-
-
-def sample(name):
-    if not (FOLDER / name).is_dir():
-        pytest.skip(f"MIMLIB_REALDATA names no folder with {name} in it")
-    return FOLDER / name
 
 
 def davis():

@@ -1,12 +1,8 @@
 """The whole chain of detection, from files to metric, on images that can be learned by heart."""
 
-import os
-from pathlib import Path
-
 import pytest
 from detection_by_heart import by_heart, encoder_of, real_images, world_images
-
-FOLDER = Path(os.environ.get("MIMLIB_REALDATA", "nowhere"))
+from real_data import sample
 
 
 @pytest.mark.slow
@@ -23,9 +19,7 @@ def test_rooms_can_be_learnt_by_heart(kind):
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 def test_real_images_can_be_learnt_by_heart():
     """Two COCO images; with 5, 256 pixels and 320 steps: box AP 0.99, mask AP 0.93."""
-    if not (FOLDER / "coco_subset").is_dir():
-        pytest.skip("MIMLIB_REALDATA names no folder with coco_subset in it")
-    source = real_images(FOLDER, size=128, count=2)
+    source = real_images(sample("coco_subset").parent, size=128, count=2)
     anchors = (12, 20, 36, 64, 100)
     scores = by_heart(source, encoder_of("convvit", 128, 16), 80, anchors, steps=120)
     assert scores["box_ap_50"] > 0.95 and scores["box_ap"] > 0.7, scores

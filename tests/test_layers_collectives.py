@@ -5,8 +5,8 @@ import multiprocessing
 import pytest
 import torch
 from collectives_worker import make, maps, step, work
-from ports import free_port
 from torch import nn
+from two_ranks import free_port
 
 from mimlib.layers.collectives import SyncBatchNorm
 

@@ -1,7 +1,6 @@
 """What holds for every pre-training method: purity, masks, leaks, gradients, pictures, learning."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from method_cases import CASES, PATCH, PLAIN, gradients, rows_of
-from ports import free_port
+from two_ranks import in_two_ranks
 
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_bool
 from mimlib.layers.patches import denormalize, patchify, unpatchify
@@ -217,13 +216,10 @@ def test_the_stored_digest(name):
     assert found["gradient_norm"] == pytest.approx(stored["gradient_norm"], rel=1e-4)
 
 
-def work(rank, port, out):
+def find(rank):
     """One of two ranks: the mean gradient of both halves of every method, by DDP and by FSDP2."""
     from torch.nn.parallel import DistributedDataParallel
 
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     found = {}
     for name, case in CASES.items():
         method = case.build()
@@ -238,20 +234,11 @@ def work(rank, port, out):
         sharded(mine).loss.backward()
         whole = [p.grad.full_tensor().flatten() for p in sharded.parameters()]
         found[f"{name}, sharded"] = torch.cat(whole)
-    torch.save(found, out / f"rank_{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 def test_two_ranks_are_one(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    port = free_port()
-    workers = [context.Process(target=work, args=(rank, port, tmp_path)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    first, second = (torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1))
+    first, second = in_two_ranks(find, tmp_path, timeout=120)
     for name, case in CASES.items():
         method = case.build()
         whole = gradients(method, [case.draw(method, batch=4)])

@@ -1,7 +1,6 @@
 """What holds for every student and teacher: purity, gradients, centres, ranks, resuming."""
 
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ports import free_port
 from siamese_cases import (
     CASES,
     DISTILLED,
@@ -23,6 +21,7 @@ from siamese_cases import (
     rows_of,
     trained,
 )
+from two_ranks import in_two_ranks
 
 from mimlib.methods.distillation import DistillationConfig
 from mimlib.protocol import Output
@@ -210,14 +209,11 @@ def flat(tensors):
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def work(rank, port, out):
+def find(rank):
     """One of two ranks: the mean gradient of both halves, by DDP and by FSDP2, of every method."""
     from mimlib.training.parallel import wrap
     from mimlib.training.sharding import shard_in_place
 
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     found = {}
     for name in CASES:
         method = build(name)
@@ -235,21 +231,12 @@ def work(rank, port, out):
             cut.after_step(out_of_pieces.state, 0.5)
         found[f"{name}, cut"] = flat(p.grad.full_tensor() for p in trained(cut).values())
         found[f"{name}, teacher"] = flat(p.full_tensor() for p in cut.teacher.parameters())
-    torch.save(found, out / f"rank_{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 def test_two_ranks_are_one(tmp_path):
     """Contrastive methods too: negatives and batch statistics are those of all ranks."""
-    context = multiprocessing.get_context("spawn")
-    port = free_port()
-    workers = [context.Process(target=work, args=(rank, port, tmp_path)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=300)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    first, second = (torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1))
+    first, second = in_two_ranks(find, tmp_path, timeout=300)
     for name in CASES:
         method = build(name)
         whole = gradients(method, [draw_views(method, batch=4)])

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 import torch
-from ports import free_port
 from training_toys import Toy, ToySource, same, weights
 from training_worker import settings, work
+from two_ranks import free_port
 
 from mimlib.training import parallel
 from mimlib.training.checkpoint import list_checkpoints, load_checkpoint
