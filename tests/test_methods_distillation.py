@@ -1,5 +1,7 @@
 """DINO's objective, against loops written from the paper."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -56,6 +58,42 @@ def test_within_crops_every_crop_weighs_the_same():
     torch.testing.assert_close(loss, torch.stack(crops).mean())
     rows = torch.cat([heads[1](part).flatten(0, 2) for part in teacher])
     torch.testing.assert_close(mean, rows.mean(0))
+
+
+def test_centred_by_its_crop_a_patch_says_how_it_differs():
+    objective, heads = make()
+    objective = replace(CONFIG, centre="crop").build()
+    student = [torch.randn(2, 3, 9, 5), torch.randn(4, 3, 4, 5)]
+    teacher = [torch.randn_like(part) for part in student]
+    loss, mean = objective.within_crops(heads, student, teacher)
+    crops = []
+    for ours, theirs in zip(student, teacher):
+        logits = heads[1](theirs)
+        logits = logits - logits.mean(dim=2, keepdim=True)
+        terms = [
+            entropy(objective, said, wanted)
+            for said, wanted in zip(heads[0](ours).flatten(0, 2), logits.flatten(0, 2))
+        ]
+        crops.append(torch.stack(terms).mean() * len(ours))
+    torch.testing.assert_close(loss, torch.stack(crops).sum() / 6)
+    objective.follow(mean)
+    torch.testing.assert_close(objective.centre, torch.zeros(10), atol=1e-6, rtol=0)
+
+
+def test_a_code_of_the_crop_satisfies_a_run_and_not_a_crop():
+    """All patches of a crop alike, every crop different: what patches must not be content with."""
+    _, heads = make()
+    codes = torch.randn(2, 3, 1, 5).expand(-1, -1, 9, -1)  # [V, B, N, D]
+    per_run, per_crop = (replace(CONFIG, centre=name).build() for name in ("run", "crop"))
+    targets = []
+    for objective in (per_run, per_crop):
+        objective.cross_entropies = lambda said, target: (
+            targets.append(target) or said.sum(-1)[None]
+        )
+        objective.within_crops(heads, [codes], [codes])
+    surest_run, surest_crop = (target.max(dim=-1).values for target in targets)
+    assert surest_run.mean() > 0.9
+    torch.testing.assert_close(surest_crop, torch.full_like(surest_crop, 0.1))
 
 
 def test_the_centre_follows_the_mean():

@@ -289,6 +289,7 @@ def test_forward_compiles_to_one_graph():
 @pytest.mark.parametrize("changes,message", [
     ({"momentum": 1.5}, "momentum 1.5"),
     ({"freeze": -1.0}, "freeze -1.0"),
+    ({"image": DistillationConfig(centre="crop")}, "leaves nothing of what is said of a whole"),
     ({"encoder": SWIN, "crops": None}, None),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):

@@ -10,6 +10,9 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV
 Centring stops one class from winning for every image, sharpening (tau_t < tau_s) stops all classes
 from tying for every image: without either of them the networks collapse.
 
+Patches have a third way out: all patches of a crop say the same, another thing for each crop. The
+centre of a run allows that; `centre="crop"` takes away what a crop's patches say in common.
+
 The same function as the official code, with nothing computed twice: H(p, softmax(s)) is
 logsumexp(s) - <p, s>, whose first part does not depend on the target; and since the last layer is
 linear, the mean of what the teacher says is what it says of the mean.
@@ -17,8 +20,10 @@ linear, the mean of what the teacher says is what it says of the mean.
 Letters: B images, V crops, Q crops of the teacher, N patches, D width, G prototypes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -40,6 +45,7 @@ class DistillationConfig:
     student_temperature: float = 0.1  # tau_s
     teacher_temperature: float = 0.04  # tau_t; lower is sharper, tau_s is no sharpening at all
     centre_momentum: float = 0.9  # m; 1 is no centring
+    centre: Literal["run", "crop"] = "run"  # mean over the steps; or over a crop's patches, of each
 
     def __post_init__(self):
         if min(self.prototypes, self.hidden, self.bottleneck) < 1:
@@ -116,6 +122,8 @@ class Distillation(nn.Module):
             for parts in (student, teacher)
         )
         embedded = heads[1].embed(theirs)
+        if self.config.centre == "crop":
+            embedded = minus_crop_means(embedded, [part.shape for part in teacher])
         targets, mean = self.teach(heads[1], embedded[None], embedded)  # [1, rows, G]
         losses = self.cross_entropies(self.say(heads[0], ours), targets)[0]  # [rows]
         of_sizes = losses.split([part.shape[:3].numel() for part in student])
@@ -157,3 +165,20 @@ class Distillation(nn.Module):
     def follow(self, mean: Float[Tensor, " G"]) -> None:
         """Move the centre towards the mean logits of a step, which is that of all ranks."""
         self.centre.lerp_(mean, 1 - self.config.centre_momentum)
+
+
+def minus_crop_means(
+    rows: Float[Tensor, "rows E"], shapes: Sequence[tuple[int, ...]]
+) -> Float[Tensor, "rows E"]:
+    """Take from each patch the mean over the patches of its crop.
+
+    Before the last layer, which is linear: its mean logits are taken away, too. What is left has
+    mean 0, so that the centre of the run stays 0.
+
+    Args:
+        rows: patches of all crops, size after size.
+        shapes: [V, B, N, ...] of the crops of each size.
+    """
+    sizes = rows.split([math.prod(shape[:3]) for shape in shapes])
+    crops = (size.unflatten(0, shape[:3]) for size, shape in zip(sizes, shapes))  # [V, B, N, E]
+    return torch.cat([(crop - crop.mean(dim=2, keepdim=True)).flatten(0, 2) for crop in crops])

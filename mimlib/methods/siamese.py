@@ -45,6 +45,11 @@ class SiameseConfig:
                     f"crops of {size} pixels are not a multiple of the encoder's stride "
                     f"{self.encoder.patch_size}; choose other sizes in crops"
                 )
+        if getattr(self.image, "centre", "run") == "crop":
+            raise ValueError(
+                "image.centre is 'crop', which leaves nothing of what is said of a whole crop; "
+                "set it to 'run', and that of patches to 'crop'"
+            )
         if not 0 <= self.momentum <= 1 or not 0 <= self.freeze <= 1:
             raise ValueError(
                 f"momentum {self.momentum} and freeze {self.freeze} must be from 0 to 1"
