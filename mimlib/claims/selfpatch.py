@@ -60,11 +60,13 @@ SELFPATCH = (
             "lambda 0": {"method.patch_weight": 0.0},
             "lambda 0.1": {"method.patch_weight": 0.1},
             "lambda 1": {"method.patch_weight": 1.0},
+            "lambda 5": {},
         },
         (
             Rule(metric=JF, better="lambda 0.1", worse="DINO"),
             Rule(metric=JF, better="lambda 0.1", worse="lambda 0"),
             Rule(metric=JF, better="lambda 1", worse="lambda 0"),
+            Rule(metric=JF, better="lambda 5", worse="lambda 0"),
         ),
         parameters=ON_DINO,
     ),
@@ -100,5 +102,13 @@ SELFPATCH = (
         METHODS,
         (Rule(metric=OBJECTS, better="SelfPatch", worse="DINO"),),
         parameters=ON_DINO,
+    ),
+    # Not a claim of the paper: why the lessons' patches are centred otherwise than its own.
+    _selfpatch(
+        "selfpatch.9",
+        "Small encoders need patches centred by their crop",
+        "not in the paper, whose patches are centred by the run",
+        {"by the run": {"method.patches.centre": "run"}, "by the crop": {}},
+        (Rule(metric=JF, better="by the crop", worse="by the run"),),
     ),
 )
