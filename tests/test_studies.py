@@ -1,5 +1,6 @@
 """Statistics and verdicts of the study runner, and its resumption, on a stand-in notebook."""
 
+import ast
 import json
 import math
 import threading
@@ -8,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from mimlib import studies
+from mimlib import show, studies
 from mimlib.claims import STUDIES, Rule
 from mimlib.course import lesson
 from mimlib.presets import preset
+from mimlib.run import override
 
 
 def test_interval_matches_the_t_table():
@@ -64,24 +67,85 @@ def test_every_rule_names_settings_of_its_study(study):
 @pytest.mark.parametrize("size", ["tiny", "its own", "gpu"])
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda s: s.name)
 def test_every_setting_resolves_and_its_notebook_takes_it(study, size):
-    size = study.size if size == "its own" else size
-    notebook = json.loads((studies.NOTEBOOKS / study.notebook).read_text(encoding="utf-8"))
-    tagged = [cell for cell in notebook["cells"] if cell["metadata"].get("tags")]
-    known = lesson.assigned_names("".join(tagged[0]["source"]))
-    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+    """What the notebook starts, with the parameters papermill gives it, is the setting's run."""
+    size, notebook = study.size if size == "its own" else size, Notebook(study.notebook)
     files = set()
     for label in study.settings:
         plan = studies.plan(study, size, label)
-        assert set(plan.parameters) <= set(known)
-        name = plan.parameters.get("METHOD", study.method)
-        given = yaml.safe_load(yaml.safe_dump(dict(plan.parameters)))
-        assert lesson.start(name, size, 0, given["OVERRIDES"]).run == plan.run
+        names = notebook.given(plan)
+        run = eval(notebook.call("course.start"), {"course": lesson}, names).run
+        assert run == plan.run
+        for further in notebook.further_runs(run, names):
+            assert further.method.encoder == run.method.encoder
         files.add(plan.result(Path(), 0))
     assert len(files) == len(study.settings), "two settings are the same"
     for rule in study.rules:
         matching = study.parameters.get(rule.better, {}).get("MATCHING", "stereo")
         written = rule.metric.replace(matching, "{MATCHING}")
-        assert f'"{rule.metric}"' in text or f'f"{written}"' in text
+        assert f'"{rule.metric}"' in notebook.code or f'f"{written}"' in notebook.code
+
+
+@pytest.mark.parametrize("notebook", sorted({s.notebook for s in STUDIES.values()}))
+def test_every_network_takes_its_views_and_its_encoder_fits_what_is_fine_tuned(notebook):
+    tried = []
+    for study in STUDIES.values():
+        for label in study.settings if study.notebook == notebook else ():
+            plan = studies.plan(study, study.size, label)
+            names = Notebook(notebook).given(plan)
+            if (plan.run.method, names.get("MATCHING")) in tried:
+                continue
+            tried.append((plan.run.method, names.get("MATCHING")))
+            method = plan.run.method.build()
+            with torch.no_grad():
+                assert method(show.example_views(method, plan.run)).loss.isfinite()
+            for further in Notebook(notebook).further_runs(plan.run, names):
+                with torch.device("meta"):
+                    task = further.method.build()
+                assert shapes(task.encoder) == shapes(method.encoder)
+    assert tried
+
+
+def shapes(encoder):
+    """Shape of each tensor of an encoder, by name."""
+    return {name: tensor.shape for name, tensor in encoder.state_dict().items()}
+
+
+class Notebook:
+    """The code of a study's notebook, read and not run."""
+
+    def __init__(self, name):
+        cells = json.loads((studies.NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
+        cells = [cell for cell in cells if cell["cell_type"] == "code"]
+        sources = ["".join(cell["source"]) for cell in cells]
+        self.defaults = sources[[bool(c["metadata"].get("tags")) for c in cells].index(True)]
+        self.code = "\n".join(sources)
+        self.calls = [node for node in ast.walk(ast.parse(self.code)) if isinstance(node, ast.Call)]
+
+    def given(self, plan):
+        """Its parameters by name, those of a setting in their places as papermill puts them."""
+        names = {}
+        exec(self.defaults, names)
+        given = yaml.safe_load(yaml.safe_dump(dict(plan.parameters)))
+        assert set(given) <= set(lesson.assigned_names(self.defaults))
+        return names | given
+
+    def call(self, function):
+        """The source of the one call of a function."""
+        (found,) = (node for node in self.calls if ast.unparse(node.func) == function)
+        return ast.unparse(found)
+
+    def further_runs(self, run, names):
+        """What it fine-tunes, from the encoder of `run` and, where it says so, from its decoder."""
+        kind = "convmae_" if names.get("METHOD") == "convmae" else ""
+        texts = [node.args[0] for node in self.calls if ast.unparse(node.func) == "presets.preset"]
+        tasks = ("segmentation", "detection") if "fine_tune" in self.code else ("",)
+        for text in (ast.unparse(text) for text in texts if isinstance(text, ast.JoinedStr)):
+            changes = {"method.encoder": run.method.encoder}
+            if "MATCHING" in text and names.get("KEEP", "everything") == "everything":
+                changes["method.decoder"] = run.method.decoder
+            for task in tasks:
+                further = preset(eval(text, {}, names | {"task": task, "kind": kind}))
+                yield override(further, changes)
 
 
 def test_a_study_at_lesson_scale_takes_its_share_of_the_steps():
