@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mimlib import world
-from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch
+from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch, StretchedBatch
 from mimlib.data.sources import ImageFolderConfig, PhotosConfig, WorldImagesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -217,6 +217,37 @@ def test_workers_change_nothing(folder):
 def test_folder_without_labels_gives_images(folder):
     batch = next(ImageFolderConfig(root=str(folder), size=32).build().batches(0, 4, seed=0))
     assert isinstance(batch, ImageBatch)
+
+
+def test_whole_images_come_with_the_shapes_they_had(tmp_path):
+    """With workers, on ranks, and where another image stands in; not where nothing is stretched."""
+    for index in range(12):
+        write(tmp_path / f"{index:02d}.png", index, side=12 + index)
+    whole = {"root": str(tmp_path), "size": 32, "crop_scale": (1.0, 1.0), "flip": False}
+    source = ImageFolderConfig(**whole).build()
+    (batch,) = take(source.batches(3, 12, seed=0), 1)
+    assert isinstance(batch, StretchedBatch) and batch.stretched_from.dtype == torch.int64
+    sides = batch.images[:, 1, 0, -1].long() + 12
+    assert torch.equal(batch.stretched_from, torch.stack([sides, sides + 4], dim=1))
+    ranks = [ImageFolderConfig(**whole, workers=2).build().batches(3, 6, 0, r, 2) for r in (0, 1)]
+    parts = [next(each) for each in ranks]
+    assert_equal(batch, [torch.cat(both) for both in zip(*parts)])
+    for plain in (source.first(3), next(source.once(3))):
+        assert isinstance(plain, ImageBatch), "squares are cut out of the middle"
+    for index in range(12, 24):
+        write(tmp_path / f"{index:02d}.png", index, side=12 + index)
+    (tmp_path / "04.png").write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        again = next(ImageFolderConfig(**whole).build().batches(0, 24, seed=0))
+    assert again.stretched_from[:, 0].sort().values.tolist() == [*range(12, 16), 17, *range(17, 36)]
+
+
+def test_photographs_that_are_stretched_say_so_and_worlds_are_square():
+    photos = next(PhotosConfig(size=32, crop_scale=(1.0, 1.0)).build().batches(0, 4, seed=0))
+    assert isinstance(photos, StretchedBatch) and (photos.stretched_from >= 32).all()
+    assert isinstance(next(PhotosConfig(size=32).build().batches(0, 4, seed=0)), ImageBatch)
+    rooms = WorldImagesConfig(count=6, size=16, crop_scale=(1.0, 1.0)).build()
+    assert isinstance(next(rooms.batches(0, 4, seed=0)), ImageBatch)
 
 
 def test_folder_labels_are_those_of_train_in_every_split(folder):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
+from torchvision.transforms import RandomResizedCrop
 
 from mimlib.layers.crops import ASPECT_RATIO, blur, crop_batch, crop_matrix, random_boxes
 
@@ -64,6 +66,62 @@ def test_boxes_depend_on_the_generator_alone():
 
     assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
     assert draw(1, count=0).shape == (0, 5, 4)
+
+
+def boxes_before(shapes, scale, count=1, side=256, seed=0):
+    """Boxes of images stretched to squares, in pixels of the images before, [V, B, 4]."""
+    shapes = torch.tensor(shapes)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.empty(len(shapes), 3, side, side)
+    boxes = random_boxes(count, images, scale, generator, shapes)
+    assert (boxes[..., :2] >= 0).all()
+    assert (boxes[..., :2] + boxes[..., 2:] <= side * (1 + 1e-6)).all()
+    return boxes * shapes.repeat(1, 2) / side
+
+
+@pytest.mark.parametrize("scale", [(0.05, 0.25), (0.25, 1.0)])
+@pytest.mark.parametrize("shape", [(375, 500), (500, 300)])
+def test_boxes_of_stretched_images_are_those_of_the_images_before(shape, scale):
+    """Each number, and what follows from two of them, is distributed as torchvision's."""
+    found = boxes_before([shape] * 1500, scale)[0]
+    assert (found - found.round()).abs().max() < 1e-3, "whole pixels"
+    torch.manual_seed(0)
+    image = torch.empty(3, *shape)
+    drawn = [RandomResizedCrop.get_params(image, scale, ASPECT_RATIO) for _ in range(1500)]
+    expected = torch.tensor(drawn).double()  # top, left, height, width
+    for ours, theirs in (
+        *((found[:, i], expected[:, i]) for i in range(4)),
+        (found[:, 2] * found[:, 3], expected[:, 2] * expected[:, 3]),
+        (found[:, 3] / found[:, 2], expected[:, 3] / expected[:, 2]),
+    ):
+        assert stats.ks_2samp(ours.round(decimals=2), theirs).pvalue > 1e-3
+    unaware = boxes_before([(256, 256)] * 1500, scale)[0] * torch.tensor(shape).repeat(2) / 256
+    ratios = unaware[:, 3] / unaware[:, 2], expected[:, 3] / expected[:, 2]
+    assert stats.ks_2samp(*ratios).pvalue < 1e-9, "the test would see distorted crops"
+
+
+def test_images_that_were_square_have_the_boxes_they_have_anyway():
+    images, scale = torch.empty(50, 3, 64, 64), (0.05, 1.0)
+    known = torch.full((50, 2), 64)
+    plain, told = (
+        random_boxes(2, images, scale, torch.Generator().manual_seed(0), *more)
+        for more in ((), (known,))
+    )
+    assert torch.equal(plain, told)
+
+
+@pytest.mark.parametrize("shape", [(10, 5000), (5000, 1), (3, 3), (40_000, 30_000)])
+def test_strips_and_specks_have_crops(shape):
+    shapes = torch.tensor([shape] * 20)
+    images = noise(20, 3, 64, 64)
+    boxes = random_boxes(5, images, (0.05, 1.0), torch.Generator().manual_seed(0), shapes)
+    assert (boxes[..., 2:] >= 2).all() and (boxes[..., :2] + boxes[..., 2:] <= 64.001).all()
+    assert crop_batch(images, boxes, boxes[..., 0] < 0, 24).isfinite().all()
+
+
+def test_shapes_of_other_images_are_refused():
+    with pytest.raises(ValueError, match=r"stretched_from has shape \(3, 2\); .* each of 4 images"):
+        random_boxes(1, noise(4, 3, 8, 8), (0.5, 1.0), torch.Generator(), torch.ones(3, 2).int())
 
 
 def test_blur_is_a_gaussian_of_each_images_radius():

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from siamese_cases import images
 
+from mimlib.data.sources import ImageFolderConfig
+from mimlib.layers import crops as layers_crops
 from mimlib.layers import multicrop
 from mimlib.layers.multicrop import MultiCropConfig, distort, multi_crop
 from mimlib.layers.patches import denormalize
@@ -85,6 +89,34 @@ def test_colour_is_a_factor():
     (full, grey), (half, half_grey) = look(1.0), look(0.5)
     assert full == pytest.approx(0.4, abs=0.05) and half == pytest.approx(0.2, abs=0.03)
     assert grey == pytest.approx(0.2, abs=0.03) and half_grey == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(240, 320), (320, 200)])
+def test_a_circle_stays_round(shape, tmp_path, monkeypatch):
+    """A disc in a photograph that is no square, through a folder, in crops that are squares."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside = (rows - shape[0] / 2) ** 2 + (columns - shape[1] / 2) ** 2 < 50**2
+    Image.fromarray(inside.astype(np.uint8) * 255).save(tmp_path / "disc.png")
+    folder = ImageFolderConfig(root=str(tmp_path), size=128, crop_scale=(1.0, 1.0), flip=False)
+    batch = next(folder.build().batches(0, 1, seed=0))
+    assert batch.stretched_from.tolist() == [list(shape)] and batch.images.shape[2:] == (128, 128)
+    # else crops are stretched on purpose
+    monkeypatch.setattr(layers_crops, "ASPECT_RATIO", (1.0, 1.0))
+    monkeypatch.setattr(multicrop, "distort", lambda crops, *_, **__: crops)
+    config = MultiCropConfig(global_size=64, local_size=64, num_local=300, local_scale=(0.4, 0.6))
+
+    def widths_over_heights(*stretched_from):
+        generator = torch.Generator().manual_seed(0)
+        views = multi_crop(batch.images, config, generator, *stretched_from)
+        discs = denormalize(views.local_crops)[:, 0, 0] > 0.5  # [V, S, S]
+        rim = discs[:, [0, -1]].any(2).any(1) | discs[:, :, [0, -1]].any(2).any(1)
+        whole = discs[~rim & discs.any(2).any(1)]
+        assert len(whole) > 20
+        return whole.any(1).sum(1) / whole.any(2).sum(1)
+
+    assert (widths_over_heights(batch.stretched_from) - 1).abs().max() < 0.06
+    narrow = widths_over_heights()  # by how much the square is narrower
+    assert (narrow * shape[1] / shape[0] - 1).abs().max() < 0.12
 
 
 @pytest.mark.parametrize("changes,message", [

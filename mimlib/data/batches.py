@@ -11,6 +11,13 @@ class ImageBatch(NamedTuple):
     images: Tensor  # [B, 3, H, W] uint8
 
 
+class StretchedBatch(NamedTuple):
+    """Whole images of any shape, each stretched to a square: whoever cuts crops can undo it."""
+
+    images: Tensor  # [B, 3, H, W] uint8
+    stretched_from: Tensor  # [B, 2] int64, height and width before, in pixels
+
+
 class LabelBatch(NamedTuple):
     """Images with one class each."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimlib.data.batches import ImageBatch, LabelBatch
+from mimlib.data.batches import ImageBatch, LabelBatch, StretchedBatch
 from mimlib.data.images import ImageFolder
 from mimlib.data.indexed import IndexedSource
 from mimlib.data.order import Request, augmentation_draws
@@ -50,18 +50,21 @@ class FolderSource(IndexedSource):
     def load(self, request: Request) -> tuple[NamedTuple, dict[str, str]]:
         """Decode and cut the images of a request, and say what could not be read: path -> why."""
         unreadable: dict[str, str] = {}
-        images, indices = [], []
+        images, indices, shapes = [], [], []
         draws = None
         if request.seed is not None:
             draws = augmentation_draws(request.seed, request.first, len(request.indices))
         for row, wanted in enumerate(request.indices.tolist()):
             index, image = self._read_from(wanted, unreadable)
             indices.append(index)
+            shapes.append(image.shape[1:])
             images.append(self._cut(image, None if draws is None else draws[row : row + 1]))
         batch = torch.stack(images)  # [B, 3, size, size]
-        if self.labels is None:
-            return ImageBatch(batch), unreadable
-        return LabelBatch(batch, torch.from_numpy(self.labels[indices])), unreadable
+        if self.labels is not None:
+            return LabelBatch(batch, torch.from_numpy(self.labels[indices])), unreadable
+        if draws is not None and self.augmentation.whole:
+            return StretchedBatch(batch, torch.tensor(shapes)), unreadable
+        return ImageBatch(batch), unreadable
 
     def accept(self, answer: tuple[NamedTuple, dict[str, str]]) -> NamedTuple:
         """Return the batch of an answer, and warn once of every unreadable image.

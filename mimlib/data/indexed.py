@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch
+from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch, StretchedBatch
 from mimlib.data.order import EndlessOrder, Request, augmentation_draws
 from mimlib.data.transforms import (
     Augmentation,
@@ -112,6 +112,8 @@ class MemorySource(IndexedSource):
         self.labels = labels
         self.targets = targets
         self.workers = workers
+        shapes = [images.shape[-2:]] if isinstance(images, Tensor) else [i.shape[1:] for i in images]
+        self.square = all(height == width for height, width in shapes)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -134,7 +136,9 @@ class MemorySource(IndexedSource):
         if self.labels is not None:
             return LabelBatch(images, self.labels[torch.from_numpy(request.indices)])
         if self.targets is None:
-            return ImageBatch(images)
+            if self.square or request.seed is None or not self.augmentation.whole:
+                return ImageBatch(images)
+            return StretchedBatch(images, torch.from_numpy(np.stack([height, width], axis=1)))
         target = crop_targets([self.targets[index] for index in indices], boxes, flips, size)
         return DenseBatch(images, target, _known(target))
 

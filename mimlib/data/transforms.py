@@ -42,6 +42,11 @@ class Augmentation:
                 f"crop_scale {self.crop_scale} is no range of areas; expected 0 < low <= high <= 1"
             )
 
+    @property
+    def whole(self) -> bool:
+        """Whether images are not cut, but stretched to a square if they are none."""
+        return self.crop_scale[0] >= 1
+
     def boxes(self, draws: np.ndarray, height: Sequence[int], width: Sequence[int]) -> np.ndarray:
         """Return the crop of each image, [B, 4]."""
         return random_crop_boxes(draws, height, width, self.crop_scale, self.crop_clip)

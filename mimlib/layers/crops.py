@@ -6,12 +6,15 @@ handled alone, and the result is that of Pillow's and torch's resizing with anti
 
 Letters: B images, V crops of each, C channels, H and W pixels, S side of a crop. A box is (top,
 left, height, width) in pixels.
+
+Images that were stretched to one shape are cut so that their crops are not: a box is drawn in the
+image as it was and stretched with it, and to resize the crop undoes that.
 """
 
 import math
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width over height of a box, as torchvision has it
@@ -24,6 +27,7 @@ def random_boxes(
     images: Shaped[Tensor, "B C H W"],
     scale: tuple[float, float],
     generator: torch.Generator,
+    stretched_from: Int[Tensor, "_ _"] | None = None,
 ) -> Float[Tensor, "V B 4"]:
     """Draw the boxes of random resized crops (Szegedy et al. 2015; the crop of DINO).
 
@@ -36,8 +40,13 @@ def random_boxes(
         images: B of them, on the device of the generator.
         scale: smallest and largest area as a share of the image.
         generator: source of randomness.
+        stretched_from: height and width of each image before it was stretched, [B, 2]; else they
+            are as they were. The boxes are those of the stretched images, in parts of pixels.
+
+    Raises:
+        ValueError: if `stretched_from` is not of these images.
     """
-    height, width = images.shape[-2:]
+    height, width = _sides_before(images, stretched_from)  # [B, 1] or [1]
     shape = (num_crops, len(images), TRIES)
     area, turn, row, column = torch.rand(4, *shape, generator=generator, device=generator.device)
     area = (scale[0] + (scale[1] - scale[0]) * area) * (height * width)  # [V, B, tries]
@@ -46,21 +55,47 @@ def random_boxes(
     heights = (area / ratio).sqrt().round().clamp(min=1)
     widths = (area * ratio).sqrt().round().clamp(min=1)
     fits = (heights <= height) & (widths <= width)
-    heights[..., -1] = torch.where(fits[..., -1], heights[..., -1], _longest(height, width))
-    widths[..., -1] = torch.where(fits[..., -1], widths[..., -1], _longest(width, height))
-    row[..., -1] = torch.where(fits[..., -1], row[..., -1], 0.5)
-    column[..., -1] = torch.where(fits[..., -1], column[..., -1], 0.5)
+    last = fits[..., -1:]
+    heights[..., -1:] = torch.where(last, heights[..., -1:], _longest(height, width))
+    widths[..., -1:] = torch.where(last, widths[..., -1:], _longest(width, height))
+    row[..., -1:] = torch.where(last, row[..., -1:], 0.5)
+    column[..., -1:] = torch.where(last, column[..., -1:], 0.5)
     top = (row * (height - heights + 1)).floor()
     left = (column * (width - widths + 1)).floor()
     boxes = torch.stack([top, left, heights, widths], dim=-1)  # [V, B, tries, 4]
-    fits[..., -1] = True
+    last.fill_(True)
     first = fits.to(torch.uint8).argmax(dim=-1)  # [V, B]
-    return boxes.take_along_dim(first[..., None, None], dim=2)[:, :, 0]  # [V, B, 4]
+    chosen = boxes.take_along_dim(first[..., None, None], dim=2)[:, :, 0]  # [V, B, 4]
+    return chosen if stretched_from is None else _stretch(chosen, stretched_from, images.shape[-2:])
 
 
-def _longest(side: int, other: int) -> float:
+def _sides_before(images: Tensor, stretched_from: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return height and width before any stretching, each [B, 1], or [1] if it is that of all."""
+    if stretched_from is None:
+        sides = (float(side) for side in images.shape[-2:])
+        return tuple(torch.full((1,), side, device=images.device) for side in sides)
+    if stretched_from.shape != (len(images), 2):
+        raise ValueError(
+            f"stretched_from has shape {tuple(stretched_from.shape)}; expected height and width of "
+            f"each of {len(images)} images, ({len(images)}, 2)"
+        )
+    return tuple(stretched_from.float()[:, :, None].unbind(dim=1))
+
+
+def _longest(side: Tensor, other: Tensor) -> Tensor:
     """Return `side`, cut so that it is at most 4/3 of the other one."""
-    return float(min(side, max(1, round(other * ASPECT_RATIO[1]))))
+    return side.minimum((other * ASPECT_RATIO[1]).round().clamp(min=1))
+
+
+def _stretch(boxes: Tensor, stretched_from: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Stretch boxes [V, B, 4] as their images were; narrower than two pixels they may hold none."""
+    places = []
+    for axis, side in enumerate(shape):
+        factor = side / stretched_from[:, axis]  # [B]
+        length = (boxes[..., axis + 2] * factor).clamp(min=min(2, side))
+        places.append(((boxes[..., axis] * factor).clamp(max=side - length), length))
+    (top, height), (left, width) = places
+    return torch.stack([top, left, height, width], dim=-1)
 
 
 def crop_batch(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from mimlib.layers import colours
@@ -72,30 +72,38 @@ class MultiCropViews(NamedTuple):
 
 
 def multi_crop(
-    images: UInt8[Tensor, "B 3 H W"], config: MultiCropConfig, generator: torch.Generator
+    images: UInt8[Tensor, "B 3 H W"],
+    config: MultiCropConfig,
+    generator: torch.Generator,
+    stretched_from: Int[Tensor, "_ _"] | None = None,
 ) -> MultiCropViews:
     """Cut all crops of all images and change their colours.
 
     The first global crop is always blurred, the second seldom but sometimes solarised, half of the
     local ones are blurred (as official).
+
+    Args:
+        images: B of them.
+        config: of the crops.
+        generator: source of randomness.
+        stretched_from: height and width of each image before it was stretched, [B, 2], if it was;
+            the crops are as those of the image before.
     """
     pixels = images.float() / 255
-    large = _cut(pixels, NUM_GLOBAL, config.global_size, config.global_scale, generator)
+
+    def cut(count: int, size: int, scale: tuple[float, float]) -> Tensor:
+        boxes = random_boxes(count, pixels, scale, generator, stretched_from)
+        mirrored = torch.rand(boxes.shape[:-1], generator=generator, device=pixels.device) < MIRROR
+        return crop_batch(pixels, boxes, mirrored, size)  # [V, B, 3, S, S]
+
+    large = cut(NUM_GLOBAL, config.global_size, config.global_scale)
     first, second = (
         distort(crop, config, generator, blurred, solarised)
         for crop, blurred, solarised in zip(large, (1.0, 0.1), (0.0, 0.2))
     )
-    small = _cut(pixels, config.num_local, config.local_size, config.local_scale, generator)
+    small = cut(config.num_local, config.local_size, config.local_scale)
     small = distort(small, config, generator, blurred=0.5)
     return MultiCropViews(normalize(torch.stack([first, second])), normalize(small))
-
-
-def _cut(
-    pixels: Tensor, count: int, size: int, scale: tuple[float, float], generator: torch.Generator
-) -> Tensor:
-    boxes = random_boxes(count, pixels, scale, generator)
-    mirrored = torch.rand(boxes.shape[:-1], generator=generator, device=pixels.device) < MIRROR
-    return crop_batch(pixels, boxes, mirrored, size)  # [V, B, 3, S, S]
 
 
 def distort(

@@ -108,7 +108,8 @@ class Siamese(Trainable):
 
     def sample_views(self, batch: tuple, generator: torch.Generator) -> MultiCropViews:
         """Cut crops of `batch.images` (uint8, of any batch that has them)."""
-        return multi_crop(batch.images, self.config.crops, generator)
+        shapes = getattr(batch, "stretched_from", None)
+        return multi_crop(batch.images, self.config.crops, generator, shapes)
 
     def both_heads(self, name: str) -> tuple[nn.Module, nn.Module]:
         """Return the student's and the teacher's head."""
