@@ -1,9 +1,10 @@
-"""The command line: list | show | train | study | ship | bench | doctor.
+"""The command line: list | show | train | follow | study | ship | bench | doctor.
 
 python -m mimlib list
 python -m mimlib show mae_lesson
 python -m mimlib train mae_lesson --train.steps 200 --out runs/try
 torchrun --nproc-per-node 8 -m mimlib train mae_vitb16_in1k --data.root /data/imagenet
+python -m mimlib follow selfpatch_vits16_in1k runs/selfpatch_vits16_in1k --root data/davis
 python -m mimlib study mae.1
 """
 
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from mimlib import bench, doctor, shipping, show, studies
+from mimlib import bench, doctor, follow, shipping, show, studies
 from mimlib.launch import Result, launch
 from mimlib.presets import PRESETS, preset
 from mimlib.run import Run
@@ -43,6 +44,7 @@ def main(arguments: list[str]) -> int:
     for name, text in (("show", "resolve a preset without training"), ("train", "train a preset")):
         command = commands.add_parser(name, help=text, add_help=False)
         command.add_argument("preset")
+    follow.add_arguments(commands.add_parser("follow", help="J and F of an encoder on DAVIS"))
     bench.add_arguments(commands.add_parser("bench", help="FLOPs, saved bytes, images/s, MFU"))
     studies.add_arguments(commands.add_parser("study", help="run a claim over settings and seeds"))
     shipping.add_arguments(commands.add_parser("ship", help="keep the network of finished runs"))
@@ -64,6 +66,8 @@ def _dispatch(known: argparse.Namespace, rest: list[str]) -> int:
             return doctor.report()
         case "bench":
             bench.main(known)
+        case "follow":
+            follow.main(known)
         case "study":
             studies.main(known)
         case "ship":
