@@ -22,6 +22,9 @@ PARAMETERS = {  # position tables are buffers and not counted
     # both networks; as official, without the lengths of the prototypes, which are always 1
     "selfpatch_vits16_in1k": 2 * (54_128_384 - 65_536 - 4_096),
     "selfpatch_vitti16_coco": 2 * (34_541_696 - 65_536 - 4_096),
+    # encoder and projector twice, one predictor; Swin-T as published, without its classifier
+    "moby_swint_in1k": 2 * (27_519_354 + 4_206_848) + 2_109_696,
+    "selfpatch_moby_vits16_in1k": 2 * (25_214_208 + 2 * 2_633_984) + 2 * 2_109_696,
     "croco_vitb16_habitat": 120_076_288,
     "crocov2_vitl_base": 417_918_720,
     # as official 437.4 M, without 1,180,160 of a residual unit that is never used
@@ -151,6 +154,27 @@ def test_selfpatch_is_trained_as_published(name, ranks, rate):
     assert method.image.prototypes == 65_536 and method.freeze * train.steps == train.steps / 200
     assert method.encoder.drop_path == 0.1 and method.encoder.learned_positions
     assert (run.data.crop_scale, run.data.flip) == ((1.0, 1.0), False)
+
+
+@pytest.mark.parametrize("name", ["moby_swint_in1k", "selfpatch_moby_vits16_in1k"])
+def test_moby_is_trained_as_published(name):
+    run = preset(name)
+    train, method = run.train, run.method
+    assert (8 * train.batch_size, train.peak_rate(8)) == (512, pytest.approx(1e-3))
+    assert train.rate(train.steps, 8) == pytest.approx(5e-6)
+    assert train.steps // 300 == train.warmup_steps // 5 == 1_281_167 // 512
+    assert train.decay(0) == train.decay(train.steps) == 0.05
+    assert (train.clip_norm, train.clip_each) == (2.5, False)
+    assert (method.crops.num_crops, method.crops.sizes) == (2, (224,))
+    assert method.crops.global_scale == (0.08, 1.0)
+    assert (method.encoder.drop_path, method.momentum) == (0.2, 0.99)
+    objectives = [method.image, *([method.patches] if name.startswith("self") else [])]
+    for objective in objectives:
+        assert (objective.negatives, objective.temperature) == (True, 0.2)
+        assert (objective.hidden, objective.outputs) == (4096, 256)
+    with torch.device("meta"):
+        names = [n.split(".")[-1] for n, _ in method.build().student.named_parameters()]
+    assert set(train.no_decay) & set(names), "there is something that does not decay"
 
 
 def test_show_counts_what_the_paper_counts(capsys):

@@ -65,6 +65,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
             selfpatch_paper.dino_vits16_in1k,
             selfpatch_paper.selfpatch_vits16_in1k,
             selfpatch_paper.selfpatch_vitti16_coco,
+            selfpatch_paper.moby_swint_in1k,
+            selfpatch_paper.selfpatch_moby_vits16_in1k,
         ),
         *(
             downstream.depth_tiny,
