@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -128,14 +127,14 @@ class SelfPatch(Siamese):
         """
         encoded = encode_crops(network.encoder, by_size)
         wanted = of_neighbours and self.config.aggregate and self.config.patch_weight > 0
-        images, patches, norm = [], [], network.encoder.norm
-        for crops, (raw, tokens, _, grid) in zip(by_size, encoded):
-            neighbours = self.positives(raw, grid) if wanted else None
-            image, around = network.aggregator(raw, neighbours)
-            images.append(rearrange(norm(image), "(v b) 1 d -> v b d", v=len(crops)))
-            each = tokens if around is None else norm(around)
-            patches.append(rearrange(each, "(v b) n d -> v b n d", v=len(crops)))
-        return torch.cat(images), patches
+        neighbours = [self.positives(each.raw, each.grid) for each in encoded] if wanted else []
+        images, around = network.aggregator([each.raw for each in encoded], neighbours)
+        norm = network.encoder.norm
+        patches = map(norm, around) if wanted else (each.tokens for each in encoded)
+        return (
+            norm(images).unflatten(0, (-1, by_size[0].shape[1])),
+            [part.unflatten(0, crops.shape[:2]) for part, crops in zip(patches, by_size)],
+        )
 
     def positives(self, raw: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Neighbours:
         """Choose the positives of each patch, by tokens as the last block leaves them."""

@@ -136,9 +136,7 @@ class Encoded(NamedTuple):
     grid: tuple[int, int]
 
 
-def encode_crops(
-    encoder: Encoder, by_size: Sequence[Float[Tensor, "_ B 3 _ _"]]
-) -> list[Encoded]:
+def encode_crops(encoder: Encoder, by_size: Sequence[Float[Tensor, "_ B 3 _ _"]]) -> list[Encoded]:
     """Encode all crops of all sizes [V, B, 3, S, S], at once if the encoder can."""
     found = encoder.encode_sizes([crops.flatten(0, 1) for crops in by_size], levels=(-1,))
     return [
