@@ -131,13 +131,12 @@ class Aggregator(nn.Module):
         for block in self.blocks:
             offers = unpack(block.offer(row), runs)  # [B, N, 2*D] each
             memories = [Memory(offer[:, None]) for offer in offers]
-            memories += [look_around(*both) for both in zip(offers, neighbours)]
+            memories += [_look_around(*both) for both in zip(offers, neighbours)]
             summaries = block(summaries, memories)  # of images, then of patches
         patches = unpack(summaries[None, images:], runs) if neighbours else []
         return summaries[:images], patches
 
 
-def look_around(offers: Float[Tensor, "B N kv"], neighbours: Neighbours) -> Memory:
-    """Return what each patch finds at its neighbours."""
+def _look_around(offers: Tensor, neighbours: Neighbours) -> Memory:
     around = gather_tokens(offers, neighbours.index.flatten(1))
     return Memory(around.unflatten(1, neighbours.index.shape[1:]), neighbours.valid)

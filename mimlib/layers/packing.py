@@ -1,7 +1,7 @@
 """Images of several lengths in one row of tokens, so that one product sees all of them.
 
-A product costs less for many rows than twice for half of them: weights are made narrow (bfloat16)
-once, and get their gradient from one product, with nothing to add up.
+Then weights are made narrow (bfloat16) once, and get their gradient from one product, with nothing
+to add up. With few images, that is what a second product costs.
 
 Letters: B images of one length, K tokens of each, R tokens of the row.
 """
