@@ -5,7 +5,7 @@ K any list of patches, D encoder width, H and W height and width in pixels, h an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -54,6 +54,13 @@ class Encoder(nn.Module, ABC):
         self, images: Tensor, mask: PatchMask | None = None, levels: tuple[int, ...] = ()
     ) -> Features:
         """Encode images [B, 3, H, W]; under a mask only the visible patches are computed."""
+
+    def encode_sizes(
+        self, images: Sequence[Tensor], levels: tuple[int, ...] = ()
+    ) -> tuple[Features, ...]:
+        """Encode images of several sizes, [B, 3, H, W] each; here, one pass for each size."""
+        # Not by calling `self`: what training wraps as an entrance must not be entered from within.
+        return tuple(self.forward(each, levels=levels) for each in images)
 
     @abstractmethod
     def layer_of(self, name: str) -> int:

@@ -86,23 +86,21 @@ def tables():
 def read_outs(method, views):
     """Tokens, choices, vectors and logits of every crop, on its own axis."""
     out = {}
-    for kind, crops in zip(KINDS, views):
-        for name in ("student", "teacher"):
-            network = getattr(method, name)
-            raw, _, _, grid = encode_crops(network.encoder, crops)
-            image, patches = method.describe(network, crops, name == "teacher")
-            vectors = {
-                "cls": rearrange(image, "v b d -> (v b) 1 d"),
-                "patch": patches.flatten(0, 1),
-            }
+    for name in ("student", "teacher"):
+        network = getattr(method, name)
+        encoded = encode_crops(network.encoder, views)
+        images, patches = method.describe(network, views, name == "teacher")
+        parts = zip(KINDS, encoded, images.split([len(crops) for crops in views]), patches)
+        for kind, (raw, _, _, grid), image, patch in parts:
+            vectors = {"cls": rearrange(image, "v b d -> (v b) 1 d"), "patch": patch.flatten(0, 1)}
             out[f"{name}_tokens_{kind}"] = raw
             out[f"{name}_cls_{kind}"] = vectors["cls"]
             out[f"{name}_patch_vectors_{kind}"] = vectors["patch"]
             for level, head in (("cls", "image"), ("patch", "patches")):
                 out[f"{name}_{level}_logits_{kind}"] = network.heads[head](vectors[level])
-        chosen = method.positives(raw, grid)
-        assert chosen.valid.all()
-        out[f"selected_patches_{kind}"] = chosen.index.sort(dim=2).values
+            chosen = method.positives(raw, grid)  # the teacher's are stored
+            assert chosen.valid.all()
+            out[f"selected_patches_{kind}"] = chosen.index.sort(dim=2).values
     return out
 
 
@@ -113,10 +111,11 @@ def head_alone(method, inputs):
     for name, grid in GRIDS.items():
         tokens = inputs[f"head_tokens_{name}"]
         chosen = nearest_neighbours(tokens, grid, config.k, config.window)
-        image, patches = network.aggregator(tokens, chosen)
+        images, (patches,) = network.aggregator([tokens], [chosen])
         out[f"head_selected_{name}"] = chosen.index.sort(dim=2).values
-        out[f"head_teacher_{name}"] = norm(torch.cat([image, patches], dim=1))
-    out["head_student_36"] = norm(torch.cat([network.aggregator(tokens)[0], tokens], dim=1))
+        out[f"head_teacher_{name}"] = norm(torch.cat([images[:, None], patches], dim=1))
+    images, _ = network.aggregator([tokens])
+    out["head_student_36"] = norm(torch.cat([images[:, None], tokens], dim=1))
     return out
 
 

@@ -1,12 +1,14 @@
 """The Vision Transformer."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from mimlib.encoders.vit import VIT_SIZES, ViTConfig, vit_config
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_bool, random_mask
 from mimlib.layers.patches import patchify, unpatchify
-from mimlib.protocol import PatchMask
+from mimlib.protocol import Encoder, PatchMask
 
 TINY = {"width": 16, "depth": 3, "heads": 2, "patch_size": 8, "image_size": 32}
 
@@ -75,6 +77,29 @@ def test_the_order_of_visible_patches_does_not_matter(encoder):
     shuffled = PatchMask(mask.visible.gather(1, order), mask.masked)
     expected = gather_tokens(encoder(images, mask).tokens, order)
     torch.testing.assert_close(encoder(images, shuffled).tokens, expected)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"class_token": False}, {"class_token": False, "rotary": True},
+    {"learned_positions": True, "position_nudge": 0.1},
+])  # fmt: skip
+def test_sizes_in_one_pass_are_one_pass_each(changes):
+    torch.manual_seed(0)
+    encoder = ViTConfig(**TINY, **changes).build()
+    images = [torch.randn(4, 3, 32, 32), torch.randn(6, 3, 24, 16)]
+    results = []
+    for encode in (encoder.encode_sizes, partial(Encoder.encode_sizes, encoder)):
+        features = encode(images, levels=(-1, 0))
+        encoder.zero_grad()
+        parts = [t for each in features for t in (each.tokens, each.class_token, *each.levels)]
+        parts = [t for t in parts if t is not None]
+        sum(t.sin().sum() for t in parts).backward()
+        gradients = [p.grad for p in encoder.parameters()]
+        results.append(([each.grid for each in features], parts, gradients))
+    together, apart = results
+    assert together[0] == apart[0] == [(4, 4), (3, 2)]
+    torch.testing.assert_close(together[1], apart[1], rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(together[2], apart[2], rtol=1e-5, atol=1e-5)
 
 
 def test_attention_maps_are_those_of_the_block(encoder):

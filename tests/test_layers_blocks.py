@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mimlib.layers.blocks import Block, DropPath, Mlp, initialize
+from mimlib.layers.packing import pack, unpack
 
 
 def test_a_block_is_pre_norm_with_exact_gelu():
@@ -64,6 +65,31 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
     assert set(values[:, 0].tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
     assert abs(out.mean() - 1) < 0.05
     assert torch.equal(drop.eval()(out), out)
+
+
+def test_drop_path_draws_for_every_image_of_a_row():
+    torch.manual_seed(0)
+    drop, runs = DropPath(0.25), ((2000, 3), (4000, 2))
+    row = drop(torch.ones(1, 14_000, 3), runs)
+    for values in unpack(row, runs):
+        assert (values == values[:, :1, :1]).all(), "an image is kept or dropped as a whole"
+        assert set(values[:, 0, 0].tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+        assert abs(values.mean() - 1) < 0.05
+    block = Block(8, heads=2, drop_path=0.5)
+    tokens = torch.randn(1, 200, 8)
+    changed = (block(tokens, runs=((50, 4),)) - tokens)[0].unflatten(0, (50, 4)).abs().sum(dim=2)
+    for kept in (changed > 0).unbind():
+        assert kept.all() or not kept.any()
+    assert {bool(kept.any()) for kept in changed} == {True, False}
+    assert torch.equal(drop.eval()(row, runs), row)
+
+
+def test_a_block_sees_every_image_of_a_row_alone():
+    block, parts = Block(8, heads=2), [torch.randn(3, 5, 8), torch.randn(2, 4, 8)]
+    row, runs = pack(parts)
+    assert runs == ((3, 5), (2, 4)) and row.shape == (1, 23, 8)
+    for found, part in zip(unpack(block(row, runs=runs), runs), parts, strict=True):
+        torch.testing.assert_close(found, block(part))
 
 
 def test_initialisation():

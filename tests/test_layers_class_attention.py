@@ -40,33 +40,49 @@ def by_sequences(aggregator, sequence):
     return summary[0]
 
 
+def summed(aggregator, tokens, chosen):
+    """The summary of each patch's neighbours."""
+    return aggregator([tokens], [chosen])[1][0]
+
+
 def test_summaries_are_those_of_sequences(aggregator, tokens):
     chosen = nearest_neighbours(tokens, GRID, 4)
-    image, patches = aggregator(tokens, chosen)
-    assert image.shape == (2, 1, WIDTH) and patches.shape == (2, 20, WIDTH)
+    images, (patches,) = aggregator([tokens], [chosen])
+    assert images.shape == (2, WIDTH) and patches.shape == (2, 20, WIDTH)
     for b in range(2):
-        torch.testing.assert_close(image[b, 0], by_sequences(aggregator, tokens[b]))
+        torch.testing.assert_close(images[b], by_sequences(aggregator, tokens[b]))
         for patch in (0, 7, 19):
             expected = by_sequences(aggregator, tokens[b, chosen.index[b, patch]])
             torch.testing.assert_close(patches[b, patch], expected)
 
 
 def test_the_image_does_not_know_of_neighbours(aggregator, tokens):
-    alone, none = aggregator(tokens)
-    image, _ = aggregator(tokens, nearest_neighbours(tokens, GRID, 4))
-    assert none is None and torch.equal(alone, image)
+    alone, none = aggregator([tokens])
+    images, _ = aggregator([tokens], [nearest_neighbours(tokens, GRID, 4)])
+    assert none == []
+    torch.testing.assert_close(alone, images)
+
+
+def test_sizes_summed_up_together_are_summed_up_apart(aggregator, tokens):
+    sizes = [tokens, tokens[:1, :12].flip(1)]
+    chosen = [nearest_neighbours(part, grid, 3) for part, grid in zip(sizes, (GRID, (3, 4)))]
+    images, patches = aggregator(sizes, chosen)
+    apart = [aggregator([part], [each]) for part, each in zip(sizes, chosen)]
+    torch.testing.assert_close(images, torch.cat([each[0] for each in apart]))
+    for found, (_, (expected,)) in zip(patches, apart, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_the_order_of_neighbours_does_not_matter(aggregator, tokens):
     chosen = nearest_neighbours(tokens, GRID, 4)
     turned = Neighbours(chosen.index.flip(-1), chosen.valid.flip(-1))
-    found = [aggregator(tokens, each)[1] for each in (chosen, turned)]
+    found = [summed(aggregator, tokens, each) for each in (chosen, turned)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
 def test_equal_tokens_make_the_choice_irrelevant(aggregator, tokens):
     same = tokens[:, :1].expand(-1, 20, -1)
-    patches = aggregator(same, nearest_neighbours(same, GRID, 4))[1]
+    patches = summed(aggregator, same, nearest_neighbours(same, GRID, 4))
     torch.testing.assert_close(patches, patches[:, :1].expand_as(patches))
 
 
@@ -74,16 +90,16 @@ def test_a_longer_token_is_the_same_token(aggregator, tokens):
     """All that is read of a token has been through a LayerNorm."""
     chosen = nearest_neighbours(tokens, GRID, 4)
     longer = tokens - tokens.mean(dim=-1, keepdim=True)
-    found = [aggregator(scale * longer, chosen)[1] for scale in (1.0, 7.0)]
+    found = [summed(aggregator, scale * longer, chosen) for scale in (1.0, 7.0)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-4)
 
 
 def test_what_is_not_valid_is_not_seen(aggregator, tokens):
     chosen = nearest_neighbours(tokens, GRID, 4, wrap=False)
     assert chosen.valid.sum(-1)[0].view(GRID)[0, 0] == 3
-    patches = aggregator(tokens, chosen)[1]
+    patches = summed(aggregator, tokens, chosen)
     near = chosen.index[0, 0][chosen.valid[0, 0]]
     torch.testing.assert_close(patches[0, 0], by_sequences(aggregator, tokens[0, near]))
     other = torch.where(chosen.valid, chosen.index, 11)
-    again = aggregator(tokens, Neighbours(other, chosen.valid))[1]
+    again = summed(aggregator, tokens, Neighbours(other, chosen.valid))
     torch.testing.assert_close(patches, again)

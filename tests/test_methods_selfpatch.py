@@ -45,7 +45,7 @@ def reached(method):
 def of_patches(method, views):
     """The loss of patches alone."""
     pairs = [
-        [method.describe(network, crops, network is method.teacher)[1] for crops in views]
+        method.describe(network, views.by_size(), network is method.teacher)[1]
         for network in (method.student, method.teacher)
     ]
     return method.objectives["patches"].within_crops(method.both_heads("patches"), *pairs)[0]
@@ -76,9 +76,8 @@ def test_the_total_is_weighed(method, views):
 
 
 def test_images_do_not_know_whether_patches_are_summed_up(method, views):
-    for crops in views:
-        found = [method.describe(method.teacher, crops, each)[0] for each in (True, False)]
-        assert torch.equal(*found)
+    found = [method.describe(method.teacher, views, each)[0] for each in (True, False)]
+    torch.testing.assert_close(*found)
 
 
 def test_the_centres_are_means_over_all_crops(method, views):
@@ -86,26 +85,38 @@ def test_the_centres_are_means_over_all_crops(method, views):
         objective.centre.zero_()
     with torch.no_grad():
         method.after_step(method(views).state, 0.5)
-        described = [method.describe(build("selfpatch").teacher, crops, True) for crops in views]
+        described = method.describe(build("selfpatch").teacher, views, True)
     heads = build("selfpatch").teacher.heads
-    images = torch.cat([heads["image"](image).flatten(0, 1) for image, _ in described])
-    patches = torch.cat([heads["patches"](patch).flatten(0, 2) for _, patch in described])
+    images = heads["image"](described[0]).flatten(0, 1)
+    patches = torch.cat([heads["patches"](patch).flatten(0, 2) for patch in described[1]])
     assert len(images) == 2 * 5 and len(patches) == 2 * (2 * 16 + 3 * 9)
     for name, logits in (("image", images), ("patches", patches)):
         torch.testing.assert_close(method.objectives[name].centre, 0.1 * logits.mean(0))
 
 
+@pytest.mark.parametrize("name", ["selfpatch", "selfpatch-hybrid", "selfpatch-no-neighbours"])
+def test_sizes_described_together_are_described_apart(name):
+    method = build(name).eval()
+    views = draw_views(method)
+    images, patches = method.describe(method.teacher, views, True)
+    apart = [method.describe(method.teacher, views[i : i + 1], True) for i in (0, 1)]
+    torch.testing.assert_close(images, torch.cat([each[0] for each in apart]))
+    for found, (_, (expected,)) in zip(patches, apart, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_the_query_is_not_among_its_own_positives(method, views):
-    raw, _, _, grid = encode_crops(method.teacher.encoder, views.global_crops)
-    chosen = method.positives(raw, grid)
+    (found,) = encode_crops(method.teacher.encoder, views[:1])
+    chosen = method.positives(found.raw, found.grid)
     assert (chosen.index != torch.arange(16)[:, None]).all() and chosen.index.shape == (4, 16, 4)
 
 
 def test_without_aggregation_the_target_is_the_teachers_own_token(views):
     method = build("selfpatch-no-neighbours")
-    _, tokens, _, _ = encode_crops(method.teacher.encoder, views.local_crops)
-    _, patches = method.describe(method.teacher, views.local_crops, True)
-    torch.testing.assert_close(patches.flatten(0, 1), tokens)
+    encoded = encode_crops(method.teacher.encoder, views)
+    _, patches = method.describe(method.teacher, views, True)
+    for each, found in zip(encoded, patches, strict=True):
+        torch.testing.assert_close(found.flatten(0, 1), each.tokens)
 
 
 @pytest.mark.parametrize("sizes,wrap", [((40, 24), True), ((48, 8), False), ((24, 16), False)])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.masking import gather_tokens
+from mimlib.layers.packing import Runs, pack, unpack
 from mimlib.layers.patches import PatchEmbed, grid_of, patchify
 from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
@@ -42,9 +43,7 @@ class ViTConfig:
     image_size: int  # pixels, the side the position table is made for; others resize the table
     class_token: bool = True  # one extra learned token in front
     drop_path: float = 0.0  # stochastic depth of the last block, rising linearly from 0
-    learned_positions: bool = (
-        False  # False: fixed table (pre-training); True: trained (fine-tuning)
-    )
+    learned_positions: bool = False  # True: trained (fine-tuning); False: a fixed table
     position_nudge: float = 0.0  # cells, see `resize_table`; 0.1 in DINO and SelfPatch
     rotary: bool = False  # turn queries and keys by their places (CroCo v2), in place of a table
 
@@ -158,11 +157,7 @@ class ViT(Encoder):
         windows = self.windows(grid) if self.windows else ()
         turns = self.turns(grid, mask)
         tokens, outputs = self._run_blocks(tokens, turns, levels=levels, windows=windows)
-        tokens, class_token = self._split(self.norm(tokens))
-        maps = tuple(
-            self._split(output)[0].transpose(1, 2).unflatten(2, grid) for output in outputs
-        )
-        return Features(tokens, class_token, grid, maps)
+        return self._describe(grid, self.norm(tokens), *outputs)
 
     def encode(
         self,
@@ -176,28 +171,38 @@ class ViT(Encoder):
 
     def encode_together(
         self,
-        patches: Sequence[Float[Tensor, "B _ pixels"]],
-        grid: tuple[int, int],
+        patches: Sequence[Float[Tensor, "_ _ pixels"]],
+        grids: Sequence[tuple[int, int]],
         masks: Sequence[PatchMask | None],
-    ) -> tuple[Float[Tensor, "B _ D"], ...]:
-        """Encode several images per sample, which do not see each other, in one pass.
-
-        The result is that of one `encode` each. One pass has half the kernels, and every weight
-        gets its gradient from one product, with nothing to add up.
+        levels: tuple[int, ...] = (),
+    ) -> tuple[Features, ...]:
+        """Encode images of several kinds in one pass (layers/packing.py), as `forward` does each.
 
         Args:
-            patches: all patches of the first images, of the second images, and so on.
-            grid: of each image.
-            masks: which patches to compute, for each.
+            patches: of all images of the first kind, of the second kind, and so on.
+            grids: of an image of each kind.
+            masks: which patches to compute, for each kind.
+            levels: see `forward`.
         """
-        tokens = [self.embed(image, grid, mask) for image, mask in zip(patches, masks)]
-        lengths = tuple(image.shape[1] for image in tokens)
+        row, runs = pack([self.embed(*each) for each in zip(patches, grids, masks)])  # [1, R, D]
         turns = None
         if self.config.rotary:
-            rows = [self.turns(grid, mask).expand(len(tokens[0]), -1, -1) for mask in masks]
-            turns = torch.cat(rows, dim=1)  # [B, K, factors]
-        together, _ = self._run_blocks(torch.cat(tokens, dim=1), turns, lengths)
-        return self.norm(together).split(lengths, dim=1)
+            of_images = [self.turns(grid, mask) for grid, mask in zip(grids, masks)]
+            turns, _ = pack([turn.expand(run[0], -1, -1) for turn, run in zip(of_images, runs)])
+        last, outputs = self._run_blocks(row, turns, runs, levels)
+        kinds = zip(*(unpack(each, runs) for each in (self.norm(last), *outputs)))
+        return tuple(self._describe(grid, *each) for grid, each in zip(grids, kinds))
+
+    def encode_sizes(
+        self, images: Sequence[Float[Tensor, "_ 3 _ _"]], levels: tuple[int, ...] = ()
+    ) -> tuple[Features, ...]:
+        """Encode images of several sizes, [B, 3, H, W] each, in one pass."""
+        if self.windows or len(images) == 1:
+            return super().encode_sizes(images, levels)
+        grids = [grid_of(each, self.stride) for each in images]
+        patches = [patchify(each, self.stride) for each in images]
+        # Not by `self`: what training wraps as an entrance must not be entered from within.
+        return ViT.encode_together(self, patches, grids, [None] * len(images), levels)
 
     def embed(
         self,
@@ -278,18 +283,18 @@ class ViT(Encoder):
         self,
         tokens: Tensor,
         turns: Tensor | None = None,
-        lengths: tuple[int, ...] | None = None,
+        runs: Runs | None = None,
         levels: tuple[int, ...] = (),
         windows: Sequence[Window] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         outputs = []
         for block, window in zip(self.blocks, windows or [None] * self.num_layers):
-            tokens = block(tokens, turns=turns, lengths=lengths, window=window)
+            tokens = block(tokens, turns=turns, runs=runs, window=window)
             if levels:
                 outputs.append(tokens)
         return tokens, [outputs[level] for level in levels]
 
-    def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.cls_token is None:
-            return tokens, None
-        return tokens[:, 1:], tokens[:, 0]
+    def _describe(self, grid: tuple[int, int], normed: Tensor, *outputs: Tensor) -> Features:
+        first = int(self.cls_token is not None)
+        maps = (each[:, first:].transpose(1, 2).unflatten(2, grid) for each in outputs)
+        return Features(normed[:, first:], normed[:, 0] if first else None, grid, tuple(maps))

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mimlib.layers.packing import Runs, pack, unpack
 from mimlib.layers.rope import rotate
 from mimlib.layers.windows import Window
 
@@ -48,7 +49,7 @@ class Attention(nn.Module):
         keys: Float[Tensor, "B A K d"],
         values: Float[Tensor, "B A K d"],
         turns: Float[Tensor, "_ K factors"] | None = None,
-        lengths: tuple[int, ...] | None = None,
+        runs: Runs | None = None,
         window: Window | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Let each query gather values by its likeness to the keys, and join the heads.
@@ -58,19 +59,20 @@ class Attention(nn.Module):
             keys: of all tokens.
             values: of all tokens.
             turns: rotary positions of all tokens.
-            lengths: the tokens are several images in a row, of so many tokens each, and none sees
-                another's; None: one image.
+            runs: the tokens are a row of images (layers/packing.py), and none sees another's;
+                None: each row is one image.
             window: whom each token sees, of all tokens of one image; None: everyone.
         """
         heads = _turn(queries, keys, values, turns, turns)
         if window is not None:
             heads = (window.cut(part) for part in heads)
             return self.proj(window.join(_gather(*heads, window.bias)))
-        if lengths is None:
+        if runs is None:
             return self.proj(_gather(*heads))  # [B, M, D]
-        images = zip(*(part.split(list(lengths), dim=2) for part in heads))
+        rows = (unpack(part.transpose(1, 2), runs) for part in heads)  # [B, K, A, d] of each run
+        apart = [_gather(*(part.transpose(1, 2) for part in parts)) for parts in zip(*rows)]
         # Joined after the map: joined before it, the gathered values would be kept twice.
-        return torch.cat([self.proj(_gather(*image)) for image in images], dim=1)  # [B, K, D]
+        return pack([self.proj(gathered) for gathered in apart])[0]  # [1, K, D]
 
     def weights(
         self, tokens: Float[Tensor, "B K D"], turns: Float[Tensor, "_ K factors"] | None = None
@@ -84,9 +86,11 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "B A M d"], Float[Tensor, "B A K d"], Float[Tensor, "B A K d"]]:
         """Map tokens to the queries of the last `num_outputs`, and all keys and values."""
         if num_outputs is None:
-            q, k, v = rearrange(
-                self.qkv(tokens), "b k (three a d) -> three b a k d", three=3, a=self.heads
+            heads = rearrange(
+                self.qkv(tokens), "b k (three a d) -> b k three a d", three=3, a=self.heads
             )
+            # Parted where they lie, so that their gradients are put together where they belong.
+            q, k, v = (part.transpose(1, 2) for part in heads.unbind(2))
             return q, k, v  # [B, A, K, d] each
         width = tokens.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias

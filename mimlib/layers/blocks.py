@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mimlib.layers.attention import Attention
+from mimlib.layers.packing import Runs, pack
 from mimlib.layers.windows import Window
 
 # Narrower blocks are bound by the number of operations, not by memory, and keep everything.
@@ -44,13 +45,18 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, branch: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
-        """Return the branch, zero for the images that leave it out."""
+    def forward(
+        self, branch: Float[Tensor, "B K D"], runs: Runs | None = None
+    ) -> Float[Tensor, "B K D"]:
+        """Return the branch, zero for the images that leave it out; `runs`: of a row of images."""
         if not self.training or self.rate == 0.0:
             return branch
-        keep = 1.0 - self.rate
-        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) < keep  # [B, 1, 1]
-        return branch * kept / keep
+        keep, sizes = 1.0 - self.rate, runs or ((len(branch), 1),)
+        kept = [torch.rand(images, 1, 1, device=branch.device) < keep for images, _ in sizes]
+        if runs is None:
+            return branch * kept[0] / keep  # [B, 1, 1]
+        row, _ = pack([part.expand(-1, size[1], -1) for part, size in zip(kept, sizes)])
+        return branch * row / keep  # [1, K, 1]
 
 
 class ResidualBlock(nn.Module):
@@ -73,11 +79,13 @@ class ResidualBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.forgets = width >= forget_from
 
-    def digest(self, norm: nn.LayerNorm, *terms: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
+    def digest(
+        self, norm: nn.LayerNorm, *terms: Float[Tensor, "B K D"], runs: Runs | None = None
+    ) -> Float[Tensor, "B K D"]:
         """Return x + MLP(LN(x)), where x is the sum of the terms."""
         tokens, hidden = self._chain(norm, self.mlp.fc1, *terms)  # [B, K, D], [B, K, 4*D]
         _, branch = self._chain(self.mlp.act, self.mlp.fc2, hidden)  # [B, K, D]
-        return tokens + self.drop_path(branch)
+        return tokens + self.drop_path(branch, runs)
 
     def _chain(self, cheap: nn.Module, costly: Callable, *terms: Tensor) -> tuple[Tensor, Any]:
         """Return x and costly(cheap(x)), where x is the sum of the terms.
@@ -116,26 +124,27 @@ class Block(ResidualBlock):
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
         turns: Float[Tensor, "_ K factors"] | None = None,
-        lengths: tuple[int, ...] | None = None,
+        runs: Runs | None = None,
         window: Window | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Update all tokens, or compute only the last `num_outputs` of them.
 
         Args:
-            tokens: of one image, or of several in a row.
+            tokens: of images, or of a row of images.
             num_outputs: how many of the last tokens are wanted; None: all.
             turns: rotary positions of the tokens.
-            lengths: tokens of each image, when there are several in a row.
+            runs: of a row of images (layers/packing.py): how many, how long.
             window: whom each token sees, of all tokens of one image; None: everyone.
         """
-        return self.digest(self.norm2, *self.attend(tokens, num_outputs, turns, lengths, window))
+        terms = self.attend(tokens, num_outputs, turns, runs, window)
+        return self.digest(self.norm2, *terms, runs=runs)
 
     def attend(
         self,
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
         turns: Float[Tensor, "_ K factors"] | None = None,
-        lengths: tuple[int, ...] | None = None,
+        runs: Runs | None = None,
         window: Window | None = None,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
         """Return x and Attn(LN(x)), of the last `num_outputs` tokens or of all."""
@@ -144,7 +153,7 @@ class Block(ResidualBlock):
         else:
             projected = self.attn.project(self.norm1(tokens), num_outputs)
             tokens = tokens[:, -num_outputs:]  # [B, M, D]
-        return tokens, self.drop_path(self.attn.mix(*projected, turns, lengths, window))
+        return tokens, self.drop_path(self.attn.mix(*projected, turns, runs, window), runs)
 
 
 def forget(run: Callable, *tensors: Tensor) -> Any:

@@ -5,19 +5,30 @@ up an image with it, and the neighbours of a patch.
 
 As official (SelfPatch), without CaiT's layer scale.
 
-Letters: B images, N tokens, Q summaries, K tokens that a summary looks at, D width, A heads, d
-width of a head; "k" neighbours.
+Letters: B images, N tokens, Q summaries of an image, K tokens that a summary looks at, R summaries
+in all, D width, A heads, d width of a head; "k" neighbours, "kv" keys and values.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimlib.layers.blocks import ResidualBlock
 from mimlib.layers.masking import gather_tokens
 from mimlib.layers.neighbours import Neighbours
+from mimlib.layers.packing import pack, unpack
+
+
+class Memory(NamedTuple):
+    """What Q summaries of each image look at, beside themselves."""
+
+    offers: Tensor  # [B, Q, K, 2 * D] keys and values
+    valid: Tensor | None = None  # [B, Q, K] bool, which of them count; None: all
 
 
 class ClassAttention(nn.Module):
@@ -28,41 +39,47 @@ class ClassAttention(nn.Module):
         self.heads = heads
         self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
 
-    def offer(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N kv"]:
+    def offer(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B kv"]:
         """Map tokens to keys and values, side by side, in one product."""
         weight = torch.cat([self.k.weight, self.v.weight])  # [2*D, D]
         return F.linear(tokens, weight, torch.cat([self.k.bias, self.v.bias]))  # [B, N, 2*D]
 
     def forward(
-        self,
-        summary: Float[Tensor, "#B #Q D"],
-        memory: Float[Tensor, "B Q K kv"],
-        valid: Bool[Tensor, "B Q K"] | None = None,
-    ) -> Float[Tensor, "B Q D"]:
+        self, summaries: Float[Tensor, "#R D"], memories: Sequence[Memory]
+    ) -> Float[Tensor, "R D"]:
         """Let each summary look at its memory.
 
         Args:
-            summary: one for all may stand for many.
-            memory: keys and values of what each summary sees beside itself.
-            valid: which of it counts; None: all.
+            summaries: of all memories, one after the other; one for all may stand for many.
+            memories: what B * Q summaries each look at; R of them in all.
         """
-        query = rearrange(self.q(summary), "b q (a d) -> b q 1 a d", a=self.heads)
-        own = self._split(self.offer(summary)[:, :, None])  # [#B, #Q, 1, A, d] each
-        keys, values = self._split(memory)  # [B, Q, K, A, d] each
+        counts = [memory.offers.shape[:2] for memory in memories]  # (B, Q) each
+        rows = sum(count.numel() for count in counts)
+        query = rearrange(self.q(summaries), "r (a d) -> r 1 a d", a=self.heads)
         query = query * query.shape[-1] ** -0.5
+        asked = torch.stack([query, *self._split(self.offer(summaries)[:, None])])
+        parts = asked.expand(-1, rows, -1, -1, -1).split([n.numel() for n in counts], dim=1)
+        seen = [
+            self._look(part.unflatten(1, count), memory).flatten(0, 1)
+            for part, count, memory in zip(parts, counts, memories)
+        ]
+        return self.proj(torch.cat(seen))
+
+    def _look(self, asked: Tensor, memory: Memory) -> Tensor:
+        """Let summaries gather: `asked` [3, B, Q, 1, A, d] is their queries, keys and values."""
+        query, own_key, own_value = asked
+        keys, values = self._split(memory.offers)  # [B, Q, K, A, d] each
         likeness = (query * keys).sum(dim=-1)  # [B, Q, K, A]
-        if valid is not None:
-            likeness = likeness.masked_fill(~valid[..., None], -torch.inf)
-        itself = (query * own[0]).sum(dim=-1).expand(*likeness.shape[:2], 1, -1)
-        weights = torch.cat([itself, likeness], dim=2).softmax(dim=2).to(values.dtype)[..., None]
-        gathered = weights[:, :, 0] * own[1][:, :, 0] + (weights[:, :, 1:] * values).sum(dim=2)
-        return self.proj(rearrange(gathered, "b q a d -> b q (a d)"))
+        if memory.valid is not None:
+            likeness = likeness.masked_fill(~memory.valid[..., None], -torch.inf)
+        likeness = torch.cat([(query * own_key).sum(dim=-1), likeness], dim=2)
+        weights = likeness.softmax(dim=2).to(values.dtype)[..., None]
+        gathered = weights[:, :, 0] * own_value[:, :, 0] + (weights[:, :, 1:] * values).sum(dim=2)
+        return gathered.flatten(-2)  # [B, Q, D]
 
     def _split(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = rearrange(
-            memory, "b q k (two a d) -> two b q k a d", two=2, a=self.heads
-        )  # [B, Q, K, A, d] each
-        return keys, values
+        keys, values = rearrange(memory, "... (two a d) -> two ... a d", two=2, a=self.heads)
+        return keys, values  # [..., A, d] each
 
 
 class ClassBlock(ResidualBlock):
@@ -71,19 +88,16 @@ class ClassBlock(ResidualBlock):
     def __init__(self, width: int, heads: int):
         super().__init__(width, ClassAttention(width, heads))
 
-    def offer(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N kv"]:
+    def offer(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B kv"]:
         """Return what the tokens show: once for all who look at them."""
         return self.attn.offer(self.norm1(tokens))
 
     def forward(
-        self,
-        summary: Float[Tensor, "#B #Q D"],
-        memory: Float[Tensor, "B Q K kv"],
-        valid: Bool[Tensor, "B Q K"] | None = None,
-    ) -> Float[Tensor, "B Q D"]:
+        self, summaries: Float[Tensor, "#R D"], memories: Sequence[Memory]
+    ) -> Float[Tensor, "R D"]:
         """Update each summary by its memory, see ClassAttention."""
-        seen = self.attn(self.norm1(summary), memory, valid)
-        return self.digest(self.norm2, summary.expand_as(seen), seen)
+        seen = self.attn(self.norm1(summaries), memories)
+        return self.digest(self.norm2, summaries.expand_as(seen)[None], seen[None])[0]
 
 
 class Aggregator(nn.Module):
@@ -101,18 +115,28 @@ class Aggregator(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(
-        self, tokens: Float[Tensor, "B N D"], neighbours: Neighbours | None = None
-    ) -> tuple[Float[Tensor, "B 1 D"], Float[Tensor, "B N D"] | None]:
-        """Return a summary of all tokens and, given neighbours, one of each patch's.
+        self, tokens: Sequence[Float[Tensor, "_ _ D"]], neighbours: Sequence[Neighbours] = ()
+    ) -> tuple[Float[Tensor, "R D"], list[Float[Tensor, "_ _ D"]]]:
+        """Return a summary of all tokens of each image and, given neighbours, one of each patch's.
 
         Neither has been through a final LayerNorm.
+
+        Args:
+            tokens: of images of each size.
+            neighbours: of the patches of each size.
         """
-        image = patches = self.cls_token  # [1, 1, D]
+        row, runs = pack(tokens)
+        images = sum(len(part) for part in tokens)
+        summaries = self.cls_token[0]  # [1, D]
         for block in self.blocks:
-            memory = block.offer(tokens)  # [B, N, 2*D]
-            image = block(image, memory[:, None])  # [B, 1, D]
-            if neighbours is not None:
-                around = gather_tokens(memory, neighbours.index.flatten(1))
-                around = around.unflatten(1, neighbours.index.shape[1:])  # [B, N, k, 2*D]
-                patches = block(patches, around, neighbours.valid)  # [B, N, D]
-        return image, None if neighbours is None else patches
+            offers = unpack(block.offer(row), runs)  # [B, N, 2*D] each
+            memories = [Memory(offer[:, None]) for offer in offers]
+            memories += [_look_around(*both) for both in zip(offers, neighbours)]
+            summaries = block(summaries, memories)  # of images, then of patches
+        patches = unpack(summaries[None, images:], runs) if neighbours else []
+        return summaries[:images], patches
+
+
+def _look_around(offers: Tensor, neighbours: Neighbours) -> Memory:
+    around = gather_tokens(offers, neighbours.index.flatten(1))
+    return Memory(around.unflatten(1, neighbours.index.shape[1:]), neighbours.valid)

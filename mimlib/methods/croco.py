@@ -146,7 +146,8 @@ class CroCo(Trainable):
         grid: tuple[int, int],
     ) -> tuple[Float[Tensor, "B V D"], Float[Tensor, "B N D"]]:
         """Encode the visible patches of image 1 and all of image 2, each for itself."""
-        return self.encoder.encode_together((patches_1, patches_2), grid, (mask, None))
+        both = self.encoder.encode_together((patches_1, patches_2), (grid, grid), (mask, None))
+        return both[0].tokens, both[1].tokens
 
     def decode(
         self,

@@ -56,8 +56,7 @@ class DINO(Siamese):
     ) -> Float[Tensor, "V B D"]:
         """Return one vector for each crop: its class token or the mean of its tokens."""
         described = []
-        for crops in sizes:
-            _, tokens, class_token, _ = encode_crops(network.encoder, crops)
+        for crops, (_, tokens, class_token, _) in zip(sizes, encode_crops(network.encoder, sizes)):
             vector = tokens.mean(dim=1) if class_token is None else class_token
             described.append(vector.unflatten(0, crops.shape[:2]))  # [V, B, D]
         return torch.cat(described)

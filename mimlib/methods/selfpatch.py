@@ -17,10 +17,10 @@ layers/class_attention and methods/distillation say how.
 Letters: B images, V crops of one size, N patches of a crop, D width, k neighbours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -95,13 +95,11 @@ class SelfPatch(Siamese):
 
     def forward(self, views: MultiCropViews) -> Output:
         """Compare images between crops, patches within each crop."""
-        images, patches = zip(*(self.describe(self.student, crops) for crops in views.by_size()))
+        images, patches = self.describe(self.student, views.by_size())
         with torch.no_grad():
-            seen = [self.describe(self.teacher, crops, True) for crops in views.by_size()]
-        their_images, their_patches = zip(*seen)
-        pair = torch.cat(images), torch.cat(their_images)  # [V, B, D] each
+            their_images, their_patches = self.describe(self.teacher, views.by_size(), True)
         compare = self.objectives["image"].between_crops
-        loss, mean = compare(self.both_heads("image"), *pair, NUM_GLOBAL)
+        loss, mean = compare(self.both_heads("image"), images, their_images, NUM_GLOBAL)
         terms, means = {"image": loss.detach()}, {"image": mean}
         if self.config.patch_weight:
             compare = self.objectives["patches"].within_crops
@@ -114,25 +112,28 @@ class SelfPatch(Siamese):
         return Output(loss, terms, state=state)
 
     def describe(
-        self, network: Network, crops: Float[Tensor, "V B 3 S S"], of_neighbours: bool = False
-    ) -> tuple[Float[Tensor, "V B D"], Float[Tensor, "V B N D"]]:
-        """Return a vector for each crop and one for each of its patches.
+        self,
+        network: Network,
+        by_size: Sequence[Float[Tensor, "_ B 3 _ _"]],
+        of_neighbours: bool = False,
+    ) -> tuple[Float[Tensor, "V B D"], list[Float[Tensor, "_ B _ D"]]]:
+        """Return a vector for each crop, and for each size one for each patch of each crop.
 
         Args:
             network: student or teacher.
-            crops: of one size.
+            by_size: crops of each size.
             of_neighbours: a patch's vector sums up its positives (the teacher's); else it is its
                 own token (the student's).
         """
-        raw, tokens, _, grid = encode_crops(network.encoder, crops)  # [V*B, N, D]
+        encoded = encode_crops(network.encoder, by_size)
         wanted = of_neighbours and self.config.aggregate and self.config.patch_weight > 0
-        neighbours = self.positives(raw, grid) if wanted else None
-        image, around = network.aggregator(raw, neighbours)
-        norm, layout = network.encoder.norm, {"v": len(crops)}
-        patches = tokens if around is None else norm(around)
+        neighbours = [self.positives(each.raw, each.grid) for each in encoded] if wanted else []
+        images, around = network.aggregator([each.raw for each in encoded], neighbours)
+        norm = network.encoder.norm
+        patches = map(norm, around) if wanted else (each.tokens for each in encoded)
         return (
-            rearrange(norm(image), "(v b) 1 d -> v b d", **layout),
-            rearrange(patches, "(v b) n d -> v b n d", **layout),
+            norm(images).unflatten(0, (-1, by_size[0].shape[1])),
+            [part.unflatten(0, crops.shape[:2]) for part, crops in zip(patches, by_size)],
         )
 
     def positives(self, raw: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Neighbours:

@@ -9,8 +9,9 @@ Letters: B images, V crops, S side of a crop, D width.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -132,18 +133,22 @@ class Siamese(Trainable):
         torch._foreach_lerp_([*theirs.values()], [learned[name].data for name in theirs], share)
 
 
-def encode_crops(
-    encoder: Encoder, crops: Float[Tensor, "V B 3 S S"]
-) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int]]:
-    """Encode all crops of one size at once.
+class Encoded(NamedTuple):
+    """What an encoder says of the crops of one size."""
 
-    Returns:
-        Tokens [V * B, N, D] as the last block leaves them, and after the final norm; the class
-        token [V * B, D], if there is one; the grid.
-    """
-    features = encoder(crops.flatten(0, 1), levels=(-1,))
-    raw = features.levels[0].flatten(2).transpose(1, 2)  # [V*B, N, D]
-    return raw, features.tokens, features.class_token, features.grid
+    raw: Tensor  # [V * B, N, D] tokens as the last block leaves them
+    tokens: Tensor  # [V * B, N, D] the same after the final norm
+    class_token: Tensor | None  # [V * B, D]
+    grid: tuple[int, int]
+
+
+def encode_crops(encoder: Encoder, by_size: Sequence[Float[Tensor, "_ B 3 _ _"]]) -> list[Encoded]:
+    """Encode all crops of all sizes [V, B, 3, S, S], at once if the encoder can."""
+    found = encoder.encode_sizes([crops.flatten(0, 1) for crops in by_size], levels=(-1,))
+    return [
+        Encoded(maps[0].flatten(2).transpose(1, 2), tokens, class_token, grid)
+        for tokens, class_token, grid, maps in found
+    ]
 
 
 def initialize(part: nn.Module) -> None:

@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from mimlib.protocol import Trainable
 
-ENTRANCES = ("encode", "encode_together", "stages", "offer")  # of encoders and blocks: not forward
+# Of encoders and blocks, beside forward.
+ENTRANCES = ("encode", "encode_together", "encode_sizes", "stages", "offer")
 
 
 def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
