@@ -60,7 +60,7 @@ SELFPATCH = (
             "lambda 0": {"method.patch_weight": 0.0},
             "lambda 0.1": {"method.patch_weight": 0.1},
             "lambda 1": {"method.patch_weight": 1.0},
-            "lambda 5": {},
+            "lambda 5": {"method.patch_weight": 5.0},
         },
         (
             Rule(metric=JF, better="lambda 0.1", worse="DINO"),
@@ -108,7 +108,10 @@ SELFPATCH = (
         "selfpatch.9",
         "Small encoders need patches centred by their crop",
         "not in the paper, whose patches are centred by the run",
-        {"by the run": {"method.patches.centre": "run"}, "by the crop": {}},
+        {
+            "by the run": {"method.patches.centre": "run"},
+            "by the crop": {"method.patches.centre": "crop"},
+        },
         (Rule(metric=JF, better="by the crop", worse="by the run"),),
     ),
 )
