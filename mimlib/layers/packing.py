@@ -1,7 +1,7 @@
 """Images of several lengths in one row of tokens, so that one product sees all of them.
 
-Then weights are made narrow (bfloat16) once, and get their gradient from one product, with nothing
-to add up. With few images, that is what a second product costs.
+Then most weights are made narrow (bfloat16) once, and get their gradient from one product, with
+nothing to add up. With few images, that is what a second product costs.
 
 Letters: B images of one length, K tokens of each, R tokens of the row.
 """

@@ -44,7 +44,7 @@ class DistillationConfig:
     batch_norm: bool = False  # in the head; official option, off in every published run
     student_temperature: float = 0.1  # tau_s
     teacher_temperature: float = 0.04  # tau_t; lower is sharper, tau_s is no sharpening at all
-    centre_momentum: float = 0.9  # m; 1 is no centring
+    centre_momentum: float = 0.9  # m; 1 is no centring by the run
     centre: Literal["run", "crop"] = "run"  # mean over the steps; or over a crop's patches, of each
 
     def __post_init__(self):
@@ -58,6 +58,8 @@ class DistillationConfig:
                 f"temperatures are {self.student_temperature} and {self.teacher_temperature}; "
                 "expected positive numbers"
             )
+        if self.centre not in ("run", "crop"):
+            raise ValueError(f"centre is {self.centre!r}; expected 'run' or 'crop'")
         if not 0 <= self.centre_momentum <= 1:
             raise ValueError(f"centre_momentum is {self.centre_momentum}; expected 0 to 1")
 

@@ -39,7 +39,7 @@ TINY_IMAGES = DistillationConfig(prototypes=64, hidden=32, bottleneck=16)
 LESSON_IMAGES = DistillationConfig(
     prototypes=256, hidden=128, bottleneck=64, batch_norm=True, teacher_temperature=0.02
 )
-# Centred by the run, patches of a small encoder all say which crop they are of.
+# Centred by the run, things are followed less well: claim selfpatch.9.
 LESSON_PATCHES = replace(LESSON_IMAGES, centre="crop")
 GPU_IMAGES = DistillationConfig(prototypes=16_384, hidden=2048, bottleneck=256)
 TINY_CONTRAST = ContrastConfig(hidden=32, outputs=16)
@@ -70,7 +70,7 @@ def dino_lesson() -> Run:
 
 
 def dino_small() -> Run:
-    """What `selfpatch_small` is compared with: a minute on one core.
+    """What `selfpatch_small` is compared with: some two minutes on one core.
 
     Measured: see data/receipts/dino_small.json, and data/weights for the network.
 
@@ -130,7 +130,7 @@ def selfpatch_lesson() -> Run:
 
 
 def selfpatch_small() -> Run:
-    """Two minutes on one core, measured by label propagation in clips of 64 x 64.
+    """Three to four minutes on one core, measured by label propagation in clips of 64 x 64.
 
     Measured: see data/receipts/selfpatch_small.json, and data/weights for the network.
 
