@@ -1,5 +1,7 @@
 """Tiny students and teachers of every kind, for the tests of what they have in common."""
 
+from dataclasses import replace
+
 import torch
 
 from mimlib.data.batches import ImageBatch
@@ -40,6 +42,9 @@ CASES = {
     "moby-swin-positives": (DINOConfig, DINO | {"image": POSITIVES, "encoder": SWIN}),
     "selfpatch": (SelfPatchConfig, SELFPATCH),
     "selfpatch-padded": (SelfPatchConfig, SELFPATCH | {"wrap": False}),
+    "selfpatch-centred-by-crop": (
+        SelfPatchConfig, SELFPATCH | {"patches": replace(PATCHES, centre="crop")},
+    ),
     "selfpatch-hybrid": (SelfPatchConfig, SELFPATCH | {"encoder": HYBRID}),
     "selfpatch-no-patches": (SelfPatchConfig, SELFPATCH | {"patch_weight": 0.0}),
     "selfpatch-no-neighbours": (SelfPatchConfig, SELFPATCH | {"aggregate": False}),

@@ -42,7 +42,7 @@ class ClassAttention(nn.Module):
     def offer(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B kv"]:
         """Map tokens to keys and values, side by side, in one product."""
         weight = torch.cat([self.k.weight, self.v.weight])  # [2*D, D]
-        return F.linear(tokens, weight, torch.cat([self.k.bias, self.v.bias]))  # [B, N, 2*D]
+        return F.linear(tokens, weight, torch.cat([self.k.bias, self.v.bias]))  # [..., 2*D]
 
     def forward(
         self, summaries: Float[Tensor, "#R D"], memories: Sequence[Memory]

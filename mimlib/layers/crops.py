@@ -63,7 +63,7 @@ def random_boxes(
     top = (row * (height - heights + 1)).floor()
     left = (column * (width - widths + 1)).floor()
     boxes = torch.stack([top, left, heights, widths], dim=-1)  # [V, B, tries, 4]
-    last.fill_(True)
+    fits[..., -1] = True
     first = fits.to(torch.uint8).argmax(dim=-1)  # [V, B]
     chosen = boxes.take_along_dim(first[..., None, None], dim=2)[:, :, 0]  # [V, B, 4]
     return chosen if stretched_from is None else _stretch(chosen, stretched_from, images.shape[-2:])
