@@ -43,9 +43,11 @@ class ConvViTConfig:
     widths: tuple[int, int, int] = (256, 384, 768)  # channels of each stage; the last is D
     depths: tuple[int, int, int] = (2, 2, 11)  # blocks of each stage
     heads: int = 12  # A, attention heads of the last stage
-    mlp_ratios: tuple[int, int, int] = (4, 4, 4)  # hidden width of the MLPs over the width
+    mlp_ratios: tuple[int | float, ...] = (4, 4, 4)  # hidden width of the MLPs over the width
     entries: tuple[int, int, int] = (4, 2, 2)  # kernel = stride of each stage's first convolution
     image_size: int = 224  # pixels, the side the position table is made for; others resize it
+    norm_eps: float = NORM_EPS  # of the last stage's LayerNorms
+    qkv_bias: bool = True  # queries, keys and values have biases
     kernel: int = 5  # positions along the side of the depthwise convolutions; odd
     drop_path: float = 0.0  # stochastic depth of the last block, rising linearly from 0
     learned_positions: bool = False  # False: fixed (pre-training); True: trained (fine-tuning)
@@ -150,9 +152,10 @@ class ConvViT(Encoder):
             for i in (0, 1)
         )
         self.blocks3 = nn.ModuleList(
-            Block(three, config.heads, ratios[2], next(rates)) for _ in range(config.depths[2])
+            Block(three, config.heads, ratios[2], next(rates), config.norm_eps, config.qkv_bias)
+            for _ in range(config.depths[2])
         )
-        self.norm = nn.LayerNorm(three, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(three, eps=config.norm_eps)
         for part in (self.patch_embed4, self.blocks3):
             part.apply(initialize)
         nn.init.xavier_uniform_(self.patch_embed3.proj.weight.data.flatten(1))  # as official

@@ -8,13 +8,14 @@ head, L blocks, h and w the grid.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mimlib.encoders.vit import ViTConfig
-from mimlib.layers.blocks import NORM_EPS, initialize
+from mimlib.layers.blocks import initialize
 from mimlib.layers.cross import CatBlock, CrossBlock
 from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
@@ -25,12 +26,16 @@ BLOCKS = {"cross": CrossBlock, "cat": CatBlock}
 
 @dataclass(frozen=True, kw_only=True)
 class PairDecoderConfig:
-    """Shape of the decoder. Defaults: CroCo, section 4; its positions are of the encoder's kind."""
+    """Shape of the decoder. Defaults: CroCo, section 4.
+
+    Positions, MLPs, norms and biases are of the encoder's kind.
+    """
 
     width: int = 512  # E, channels of a token
     depth: int = 8  # L, blocks
     heads: int = 16  # A, attention heads
     kind: Literal["cross", "cat"] = "cross"  # CrossBlock or CatBlock (table 1)
+    norm_memory: bool = True  # each CrossBlock normalises the memory before it looks there
 
     def __post_init__(self):
         if self.kind not in BLOCKS:
@@ -40,6 +45,8 @@ class PairDecoderConfig:
                 f"decoder width {self.width} must be a multiple of 4 and of heads {self.heads}; "
                 "choose another width"
             )
+        if self.kind == "cat" and not self.norm_memory:
+            raise ValueError("a CatBlock has one norm for both images; leave norm_memory on")
         if self.depth < 1:
             raise ValueError(f"decoder depth is {self.depth}; choose at least 1 block")
 
@@ -54,13 +61,16 @@ class PairDecoder(nn.Module):
     def __init__(self, config: PairDecoderConfig, encoder: ViTConfig):
         super().__init__()
         self.config = config
-        self.grid, self.rotary = encoder.grid, encoder.rotary
+        self.grid, self.rotary, self.rotary_base = encoder.grid, encoder.rotary, encoder.rotary_base
         self.embed = nn.Linear(encoder.width, config.width)
         table = None if self.rotary else sincos_table(self.grid, config.width)[None]  # [1, N, E]
         self.register_buffer("pos_embed", table)
-        block = BLOCKS[config.kind]
-        self.blocks = nn.ModuleList(block(config.width, config.heads) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        options = {name: getattr(encoder, name) for name in ("mlp_ratio", "norm_eps", "qkv_bias")}
+        if config.kind == "cross":
+            options["norm_memory"] = config.norm_memory
+        block = partial(BLOCKS[config.kind], config.width, config.heads, **options)
+        self.blocks = nn.ModuleList(block() for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=encoder.norm_eps)
         self.apply(initialize)
 
     def forward(
@@ -115,7 +125,7 @@ class PairDecoder(nn.Module):
         """
         if self.rotary:
             head_width = self.config.width // self.config.heads
-            table = rotary_table(grid, head_width, tokens.device)  # [N, factors]
+            table = rotary_table(grid, head_width, tokens.device, self.rotary_base)  # [N, factors]
         else:
             table = resize_table(self.pos_embed[0], self.grid, grid)  # [N, E]
         rows = table[None] if order is None else look_up(table, order, class_token=False)

@@ -46,6 +46,10 @@ class ViTConfig:
     learned_positions: bool = False  # True: trained (fine-tuning); False: a fixed table
     position_nudge: float = 0.0  # cells, see `resize_table`; 0.1 in DINO and SelfPatch
     rotary: bool = False  # turn queries and keys by their places (CroCo v2), in place of a table
+    rotary_base: float = 100.0  # the larger, the more slowly the last channels turn
+    mlp_ratio: float = 4.0  # hidden width of the MLPs over the width
+    norm_eps: float = NORM_EPS  # of every LayerNorm
+    qkv_bias: bool = True  # queries, keys and values have biases
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -77,8 +81,7 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches at the configured image size."""
-        side = self.image_size // self.patch_size
-        return side, side
+        return (self.image_size // self.patch_size,) * 2
 
     @property
     def num_patches(self) -> int:
@@ -98,8 +101,7 @@ def vit_config(size: str, patch_size: int, image_size: int, **changes) -> ViTCon
     """
     if size not in VIT_SIZES:
         raise ValueError(f"unknown ViT size {size!r}; choose one of {', '.join(VIT_SIZES)}")
-    width, depth, heads = VIT_SIZES[size]
-    shape = {"width": width, "depth": depth, "heads": heads}
+    shape = dict(zip(("width", "depth", "heads"), VIT_SIZES[size]))
     return ViTConfig(**{**shape, "patch_size": patch_size, "image_size": image_size, **changes})
 
 
@@ -122,13 +124,12 @@ class ViT(Encoder):
         else:
             self.register_buffer("pos_embed", None if config.rotary else table)
         self.patch_embed = PatchEmbed(config.patch_size, self.width)
+        shape, last = (self.width, config.heads, config.mlp_ratio), max(1, config.depth - 1)
         self.blocks = nn.ModuleList(
-            Block(
-                self.width, config.heads, drop_path=config.drop_path * i / max(1, config.depth - 1)
-            )
+            Block(*shape, config.drop_path * i / last, config.norm_eps, config.qkv_bias)
             for i in range(config.depth)
         )
-        self.norm = nn.LayerNorm(self.width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(self.width, eps=config.norm_eps)
         self.apply(initialize)
         if config.class_token:
             nn.init.normal_(self.cls_token, std=0.02)
@@ -155,8 +156,7 @@ class ViT(Encoder):
         grid = grid_of(images, self.stride)
         tokens = self.embed(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
         windows = self.windows(grid) if self.windows else ()
-        turns = self.turns(grid, mask)
-        tokens, outputs = self._run_blocks(tokens, turns, levels=levels, windows=windows)
+        tokens, outputs = self._run_blocks(tokens, self.turns(grid, mask), None, levels, windows)
         return self._describe(grid, self.norm(tokens), *outputs)
 
     def encode(
@@ -232,8 +232,8 @@ class ViT(Encoder):
         """Return the rotary positions of the (visible) patches; None without such positions."""
         if not self.config.rotary:
             return None
-        device = self.patch_embed.proj.weight.device
-        table = rotary_table(grid, self.config.head_width, device)  # [N, factors]
+        config, device = self.config, self.patch_embed.proj.weight.device
+        table = rotary_table(grid, config.head_width, device, config.rotary_base)  # [N, factors]
         return table[None] if mask is None else look_up(table, mask.visible, class_token=False)
 
     def attention_maps(
@@ -259,12 +259,12 @@ class ViT(Encoder):
         Raises:
             ValueError: with a class token or rotary positions, or if the windows do not fit.
         """
-        if self.config.class_token or self.config.rotary:
+        config = self.config
+        if config.class_token or config.rotary:
             raise ValueError(
                 "windows hold patches and have positions of their own; use an encoder without a "
                 "class token and without rotary positions"
             )
-        config = self.config
         self.windows = Windows(config.grid, config.heads, config.depth, side, global_blocks)
 
     def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:

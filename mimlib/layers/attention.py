@@ -28,10 +28,11 @@ class Attention(nn.Module):
     rotary positions (layers/rope.py): the rows of a table, one for each token.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, bias: bool = True):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)  # rows: queries, keys, values; each head by head
+        # Rows: queries, keys, values; each head by head.
+        self.qkv = nn.Linear(width, 3 * width, bias)
         self.proj = nn.Linear(width, width)
 
     def forward(
@@ -93,9 +94,11 @@ class Attention(nn.Module):
             q, k, v = (part.transpose(1, 2) for part in heads.unbind(2))
             return q, k, v  # [B, A, K, d] each
         width = tokens.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(tokens[:, -num_outputs:], weight[:width], bias[:width])  # [B, M, D]
-        kv = F.linear(tokens, weight[width:], bias[width:])  # [B, K, 2*D]
+        parts = (width, 2 * width)
+        weights, bias = self.qkv.weight.split(parts), self.qkv.bias
+        biases = (None, None) if bias is None else bias.split(parts)
+        q = F.linear(tokens[:, -num_outputs:], weights[0], biases[0])  # [B, M, D]
+        kv = F.linear(tokens, weights[1], biases[1])  # [B, K, 2*D]
         k, v = rearrange(kv, "b k (two a d) -> two b a k d", two=2, a=self.heads)
         return rearrange(q, "b m (a d) -> b a m d", a=self.heads), k, v
 
@@ -107,10 +110,12 @@ class CrossAttention(nn.Module):
     apart.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, bias: bool = True):
         super().__init__()
         self.heads = heads
-        self.projq, self.projk, self.projv, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.projq, self.projk, self.projv, self.proj = (
+            nn.Linear(width, width, each) for each in (bias, bias, bias, True)
+        )
 
     def forward(
         self,
@@ -132,7 +137,8 @@ class CrossAttention(nn.Module):
     ) -> tuple[Float[Tensor, "B A R d"], Float[Tensor, "B A R d"]]:
         """Map the memory to keys and values, in one product."""
         weight = torch.cat([self.projk.weight, self.projv.weight])  # [2*D, D]
-        both = F.linear(memory, weight, torch.cat([self.projk.bias, self.projv.bias]))
+        biases = self.projk.bias, self.projv.bias
+        both = F.linear(memory, weight, None if biases[0] is None else torch.cat(biases))
         k, v = rearrange(both, "b r (two a d) -> two b a r d", two=2, a=self.heads)
         return k, v
 

@@ -116,8 +116,9 @@ class Block(ResidualBlock):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         norm_eps: float = NORM_EPS,
+        qkv_bias: bool = True,
     ):
-        super().__init__(width, Attention(width, heads), mlp_ratio, drop_path, norm_eps)
+        super().__init__(width, Attention(width, heads, qkv_bias), mlp_ratio, drop_path, norm_eps)
 
     def forward(
         self,

@@ -23,11 +23,20 @@ class CrossBlock(Block):
     LayerNorm of its own.
     """
 
-    def __init__(self, width: int, heads: int):
-        super().__init__(width, heads)
-        self.cross_attn = CrossAttention(width, heads)
-        self.norm3 = nn.LayerNorm(width, eps=NORM_EPS)  # before the MLP; norm2: before cross_attn
-        self.norm_y = nn.LayerNorm(width, eps=NORM_EPS)  # of the memory; the name is the official
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = NORM_EPS,
+        qkv_bias: bool = True,
+        norm_memory: bool = True,
+    ):
+        super().__init__(width, heads, mlp_ratio, norm_eps=norm_eps, qkv_bias=qkv_bias)
+        self.cross_attn = CrossAttention(width, heads, qkv_bias)
+        self.norm3 = nn.LayerNorm(width, eps=norm_eps)  # before the MLP; norm2: before cross_attn
+        # Of the memory; the name is the official.
+        self.norm_y = nn.LayerNorm(width, eps=norm_eps) if norm_memory else nn.Identity()
 
     def forward(
         self,

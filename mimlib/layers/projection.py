@@ -29,10 +29,11 @@ class PrototypeHead(nn.Module):
         bottleneck: int,
         num_prototypes: int,
         batch_norm: bool = False,
+        depth: int = 3,
     ):
         super().__init__()
         layers = []
-        for inputs in (width, hidden):
+        for inputs in (width, *[hidden] * (depth - 2)):
             norm = [RowNorm(hidden)] if batch_norm else []
             layers += [nn.Linear(inputs, hidden), *norm, nn.GELU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))

@@ -15,11 +15,14 @@ BASE = 100.0  # as official (CroCo v2); sentences use 10000, a grid has no long 
 
 
 def rotary_table(
-    grid: tuple[int, int], head_width: int, device: torch.device | None = None
+    grid: tuple[int, int],
+    head_width: int,
+    device: torch.device | None = None,
+    base: float = BASE,
 ) -> Float[Tensor, "N factors"]:
     """Return the turns of each place of a grid: factors of every channel, then of its partner.
 
-    With f = d / 4 and w_k = 100^(-k/f) the patch at row r and column c is turned by the angles
+    With f = d / 4 and w_k = base^(-k/f) the patch at row r and column c is turned by the angles
     [r w, r w, c w, c w], one for each channel: rows first. The first d factors are the cosines, the
     others the sines, negative for the first of each pair; see `rotate`.
 
@@ -27,6 +30,7 @@ def rotary_table(
         grid: rows h and columns w.
         head_width: d, a multiple of 4.
         device: where to make the table.
+        base: how much more slowly the last channels turn than the first.
 
     Returns:
         float32 [N, 2*d], rows in raster order. It is read by index like any position table.
@@ -42,7 +46,7 @@ def rotary_table(
         )
     h, w = grid
     quarter = head_width // 4
-    frequency = BASE ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
+    frequency = base ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
     row = torch.arange(h, device=device)[:, None] * frequency  # [h, d/4]
     column = torch.arange(w, device=device)[:, None] * frequency  # [w, d/4]
     row = repeat(row, "h f -> (h w) f", w=w)  # [N, d/4]

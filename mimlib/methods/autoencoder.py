@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimlib.encoders import EncoderConfig
-from mimlib.layers.blocks import NORM_EPS, Block, initialize
+from mimlib.layers.blocks import Block, initialize
 from mimlib.layers.masking import as_bool, random_mask
 from mimlib.layers.patches import grid_of, normalize, patchify
 from mimlib.layers.positions import look_up, resize_table, sincos_table
@@ -38,6 +38,7 @@ class AutoencoderConfig:
     decoder_width: int = 512  # E, for every encoder size (table 1b)
     decoder_depth: int = 8  # decoder blocks (table 1a)
     decoder_heads: int = 16  # as official
+    decoder_mlp_ratio: float = 4.0  # as official
     mask_ratio: float = 0.75  # part of the patches that is hidden (figure 5)
     normalize_target: bool = True  # predict each patch standardised by itself (table 1d)
 
@@ -100,9 +101,13 @@ class Autoencoder(Trainable):
         table = sincos_table(config.encoder.grid, width, has_class_token)
         self.register_buffer("decoder_pos_embed", table[None])  # [1, N + 1, E]
         self.decoder_blocks = nn.ModuleList(
-            Block(width, config.decoder_heads) for _ in range(config.decoder_depth)
-        )
-        self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
+            Block(
+                width, config.decoder_heads, config.decoder_mlp_ratio,
+                norm_eps=config.encoder.norm_eps, qkv_bias=config.encoder.qkv_bias,
+            )
+            for _ in range(config.decoder_depth)
+        )  # fmt: skip
+        self.decoder_norm = nn.LayerNorm(width, eps=config.encoder.norm_eps)
         self.decoder_pred = nn.Linear(width, self.patch_size**2 * 3)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(initialize)

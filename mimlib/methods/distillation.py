@@ -41,6 +41,7 @@ class DistillationConfig:
     prototypes: int = 65_536  # G, soft classes; 4096 for patches
     hidden: int = 2048  # width of the head
     bottleneck: int = 256  # E, width of the space of the prototypes
+    layers: int = 3  # linear maps of the head before the prototypes, 2 or more
     batch_norm: bool = False  # in the head; official option, off in every published run
     student_temperature: float = 0.1  # tau_s
     teacher_temperature: float = 0.04  # tau_t; lower is sharper, tau_s is no sharpening at all
@@ -53,6 +54,8 @@ class DistillationConfig:
                 f"prototypes {self.prototypes}, hidden {self.hidden} and bottleneck "
                 f"{self.bottleneck} must be 1 or more"
             )
+        if self.layers < 2:
+            raise ValueError(f"layers is {self.layers}; the head has a hidden layer, so 2 or more")
         if min(self.student_temperature, self.teacher_temperature) <= 0:
             raise ValueError(
                 f"temperatures are {self.student_temperature} and {self.teacher_temperature}; "
@@ -69,7 +72,8 @@ class DistillationConfig:
 
     def build_head(self, width: int, for_student: bool) -> PrototypeHead:
         """Make a head for representations of this width; both networks have the same."""
-        return PrototypeHead(width, self.hidden, self.bottleneck, self.prototypes, self.batch_norm)
+        shape = width, self.hidden, self.bottleneck, self.prototypes
+        return PrototypeHead(*shape, self.batch_norm, self.layers)
 
 
 class Distillation(nn.Module):

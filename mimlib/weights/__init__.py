@@ -59,6 +59,7 @@ CROCO_PARTS = {  # ours -> published
     "decoder_pred.": "prediction_head.",
 }
 CROCO_TABLES = ("encoder.pos_embed", "decoder.pos_embed")  # as official: without a batch axis
+ROTARY = re.compile(r"RoPE(\d+(?:\.\d+)?)")  # of CroCo v2: rotary positions of this base
 UNREADABLE = (
     "{} is not readable as weights ({}); expected a checkpoint of torch.save or a .safetensors "
     "file, whole"
@@ -123,24 +124,23 @@ def official_croco_config(croco_kwargs: Mapping[str, object] | None = None) -> C
         "enc_depth": 12, "enc_num_heads": 12, "dec_embed_dim": 512, "dec_depth": 8,
         "dec_num_heads": 16, "mlp_ratio": 4, "norm_im2_in_dec": True, "pos_embed": "cosine",
     }  # fmt: skip
-    choices = {"mlp_ratio": (4,), "norm_im2_in_dec": (True,), "pos_embed": ("cosine", "RoPE100")}
     for name, value in (croco_kwargs or {}).items():
-        if name not in given or value not in choices.get(name, (value,)):
-            known = " or ".join(map(repr, choices.get(name, ()))) or f"one of {', '.join(given)}"
+        base = ROTARY.fullmatch(str(value))
+        if name not in given or (name == "pos_embed" and value != "cosine" and not base):
+            known = f"{', '.join(given)}; pos_embed is 'cosine', or 'RoPE100' with any number"
             raise ValueError(f"croco_kwargs has {name}={value!r}; this CroCo has {known}")
         given[name] = value
+    base = ROTARY.fullmatch(given["pos_embed"])
     encoder = ViTConfig(
-        width=given["enc_embed_dim"],
-        depth=given["enc_depth"],
-        heads=given["enc_num_heads"],
-        patch_size=given["patch_size"],
-        image_size=given["img_size"],
-        class_token=False,
-        rotary=given["pos_embed"] == "RoPE100",
-    )
+        width=given["enc_embed_dim"], depth=given["enc_depth"], heads=given["enc_num_heads"],
+        patch_size=given["patch_size"], image_size=given["img_size"], class_token=False,
+        mlp_ratio=float(given["mlp_ratio"]),
+        rotary=base is not None, rotary_base=float(base[1]) if base else ViTConfig.rotary_base,
+    )  # fmt: skip
     decoder = PairDecoderConfig(
-        width=given["dec_embed_dim"], depth=given["dec_depth"], heads=given["dec_num_heads"]
-    )
+        width=given["dec_embed_dim"], depth=given["dec_depth"], heads=given["dec_num_heads"],
+        norm_memory=given["norm_im2_in_dec"],
+    )  # fmt: skip
     return CroCoConfig(encoder=encoder, decoder=decoder, mask_ratio=given["mask_ratio"])
 
 
