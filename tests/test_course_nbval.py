@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -50,8 +49,8 @@ def store(path: Path, cells: list[tuple[str, str, dict]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory) -> tuple[str, float]:
-    """Run nbval with our conftest on the small notebooks; what it prints, seconds."""
+def outcome(tmp_path_factory) -> str:
+    """Run nbval with our conftest on the small notebooks and return what it prints."""
     folder = tmp_path_factory.mktemp("nbval")
     for name, cells in NOTEBOOKS.items():
         store(folder / f"{name}.ipynb", cells)
@@ -61,30 +60,28 @@ def outcome(tmp_path_factory) -> tuple[str, float]:
         *("no:cacheprovider", "--rootdir", str(folder), "--nbval-cell-timeout", "60"),
         *("--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"), str(folder)),
     ]
-    start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MIMLIB_TYPECHECK": "0"}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, env=environment, timeout=200
+        command, capture_output=True, text=True, cwd=folder, env=environment, timeout=600
     )
-    return done.stdout + done.stderr, time.perf_counter() - start
+    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("index", range(len(NOTEBOOKS["forgiven"])))
 def test_what_means_nothing_is_not_compared(outcome, index):
     """stderr, SVG, GIF; a trailing semicolon silences its line; kernels are alike and offline."""
-    assert f"PASSED forgiven.ipynb::Cell {index}" in outcome[0], outcome[0]
+    assert f"PASSED forgiven.ipynb::Cell {index}" in outcome, outcome
 
 
 def test_what_means_something_is_compared(outcome):
-    printed = outcome[0]
-    assert "FAILED found.ipynb::Cell 0" in printed and "Cell outputs differ" in printed
-    assert "FAILED found.ipynb::Cell 1" in printed and "ZeroDivisionError" in printed
+    assert "FAILED found.ipynb::Cell 0" in outcome and "Cell outputs differ" in outcome
+    assert "FAILED found.ipynb::Cell 1" in outcome and "ZeroDivisionError" in outcome
 
 
 def test_a_dead_kernel_is_named_at_once(outcome):
-    printed, seconds = outcome
-    assert "FAILED dead.ipynb::Cell 0" in printed and "the kernel died" in printed
-    assert seconds < 50  # the limit of one cell alone is 60
+    """By its death, not by the time limit of a cell, which would be reported otherwise."""
+    assert "FAILED dead.ipynb::Cell 0" in outcome and "the kernel died" in outcome
+    assert "exceeded" not in outcome
 
 
 def test_nbval_is_pinned_because_it_is_patched():

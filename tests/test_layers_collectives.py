@@ -6,7 +6,7 @@ import pytest
 import torch
 from collectives_worker import make, maps, step, work
 from torch import nn
-from two_ranks import free_port
+from two_ranks import PATIENCE, free_port
 
 from mimlib.layers.collectives import SyncBatchNorm
 
@@ -24,7 +24,7 @@ def test_two_ranks_are_one_process(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=PATIENCE)
     assert [worker.exitcode for worker in workers] == [0, 0]
     parts = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(2)]
     whole = step(make(), maps())

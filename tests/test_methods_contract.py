@@ -238,7 +238,7 @@ def find(rank):
 
 
 def test_two_ranks_are_one(tmp_path):
-    first, second = in_two_ranks(find, tmp_path, timeout=120)
+    first, second = in_two_ranks(find, tmp_path)
     for name, case in CASES.items():
         method = case.build()
         whole = gradients(method, [case.draw(method, batch=4)])

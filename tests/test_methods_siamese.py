@@ -236,7 +236,7 @@ def find(rank):
 
 def test_two_ranks_are_one(tmp_path):
     """Contrastive methods too: negatives and batch statistics are those of all ranks."""
-    first, second = in_two_ranks(find, tmp_path, timeout=300)
+    first, second = in_two_ranks(find, tmp_path)
     for name in CASES:
         method = build(name)
         whole = gradients(method, [draw_views(method, batch=4)])

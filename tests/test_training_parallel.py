@@ -8,7 +8,7 @@ import pytest
 import torch
 from training_toys import Toy, ToySource, same, weights
 from training_worker import settings, work
-from two_ranks import free_port
+from two_ranks import PATIENCE, free_port
 
 from mimlib.training import parallel
 from mimlib.training.checkpoint import list_checkpoints, load_checkpoint
@@ -33,7 +33,7 @@ def train(out, batch_size, events, shard=False):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=PATIENCE)
     told = [json.loads(path.read_text()) for path in sorted(out.glob("rank_*.json"))]
     return [worker.exitcode for worker in workers], told
 

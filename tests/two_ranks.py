@@ -5,6 +5,8 @@ import socket
 
 import torch
 
+PATIENCE = 600  # seconds, for what hangs: no test is about how long its ranks take
+
 
 def free_port():
     with socket.socket() as listener:
@@ -12,7 +14,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def in_two_ranks(find, folder, timeout):
+def in_two_ranks(find, folder):
     """What `find(rank)`, tensors by name, returns in each of two ranks."""
     context = multiprocessing.get_context("spawn")
     address = f"tcp://127.0.0.1:{free_port()}"
@@ -20,7 +22,7 @@ def in_two_ranks(find, folder, timeout):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=timeout)
+        worker.join(timeout=PATIENCE)
     assert [worker.exitcode for worker in workers] == [0, 0]
     return [torch.load(folder / f"rank_{rank}.pt") for rank in (0, 1)]
 
