@@ -13,18 +13,19 @@ from queue import Empty
 
 if os.environ.get("MIMLIB_TYPECHECK", "1") != "0":
     # Before anything of mimlib is imported: unit tests check shapes and types at every call of
-    # the three rooms that compute. torch.compile cannot look through the checks: its tests run
+    # the four rooms that compute. torch.compile cannot look through the checks: its tests run
     # in a process with MIMLIB_TYPECHECK=0. Notebook kernels are processes of their own.
     from jaxtyping import install_import_hook
 
-    install_import_hook(["mimlib.layers", "mimlib.encoders", "mimlib.methods"], "beartype.beartype")
+    rooms = ("layers", "encoders", "decoders", "methods")
+    install_import_hook([f"mimlib.{room}" for room in rooms], "beartype.beartype")
 
 import pytest
 import pytest_socket
 import torch
 from nbval import kernel as nbval_kernel
 
-from mimlib.course import sandbox
+from mimlib.course.notebooks import sandbox
 
 sandbox.fix_environment()
 torch.set_num_threads(1)  # of this process: two cores are better spent on two things

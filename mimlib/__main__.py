@@ -7,7 +7,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["doctor"]:  # before anything is imported that may be missing
-        from mimlib import doctor
+        from mimlib.machine import doctor
 
         return doctor.report()
     from mimlib import cli

@@ -17,10 +17,12 @@ from typing import Annotated
 
 import tyro
 
-from mimlib import bench, doctor, follow, shipping, show, studies
-from mimlib.launch import Result, launch
+from mimlib.evidence import shipping, studies
+from mimlib.machine import bench, doctor
 from mimlib.presets import PRESETS, preset
-from mimlib.run import Run
+from mimlib.presets.run import Run
+from mimlib.runs import evaluate, show
+from mimlib.runs.launch import Result, launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
     for name, text in (("show", "resolve a preset without training"), ("train", "train a preset")):
         command = commands.add_parser(name, help=text, add_help=False)
         command.add_argument("preset")
-    follow.add_arguments(commands.add_parser("follow", help="J and F of an encoder on DAVIS"))
+    evaluate.add_arguments(commands.add_parser("follow", help="J and F of an encoder on DAVIS"))
     bench.add_arguments(commands.add_parser("bench", help="FLOPs, saved bytes, images/s, MFU"))
     studies.add_arguments(commands.add_parser("study", help="run a claim over settings and seeds"))
     shipping.add_arguments(commands.add_parser("ship", help="keep the network of finished runs"))
@@ -67,7 +69,7 @@ def _dispatch(known: argparse.Namespace, rest: list[str]) -> int:
         case "bench":
             bench.main(known)
         case "follow":
-            follow.main(known)
+            evaluate.main(known)
         case "study":
             studies.main(known)
         case "ship":

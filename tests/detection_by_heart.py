@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from mimlib.data.coco import CocoConfig, CocoObjects
-from mimlib.data.detection import DetectionSource, WorldDetectionConfig
+from mimlib.data.objects.coco import CocoConfig, CocoObjects
+from mimlib.data.objects.source import DetectionSource
+from mimlib.data.objects.world import WorldDetectionConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.average_precision import AveragePrecision, AveragePrecisionConfig
+from mimlib.evaluation.average_precision import AveragePrecision, AveragePrecisionConfig
 from mimlib.tasks.detection import DetectionTaskConfig
 from mimlib.training.config import TrainConfig
 from mimlib.training.trainer import Trainer

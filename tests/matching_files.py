@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mimlib.data import formats
-from mimlib.data.formats import Dense
+from mimlib.data.files import numbers
+from mimlib.data.files.numbers import Dense
 
 SHAPE = (20, 28)
 
@@ -49,7 +49,7 @@ def grey(path, values):
 
 
 def pfm(path, values):
-    formats.write_pfm(made(path), torch.from_numpy(np.ascontiguousarray(values)))
+    numbers.write_pfm(made(path), torch.from_numpy(np.ascontiguousarray(values)))
 
 
 def array(path, values):
@@ -63,7 +63,7 @@ def write_sintel(root, shape=SHAPE):
             picture(root / name, 10 * number + (rendering == "final"), shape)
     for number in (1, 2):
         flow = made(root / f"training/flow/alley/frame_{number:04d}.flo")
-        formats.write_flo(flow, Dense(truth(2, shape).values, torch.ones(shape).bool()))
+        numbers.write_flo(flow, Dense(truth(2, shape).values, torch.ones(shape).bool()))
         invalid = (~truth(2, shape).valid.numpy() * 255).astype(np.uint8)
         grey(root / f"training/invalid/alley/frame_{number:04d}.png", invalid)
 
@@ -73,7 +73,7 @@ def write_chairs(root, split="1 2 1"):
     for number in range(1, len(split.split()) + 1):
         for view in (1, 2):
             picture(root / f"data/{number:05d}_img{view}.ppm", 10 * number + view - 1)
-        formats.write_flo(root / f"data/{number:05d}_flow.flo", truth(2))
+        numbers.write_flo(root / f"data/{number:05d}_flow.flo", truth(2))
 
 
 def write_kitti(root, views=("image_2", "image_3"), truths=("flow_occ", "disp_occ_0")):
@@ -82,8 +82,8 @@ def write_kitti(root, views=("image_2", "image_3"), truths=("flow_occ", "disp_oc
             name = f"training/{folder}/{number:06d}_{frame}.png"
             picture(root / name, 10 * number + (frame == 11 or folder == views[1]))
         name = f"{number:06d}_10.png"
-        formats.write_kitti_flow(made(root / "training" / truths[0] / name), truth(2))
-        formats.write_kitti_disparity(made(root / "training" / truths[1] / name), truth(1))
+        numbers.write_kitti_flow(made(root / "training" / truths[0] / name), truth(2))
+        numbers.write_kitti_disparity(made(root / "training" / truths[1] / name), truth(1))
 
 
 def write_middlebury(root, names=("disp0.pfm", "disp0GT.pfm")):
@@ -121,8 +121,8 @@ def write_eth3d(root, ground_truth="training_gt"):
 def write_sceneflow(root):
     """Two frames of Monkaa, and one pair of FlyingThings3D's test part."""
     scenes = {"Monkaa": ("a_rain", 1, (7, 8)), "FlyingThings3D": ("TEST/A/0000", 5, (6,))}
-    for name, (scene, first, numbers) in scenes.items():
-        for i, number in enumerate(numbers):
+    for name, (scene, first, shots) in scenes.items():
+        for i, number in enumerate(shots):
             for rendering in ("clean", "final"):
                 folder = root / f"{name}/frames_{rendering}pass" / scene
                 for view, side in enumerate(("left", "right")):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from mimlib.data.batches import ImageBatch, PairBatch
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.convvit import ConvViTConfig
-from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import grid_of, patchify, unpatchify
 from mimlib.methods.convmae import ConvMAEConfig

@@ -6,8 +6,9 @@ from mimlib.layers.masking import as_bool, gather_tokens, mask_from_noise
 from mimlib.layers.patches import patchify
 from mimlib.layers.rope import rotary_table, rotate
 from mimlib.methods.croco import CroCoViews
-from mimlib.methods.objectives import masked_mse, normalize_patches
-from mimlib.weights import CROCO_PARTS, load_official, official_croco_config
+from mimlib.methods.objectives.masked import masked_mse, normalize_patches
+from mimlib.weights import load_official
+from mimlib.weights.croco import CROCO_PARTS, official_croco_config
 
 NOT_MODEL_FACTS = ("qkv_bias", "layer_norm_eps", "in_chans", "norm_pix_loss", "rope_base")
 

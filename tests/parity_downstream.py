@@ -4,10 +4,11 @@ import torch
 from einops import rearrange
 
 from mimlib.layers.positions import resize_table
-from mimlib.tasks.dpt import DPTHead, load_official_head
-from mimlib.tasks.laplacian import laplacian_loss
-from mimlib.tasks.matching_metrics import flow_metrics, stereo_metrics
+from mimlib.metrics.matching import flow_metrics, stereo_metrics
+from mimlib.tasks.heads.dpt import DPTHead
+from mimlib.tasks.losses.laplacian import laplacian_loss
 from mimlib.tasks.tiling import FLOW_CONFIDENCE, predict_tiled, window_offsets
+from mimlib.weights.dpt import load_official_head
 
 LAPLACIANS = {  # as the file calls them: ours
     "laplacian": "unbounded", "laplacian_bounded": "bounded", "laplacian_bounded2": "bounded_2",

@@ -4,8 +4,8 @@ import torch
 from einops import rearrange
 from torch.nn.functional import normalize, one_hot
 
+from mimlib.evaluation.propagation import PropagationConfig, blocks, carry, read_out
 from mimlib.layers.positions import resize_table
-from mimlib.tasks.propagation import PropagationConfig, blocks, carry, read_out
 
 SIDE, GRID = 16, (14, 14)  # patch and grid that the position table belongs to
 NUDGE = 0.1  # of DINO's position tables, see ViTConfig.position_nudge

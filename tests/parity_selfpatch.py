@@ -4,10 +4,10 @@ import torch
 from einops import rearrange
 
 from mimlib.encoders.vit import ViTConfig
-from mimlib.layers.multicrop import MultiCropConfig, MultiCropViews
 from mimlib.layers.neighbours import nearest_neighbours, neighbour_table
 from mimlib.layers.projection import PrototypeHead
-from mimlib.methods.distillation import DistillationConfig
+from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews
+from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
 from mimlib.methods.siamese import encode_crops
 from mimlib.weights import load_official

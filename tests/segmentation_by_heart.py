@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from mimlib.data.segmentation_files import SegmentationFilesConfig
+from mimlib.data.dense.segmentation import SegmentationFilesConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.evaluation import ValidationConfig
+from mimlib.evaluation.validation import ValidationConfig
 from mimlib.tasks.segmentation import SegmentationTaskConfig
 from mimlib.training.config import TrainConfig
 from mimlib.training.trainer import Trainer

@@ -8,10 +8,10 @@ from mimlib.data.batches import ImageBatch
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.swin import SwinConfig
 from mimlib.encoders.vit import ViTConfig
-from mimlib.layers.multicrop import MultiCropConfig
-from mimlib.methods.contrast import ContrastConfig
+from mimlib.layers.views.multicrop import MultiCropConfig
 from mimlib.methods.dino import DINOConfig
-from mimlib.methods.distillation import DistillationConfig
+from mimlib.methods.objectives.contrast import ContrastConfig
+from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
 
 VIT = {

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mimlib import bench
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers import attention
+from mimlib.machine import bench
 from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.croco import CroCoConfig
 from mimlib.methods.mae import MAEConfig

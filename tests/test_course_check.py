@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mimlib.course import check
+from mimlib.course.lesson import check
 
 
 def test_equal_tensors_print_one_stable_line(capsys):

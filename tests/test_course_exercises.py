@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from mimlib.course import exercises, places
+from mimlib import places
+from mimlib.course.exercises import exercise as exercises
 
 ALL = exercises.all_exercises()
 MISTAKES = [(task, wrong) for task in ALL.values() for wrong in task.wrong]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mimlib.course import lesson, places
+from mimlib import places
+from mimlib.course.lesson import start as lesson
 from mimlib.presets import PRESETS
 
 

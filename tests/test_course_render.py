@@ -7,7 +7,9 @@ import os
 import nbformat
 import pytest
 
-from mimlib.course import places, render, report
+from mimlib import places
+from mimlib.course.lesson import report
+from mimlib.course.notebooks import render
 
 SOURCES = (
     ("markdown", "# Small\n\nMeasured: soon.\n"),

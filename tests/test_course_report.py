@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mimlib.course import places, report
+from mimlib import places
+from mimlib.course.lesson import report
 
 
 def test_band_asserts_and_prints_no_measurement(capsys):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mimlib.course import widgets
+from mimlib.course.lesson import widgets
 from mimlib.encoders.vit import ViTConfig
 from mimlib.figures import Picture
 from mimlib.layers.patches import patchify

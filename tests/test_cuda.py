@@ -7,11 +7,11 @@ import pytest
 import torch
 from method_cases import CASES
 
-from mimlib.launch import launch
 from mimlib.layers.masking import as_bool, random_mask
 from mimlib.layers.patches import patchify
 from mimlib.presets import PRESETS, preset
-from mimlib.run import override
+from mimlib.presets.run import override
+from mimlib.runs.launch import launch
 
 NO_CUDA = not torch.cuda.is_available()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(NO_CUDA, reason="no CUDA device")]

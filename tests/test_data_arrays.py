@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mimlib.data import arrays
+from mimlib.data.files import arrays
 
 MASK = np.zeros((2, 3), dtype=np.uint8)
 

@@ -17,8 +17,9 @@ from coco_files import (
 )
 from pycocotools import mask as coco_mask
 
-from mimlib.data.coco import CocoConfig, coco_results, read_runs
-from mimlib.data.objects import Objects
+from mimlib.data.objects.coco import CocoConfig
+from mimlib.data.objects.masks import coco_results, read_runs
+from mimlib.data.objects.views import Objects
 
 INSIDE = (4, 6, 10, 8)  # left, top, width, height
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mimlib.data.batches import DenseBatch
-from mimlib.data.depth_files import DepthFilesConfig
+from mimlib.data.dense.depth import DepthFilesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 NAMES = {

@@ -6,8 +6,7 @@ import torch
 
 from mimlib import world
 from mimlib.data.batches import DetectionBatch
-from mimlib.data.detection import WorldDetectionConfig
-from mimlib.data.objects import (
+from mimlib.data.objects.views import (
     GREY,
     LargeScaleJitter,
     Objects,
@@ -16,6 +15,7 @@ from mimlib.data.objects import (
     place_objects,
     tight_boxes,
 )
+from mimlib.data.objects.world import WorldDetectionConfig
 from mimlib.data.order import DRAWS_PER_IMAGE
 
 HEIGHT, WIDTH = 24, 40

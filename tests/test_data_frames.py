@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mimlib.data.frames import Frames
+from mimlib.data.videos.frames import Frames
 
 SIDES = (12, 16)
 COUNT = 4

@@ -5,8 +5,13 @@ import pytest
 from scipy.spatial import KDTree
 
 from mimlib import world
-from mimlib.data import geometry
-from mimlib.data.geometry import Cloud, back_project, covisibility, field_of_view_intrinsics
+from mimlib.data.pairs import covisibility as geometry
+from mimlib.data.pairs.covisibility import (
+    Cloud,
+    back_project,
+    covisibility,
+    field_of_view_intrinsics,
+)
 
 CAMERA = field_of_view_intrinsics(24, 32, 60.0)
 

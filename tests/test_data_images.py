@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mimlib.data.images import ImageFolder, class_names, read_image
+from mimlib.data.files.pictures import read_image
+from mimlib.data.images.folder import ImageFolder, class_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mimlib.data.label_maps import (
+from mimlib.data.dense.label_maps import (
     ADE20K_IDS,
     COCO_IDS,
     UNLABELLED,
@@ -16,8 +16,8 @@ from mimlib.data.label_maps import (
     class_table,
     find_beside,
     read_label_map,
-    read_names,
 )
+from mimlib.data.files.pictures import read_names
 
 ADE20K, VOC, COCO = (
     class_table(ids, ignored)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from matching_files import SHAPE, WRITERS, truth, write_chairs, write_eth3d, write_sceneflow
 
-from mimlib.data.layouts import LAYOUTS, FlowLayout, LayoutName
-from mimlib.data.matching import MatchingFilesConfig
+from mimlib.data.matching.layouts import LAYOUTS, FlowLayout, LayoutName
+from mimlib.data.matching.source import MatchingFilesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

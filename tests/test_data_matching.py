@@ -11,8 +11,8 @@ from matching_files import (
     write_sintel,
 )
 
-from mimlib.data import formats
-from mimlib.data.matching import MatchingFilesConfig
+from mimlib.data.files import numbers
+from mimlib.data.matching.source import MatchingFilesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 LAYOUTS = ("sintel_clean", "flying_chairs", "kitti_flow", "kitti_stereo", "middlebury", "booster")
@@ -70,7 +70,7 @@ def test_whole_images_of_two_sizes_come_one_at_a_time(tmp_path):
     write_middlebury(tmp_path)
     for view in (0, 1):
         picture(tmp_path / f"scene2/im{view}.png", 3, (16, 16))
-    formats.write_pfm(tmp_path / "scene2/disp0GT.pfm", torch.ones(16, 16))
+    numbers.write_pfm(tmp_path / "scene2/disp0GT.pfm", torch.ones(16, 16))
     source = MatchingFilesConfig(
         root=str(tmp_path), layout="middlebury", size=(8, 8), jitter=0.0
     ).build()

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mimlib.data import matching_views
 from mimlib.data.batches import DensePairBatch
-from mimlib.data.matching_views import (
+from mimlib.data.matching import views as matching_views
+from mimlib.data.matching.views import (
     COLOUR,
     CROP,
     HUE,

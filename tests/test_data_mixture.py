@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mimlib.data.crop_files import CropListConfig
 from mimlib.data.mixture import MixtureConfig, MixtureSource, Part
 from mimlib.data.order import EndlessOrder, Request, augmentation_draws
-from mimlib.data.pair_files import PairFolderConfig
-from mimlib.data.pair_views import PairAugmentation
-from mimlib.data.pairs import MemoryPairs
+from mimlib.data.pairs.crops import CropListConfig
+from mimlib.data.pairs.files import PairFolderConfig
+from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.pairs.world import MemoryPairs
 
 
 @dataclass(frozen=True, kw_only=True)

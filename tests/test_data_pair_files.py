@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mimlib.data.crop_files import CropListConfig, cut_box, read_crop_list
-from mimlib.data.formats import Dense, write_depth_png
-from mimlib.data.pair_files import PairFolderConfig, find_pairs
-from mimlib.data.rgbd import RGBDPairsConfig, find_sequences
+from mimlib.data.files.numbers import Dense, write_depth_png
+from mimlib.data.pairs.crops import CropListConfig, cut_box, read_crop_list
+from mimlib.data.pairs.files import PairFolderConfig, find_pairs
+from mimlib.data.pairs.rgbd import RGBDPairsConfig, find_sequences
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -231,9 +231,9 @@ def scene(tmp_path):
 
 
 def test_frames_that_see_the_same_are_paired(scene, monkeypatch):
-    monkeypatch.setattr("mimlib.data.rgbd.TREE_STEP", 1)
-    monkeypatch.setattr("mimlib.data.rgbd.QUERY_STEP", 1)
-    monkeypatch.setattr("mimlib.data.geometry.RADIUS", 0.05)
+    monkeypatch.setattr("mimlib.data.pairs.rgbd.TREE_STEP", 1)
+    monkeypatch.setattr("mimlib.data.pairs.rgbd.QUERY_STEP", 1)
+    monkeypatch.setattr("mimlib.data.pairs.covisibility.RADIUS", 0.05)
     config = RGBDPairsConfig(root=str(scene), size=20, jitter=0.0)
     source = config.build()
     first, second = source.first(4)

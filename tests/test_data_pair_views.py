@@ -6,17 +6,9 @@ import torch
 from torchvision.transforms.v2 import functional as v2
 
 from mimlib.data.order import augmentation_draws
-from mimlib.data.pair_views import (
-    COLOUR,
-    CROP,
-    ORDERS,
-    TILT,
-    PairAugmentation,
-    crop_corners,
-    cut,
-    jitter_colours,
-    turn_hues,
-)
+from mimlib.data.pairs.views import COLOUR, CROP, TILT, PairAugmentation
+from mimlib.data.transforms.colours import ORDERS, jitter_colours, turn_hues
+from mimlib.data.transforms.crops import crop_corners, cut
 
 
 def images(count=4, size=24, seed=0):

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from mimlib import world
-from mimlib.data import homography
 from mimlib.data.batches import DensePairBatch, PairBatch
-from mimlib.data.homography import HomographyPairsConfig, draw_homographies, warp
-from mimlib.data.pair_views import PairAugmentation
-from mimlib.data.pairs import MemoryPairs, WorldPairsConfig
-from mimlib.data.sources import PhotosConfig, WorldImagesConfig
+from mimlib.data.images.configs import PhotosConfig, WorldImagesConfig
+from mimlib.data.pairs import homography
+from mimlib.data.pairs.homography import HomographyPairsConfig, draw_homographies, warp
+from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.pairs.world import MemoryPairs, WorldPairsConfig
 
 SIZE, COUNT = 24, 12
 PHOTOS = HomographyPairsConfig(images=PhotosConfig(size=28), size=24)

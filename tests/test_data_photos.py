@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from mimlib.data import photos
-from mimlib.data.photos import photographs, stereo_motorcycle, whole_photographs
-from mimlib.world.textures import PHOTOGRAPHS as WORLD_PHOTOGRAPHS
+from mimlib.data.images import photos
+from mimlib.data.images.photos import photographs, stereo_motorcycle, whole_photographs
+from mimlib.world.rooms.textures import PHOTOGRAPHS as WORLD_PHOTOGRAPHS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

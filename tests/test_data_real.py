@@ -4,7 +4,7 @@ import pytest
 import torch
 from real_data import FOLDER, sample
 
-from mimlib.data.sources import ImageFolderConfig
+from mimlib.data.images.configs import ImageFolderConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from real_data import sample
 
-from mimlib.data.coco import CocoConfig
-from mimlib.data.objects import tight_boxes
+from mimlib.data.objects.coco import CocoConfig
+from mimlib.data.objects.views import tight_boxes
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

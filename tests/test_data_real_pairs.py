@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from real_data import sample
 
-from mimlib.data.depth_files import DepthFilesConfig
-from mimlib.data.formats import (
+from mimlib.data.dense.depth import DepthFilesConfig
+from mimlib.data.files.numbers import (
     read_flo,
     read_mask,
     read_pfm_disparity,
     read_sintel_flow,
     read_visible_disparity,
 )
-from mimlib.data.geometry import overlap
-from mimlib.data.images import read_image
-from mimlib.data.matching import MatchingFilesConfig
-from mimlib.data.pair_files import PairFolderConfig
-from mimlib.data.rgbd import RGBDPairsConfig, find_sequences
-from mimlib.presets.matching import FLOW_CROP, STEREO_CROP
+from mimlib.data.files.pictures import read_image
+from mimlib.data.matching.source import MatchingFilesConfig
+from mimlib.data.pairs.covisibility import overlap
+from mimlib.data.pairs.files import PairFolderConfig
+from mimlib.data.pairs.rgbd import RGBDPairsConfig, find_sequences
+from mimlib.presets.tasks.matching import FLOW_CROP, STEREO_CROP
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

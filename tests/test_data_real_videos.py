@@ -6,11 +6,12 @@ import pytest
 import torch
 from real_data import sample
 
-from mimlib.data.frames import Frames
-from mimlib.data.videos import DavisConfig, open_video
+from mimlib.data.videos.davis import DavisConfig
+from mimlib.data.videos.frames import Frames
+from mimlib.data.videos.masks import open_video
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.propagation import PropagationConfig, encoder_maps, pixel_maps, propagate
-from mimlib.tasks.video_metrics import VideoScores, boundary_accuracy, region_similarity
+from mimlib.evaluation.propagation import PropagationConfig, encoder_maps, pixel_maps, propagate
+from mimlib.metrics.videos import VideoScores, boundary_accuracy, region_similarity
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 NUM_FRAMES = 8

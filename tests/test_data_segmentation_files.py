@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mimlib.data.batches import DenseBatch
-from mimlib.data.segmentation_files import NUM_CLASSES, SegmentationFilesConfig
+from mimlib.data.dense.segmentation import NUM_CLASSES, SegmentationFilesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 SHAPE = (20, 28)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mimlib.data.label_maps import UNLABELLED
-from mimlib.data.order import augmentation_draws
-from mimlib.data.segmentation_views import (
+from mimlib.data.dense.label_maps import UNLABELLED
+from mimlib.data.dense.views import (
     MEAN_COLOUR,
     SegmentationAugmentation,
     augment,
     choose_crop,
-    distort_colours,
     is_mixed,
 )
+from mimlib.data.order import augmentation_draws
+from mimlib.data.transforms.colours import distort_colours
 
 PLAIN = {"flip": False, "distort": False, "largest_share": 1.0}
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mimlib import world
 from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch, StretchedBatch
-from mimlib.data.sources import ImageFolderConfig, PhotosConfig, WorldImagesConfig
+from mimlib.data.images.configs import ImageFolderConfig, PhotosConfig, WorldImagesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 

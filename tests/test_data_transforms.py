@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from mimlib.data.order import augmentation_draws
-from mimlib.data.transforms import (
+from mimlib.data.transforms.crops import (
     Augmentation,
     crop_resized,
     crop_targets,

@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mimlib.data.videos import DavisConfig, WorldVideosConfig, number_objects, open_video
+from mimlib.data.videos.davis import DavisConfig
+from mimlib.data.videos.masks import open_video
+from mimlib.data.videos.world import WorldVideosConfig, number_objects
 
 SIDES = (12, 16)
 COUNT = 4

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from mimlib import doctor, machine
+from mimlib.machine import checks, doctor
 
 
 def test_this_machine_is_fit_for_the_lessons(capsys):
@@ -49,13 +49,13 @@ def test_the_doctor_works_without_torch():
 def test_lesson_costs_scale_with_the_machine(monkeypatch, tmp_path):
     receipt = {"seconds": 100.0, "peak_memory_mib": 1024.0, "matmul_gflops": 200.0}
     (tmp_path / "01_mae.json").write_text(json.dumps(receipt))
-    monkeypatch.setattr(machine, "LESSON_RECEIPTS", tmp_path)
-    monkeypatch.setattr(machine, "matmul_rate", lambda *_: 100e9)
-    assert [f.text for f in machine._lessons()] == ["lesson 01_mae: about 200 s and 1.0 GiB here"]
+    monkeypatch.setattr(checks, "LESSON_RECEIPTS", tmp_path)
+    monkeypatch.setattr(checks, "matmul_rate", lambda *_: 100e9)
+    assert [f.text for f in checks._lessons()] == ["lesson 01_mae: about 200 s and 1.0 GiB here"]
 
 
 def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(machine.os, "access", lambda *_: False)
-    (note,) = machine._cache()
+    monkeypatch.setattr(checks, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(checks.os, "access", lambda *_: False)
+    (note,) = checks._cache()
     assert note.state == "note" and "MIMLIB_CACHE" in note.text

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.positions import resize_table
 

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from mimlib import cli, follow
-from mimlib.data.videos import DavisConfig
+from mimlib import cli
+from mimlib.data.videos.davis import DavisConfig
+from mimlib.evaluation.label_propagation import LabelPropagationConfig
+from mimlib.evaluation.propagation import PropagationConfig
 from mimlib.presets import preset
-from mimlib.tasks.propagation import PropagationConfig
-from mimlib.tasks.video_evaluation import LabelPropagationConfig
+from mimlib.runs import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -20,8 +21,8 @@ SMALL = PropagationConfig(short_side=48, multiple=16, radius=3)
 
 @pytest.fixture(autouse=True)
 def small_frames(monkeypatch):
-    assert PropagationConfig(short_side=480, multiple=64, context=7, radius=12) == follow.PROTOCOL
-    monkeypatch.setattr(follow, "PROTOCOL", SMALL)
+    assert PropagationConfig(short_side=480, multiple=64, context=7, radius=12) == evaluate.PROTOCOL
+    monkeypatch.setattr(evaluate, "PROTOCOL", SMALL)
 
 
 @pytest.fixture
@@ -69,9 +70,9 @@ def test_the_command_measures_the_weights_it_is_given(davis, weights, capsys):
     expected = measure.run(method, CPU)
     assert printed == {name: pytest.approx(100 * v, abs=0.01) for name, v in expected.items()}
     assert 10 < printed["j_and_f"] < 100 and "pixels_j_and_f" in printed
-    found = follow.follow(preset("selfpatch_tiny"), str(path), videos, "cpu")
+    found = evaluate.follow(preset("selfpatch_tiny"), str(path), videos, "cpu")
     assert found == expected
-    every = follow.follow(
+    every = evaluate.follow(
         preset("selfpatch_tiny"), str(path), DavisConfig(root=str(davis), split="")
     )
     assert every != expected, "both sequences"

@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from mimlib.launch import launch, read_finished
 from mimlib.presets import preset
-from mimlib.run import override, weights_file
+from mimlib.presets.run import override
+from mimlib.runs.build import weights_file
+from mimlib.runs.launch import launch, read_finished
 
 QUICK = {"train.steps": 4, "train.warmup_steps": 1, "train.log_every": 1, "train.device": "cpu"}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from mimlib.layers import colours
+from mimlib.layers.views import colours
 
 IMAGES = torch.rand(3, 3, 7, 6, generator=torch.Generator().manual_seed(0))
 IMAGES[0, :, 0] = 0.5  # grey has no hue

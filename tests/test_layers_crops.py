@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from mimlib.layers.crops import ASPECT_RATIO, blur, crop_batch, crop_matrix, random_boxes
+from mimlib.layers.views.crops import ASPECT_RATIO, blur, crop_batch, crop_matrix, random_boxes
 
 
 def noise(*shape):

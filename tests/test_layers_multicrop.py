@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from siamese_cases import images
 
-from mimlib.data.sources import ImageFolderConfig
-from mimlib.layers import crops as layers_crops
-from mimlib.layers import multicrop
-from mimlib.layers.multicrop import MultiCropConfig, distort, multi_crop
+from mimlib.data.images.configs import ImageFolderConfig
 from mimlib.layers.patches import denormalize
+from mimlib.layers.views import crops as layers_crops
+from mimlib.layers.views import multicrop
+from mimlib.layers.views.multicrop import MultiCropConfig, distort, multi_crop
 
 CONFIG = MultiCropConfig(global_size=32, local_size=16, num_local=3, blur=(0.1, 1.0))
 

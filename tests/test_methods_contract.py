@@ -13,7 +13,7 @@ from two_ranks import in_two_ranks
 
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_bool
 from mimlib.layers.patches import denormalize, patchify, unpatchify
-from mimlib.methods.objectives import normalize_patches
+from mimlib.methods.objectives.masked import normalize_patches
 from mimlib.protocol import Output
 from mimlib.training.sharding import shard_in_place
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mimlib.methods.contrast import ContrastConfig
+from mimlib.methods.objectives.contrast import ContrastConfig
 
 CONFIG = ContrastConfig(hidden=8, outputs=6)
 

@@ -7,7 +7,7 @@ import torch
 from method_cases import CASES, VIT, croco
 
 from mimlib.data.batches import ImageBatch, PairBatch
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.layers import attention
 from mimlib.layers.masking import as_bool, mask_from_noise, random_mask

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mimlib.layers.projection import PrototypeHead
-from mimlib.methods.distillation import DistillationConfig
+from mimlib.methods.objectives.distillation import DistillationConfig
 
 CONFIG = DistillationConfig(prototypes=10, hidden=8, bottleneck=6)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mimlib.methods.objectives import masked_mse, normalize_patches
+from mimlib.methods.objectives.masked import masked_mse, normalize_patches
 
 
 def loss_by_loops(prediction, target, mask):

@@ -17,8 +17,8 @@ from siamese_cases import (
 )
 
 from mimlib.encoders.vit import vit_config
-from mimlib.layers.multicrop import MultiCropConfig, MultiCropViews
 from mimlib.layers.positions import resize_table
+from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews
 from mimlib.methods.selfpatch import SelfPatchConfig
 from mimlib.methods.siamese import encode_crops
 

@@ -23,7 +23,7 @@ from siamese_cases import (
 )
 from two_ranks import in_two_ranks
 
-from mimlib.methods.distillation import DistillationConfig
+from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.protocol import Output
 from mimlib.training.config import TrainConfig
 from mimlib.training.trainer import Trainer
@@ -294,7 +294,7 @@ def test_forward_compiles_to_one_graph():
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):
     if message is None:
-        from mimlib.layers.multicrop import MultiCropConfig
+        from mimlib.layers.views.multicrop import MultiCropConfig
 
         changes = {"encoder": SWIN, "crops": MultiCropConfig(global_size=36)}
         message = "crops of 36 pixels are not a multiple of the encoder's stride 8"

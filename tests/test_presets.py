@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mimlib import __main__, cli, launch, show
-from mimlib.presets import PRESETS, matching, preset
-from mimlib.run import override
+from mimlib import __main__, cli
+from mimlib.presets import PRESETS, preset
+from mimlib.presets.run import override
+from mimlib.presets.tasks import matching
+from mimlib.runs import launch, show
 
 PARAMETERS = {  # position tables are buffers and not counted
     "mae_vitb16_in1k": 111_655_680,  # as official, trainable

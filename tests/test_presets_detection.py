@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from mimlib import cli, launch, show
+from mimlib import cli
 from mimlib.presets import preset
-from mimlib.run import build, override
+from mimlib.presets.run import override
+from mimlib.runs import launch, show
+from mimlib.runs.build import build
 from mimlib.training.checkpoint import latest_checkpoint
 from mimlib.training.trainer import Trainer
 

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from mimlib import cli, shipping
-from mimlib.launch import launch
+from mimlib import cli
+from mimlib.evidence import shipping
 from mimlib.presets import preset
-from mimlib.run import override
+from mimlib.presets.run import override
+from mimlib.runs.launch import launch
 
 NAME = "croco_tiny"
 

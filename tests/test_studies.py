@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 
-from mimlib import show, studies
-from mimlib.claims import STUDIES, Rule
-from mimlib.course import lesson
+from mimlib.course.lesson import start as lesson
+from mimlib.evidence import studies
+from mimlib.evidence.claims import STUDIES, Rule
 from mimlib.presets import preset
-from mimlib.run import override
+from mimlib.presets.run import override
+from mimlib.runs import show
 
 
 def test_interval_matches_the_t_table():

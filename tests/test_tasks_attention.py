@@ -3,10 +3,14 @@
 import pytest
 import torch
 
-from mimlib.data.sources import WorldImagesConfig
+from mimlib.data.images.configs import WorldImagesConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.attention import AttentionDiversityConfig, attention_diversity, patch_attention
+from mimlib.evaluation.attention import (
+    AttentionDiversityConfig,
+    attention_diversity,
+    patch_attention,
+)
 from mimlib.tasks.depth import DepthTaskConfig
 
 SHAPE = {"width": 32, "depth": 2, "heads": 2, "patch_size": 8, "image_size": 32}

@@ -12,11 +12,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from mimlib.data.coco import CocoConfig, coco_results
-from mimlib.data.detection import WorldDetectionConfig
-from mimlib.tasks.average_precision import AveragePrecisionConfig
+from mimlib.data.objects.coco import CocoConfig
+from mimlib.data.objects.masks import coco_results
+from mimlib.data.objects.world import WorldDetectionConfig
+from mimlib.evaluation.average_precision import AveragePrecisionConfig
 from mimlib.tasks.detection import Detections, locate
-from mimlib.tasks.instance_masks import cut_masks
+from mimlib.tasks.heads.instance_masks import cut_masks
 
 CPU = torch.device("cpu")
 PERFECT = {f"{kind}_{m}": 1.0 for kind in ("box", "mask") for m in ("ap", "ap_50", "ap_75")}

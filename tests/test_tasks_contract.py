@@ -9,10 +9,10 @@ from torch import nn
 from mimlib.data.batches import DenseBatch, LabelBatch
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
+from mimlib.metrics.dense import as_floats, update_metrics
 from mimlib.protocol import Output
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig, DPTDepthTaskConfig
-from mimlib.tasks.metrics import as_floats, update_metrics
 from mimlib.tasks.probe import LinearProbeConfig, PatchProbeConfig
 from mimlib.tasks.segmentation import SegmentationTask, SegmentationTaskConfig
 

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from mimlib.data.batches import DensePairBatch
-from mimlib.data.pair_views import PairAugmentation
-from mimlib.data.pairs import MemoryPairs
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.pairs.world import MemoryPairs
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.evaluation.validation import Validation, ValidationConfig
+from mimlib.metrics.dense import as_floats, update_metrics
 from mimlib.tasks.correspondence import MAX_FLOW, FlowTaskConfig, StereoTaskConfig
-from mimlib.tasks.evaluation import Validation, ValidationConfig
-from mimlib.tasks.heads import patch_map
-from mimlib.tasks.metrics import as_floats, update_metrics
+from mimlib.tasks.heads.linear import patch_map
 
 SIZE = 32
 ENCODER = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=SIZE, class_token=False)

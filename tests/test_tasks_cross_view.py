@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from mimlib.data.batches import DensePairBatch
-from mimlib.data.pair_views import PairAugmentation
-from mimlib.data.pairs import MemoryPairs
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.pairs.world import MemoryPairs
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
+from mimlib.evaluation import cross_view as measured
+from mimlib.evaluation.cross_view import CrossView, CrossViewConfig, ShiftedPairs
 from mimlib.methods.croco import CroCoConfig
 from mimlib.methods.mae import MAEConfig
 from mimlib.presets import cross_view
-from mimlib.tasks import cross_view as measured
-from mimlib.tasks.cross_view import CrossView, CrossViewConfig, ShiftedPairs
 
 CPU = torch.device("cpu")
 SIZE, WIDE, PATCH, SHIFT = 32, 48, 8, 6

@@ -13,7 +13,7 @@ from mimlib.tasks.depth import (
     DPTDepthTaskConfig,
     reverse_huber,
 )
-from mimlib.tasks.heads import UpsamplingHead
+from mimlib.tasks.heads.linear import UpsamplingHead
 
 ENCODER = ViTConfig(width=16, depth=2, heads=2, patch_size=8, image_size=16)
 

@@ -9,8 +9,8 @@ from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
 from mimlib.tasks.detection import Detections, DetectionTaskConfig, locate
-from mimlib.tasks.instance_masks import cut_masks, mask_loss, paste_masks
-from mimlib.tasks.mask_rcnn import KeySampler
+from mimlib.tasks.heads.instance_masks import cut_masks, mask_loss, paste_masks
+from mimlib.tasks.heads.mask_rcnn import KeySampler
 from mimlib.training.optimizer import parameter_groups
 
 NUM_CLASSES, SIZE = 3, 32

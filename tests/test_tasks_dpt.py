@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mimlib.tasks.dpt import DPTHead, default_hooks, load_official_head, official_name
+from mimlib.tasks.heads.dpt import DPTHead, default_hooks
+from mimlib.weights.dpt import load_official_head, official_name
 
 UNUSED_UNIT = 2 * (256 * 256 * 9 + 256)  # parameters of the unit that only the official code makes
 

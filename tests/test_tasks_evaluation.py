@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from mimlib.data.batches import DenseBatch
-from mimlib.data.indexed import MemorySource
-from mimlib.data.transforms import Augmentation
+from mimlib.data.source import MemorySource
+from mimlib.data.transforms.crops import Augmentation
 from mimlib.encoders.vit import ViTConfig
+from mimlib.evaluation.frozen import FrozenProbeConfig, KNNConfig
+from mimlib.evaluation.validation import ValidationConfig
 from mimlib.methods.mae import MAEConfig
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig
-from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig, ValidationConfig
 from mimlib.tasks.probe import PatchProbeConfig
 from mimlib.training.config import TrainConfig
 from mimlib.training.trainer import Trainer

@@ -7,18 +7,12 @@ from torch.nn import functional
 
 from mimlib.data.batches import DenseBatch
 from mimlib.encoders.vit import ViTConfig
+from mimlib.evaluation.frozen import extract, fit_linear, knn, patch_samples
+from mimlib.evaluation.measurement import evaluating
 from mimlib.layers.patches import normalize
-from mimlib.tasks.frozen import (
-    evaluating,
-    extract,
-    fit_linear,
-    knn,
-    majority_classes,
-    patch_samples,
-)
-from mimlib.tasks.heads import pooled
-from mimlib.tasks.metrics import as_floats, update_metrics
-from mimlib.tasks.probe import PatchProbeConfig
+from mimlib.metrics.dense import as_floats, update_metrics
+from mimlib.tasks.heads.linear import pooled
+from mimlib.tasks.probe import PatchProbeConfig, majority_classes
 
 
 def generator(seed=0):

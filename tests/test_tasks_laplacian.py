@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mimlib.tasks.laplacian import laplacian_loss, log_scale
+from mimlib.tasks.losses.laplacian import laplacian_loss, log_scale
 
 KINDS = ("unbounded", "bounded", "bounded_2")
 

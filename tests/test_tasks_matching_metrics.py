@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mimlib.tasks.matching_metrics import flow_metrics, stereo_metrics
-from mimlib.tasks.metrics import as_floats
+from mimlib.metrics.dense import as_floats
+from mimlib.metrics.matching import flow_metrics, stereo_metrics
 
 
 def measure(metrics, prediction, target, parts=1):

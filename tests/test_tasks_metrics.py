@@ -6,14 +6,14 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from mimlib.protocol import Output
-from mimlib.tasks.metrics import (
+from mimlib.metrics.dense import (
     as_floats,
     classification_metrics,
     depth_metrics,
     segmentation_metrics,
     update_metrics,
 )
+from mimlib.protocol import Output
 
 
 def output(prediction, target, mask=None):

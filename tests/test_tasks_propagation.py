@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.propagation import (
+from mimlib.evaluation.propagation import (
     PropagationConfig,
     carry,
     describe_frames,
@@ -89,7 +89,7 @@ def test_an_identical_frame_gives_the_first_mask_back():
 
 def test_the_first_frame_and_the_last_seven_are_looked_back_at(monkeypatch):
     seen = []
-    module = "mimlib.tasks.propagation"
+    module = "mimlib.evaluation.propagation"
 
     def watch(target, sources, labels, config):
         seen.append([float(source[0, 0, 0]) for source in sources])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mimlib.encoders.convvit import ConvViTConfig
+from mimlib.encoders.pyramid import Pyramid, build_encoder, quarters
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.pyramid import Pyramid, build_encoder, quarters
 
 SHAPE = {"width": 16, "depth": 4, "heads": 2, "patch_size": 8, "image_size": 32}
 VIT = ViTConfig(**SHAPE)

@@ -7,11 +7,11 @@ from torch.nn.functional import interpolate, pad
 
 from mimlib import world
 from mimlib.data.batches import DenseBatch
-from mimlib.data.sources import WorldImagesConfig
+from mimlib.data.images.configs import WorldImagesConfig
 from mimlib.encoders.convvit import ConvViTConfig
+from mimlib.encoders.pyramid import quarters
 from mimlib.encoders.vit import ViTConfig
-from mimlib.tasks.evaluation import ValidationConfig
-from mimlib.tasks.pyramid import quarters
+from mimlib.evaluation.validation import ValidationConfig
 from mimlib.tasks.segmentation import SegmentationTaskConfig
 from mimlib.tasks.tiling import window_offsets
 from mimlib.training.config import TrainConfig

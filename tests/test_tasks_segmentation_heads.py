@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mimlib.tasks.segmentation_heads import (
+from mimlib.tasks.heads.segmentation import (
     SemanticFPNHead,
     UPerNetHead,
     auxiliary_head,

@@ -6,13 +6,14 @@ import pytest
 import torch
 from test_tasks_propagation import SMALL, moving
 
-from mimlib.data.sources import WorldImagesConfig
-from mimlib.data.videos import Video, WorldVideosConfig
+from mimlib.data.images.configs import WorldImagesConfig
+from mimlib.data.videos.masks import Video
+from mimlib.data.videos.world import WorldVideosConfig
 from mimlib.encoders.vit import ViTConfig
+from mimlib.evaluation.label_propagation import LabelPropagationConfig
+from mimlib.evaluation.propagation import PropagationConfig
 from mimlib.methods.mae import MAEConfig
 from mimlib.protocol import Encoder, Features
-from mimlib.tasks.propagation import PropagationConfig
-from mimlib.tasks.video_evaluation import LabelPropagationConfig
 from mimlib.training.config import TrainConfig
 from mimlib.training.trainer import Trainer
 

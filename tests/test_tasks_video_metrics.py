@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mimlib.tasks.video_metrics import (
-    VideoScores,
-    boundary_accuracy,
-    boundary_pixels,
-    region_similarity,
-)
+from mimlib.metrics.videos import VideoScores, boundary_accuracy, boundary_pixels, region_similarity
 
 
 def square(top, left, side, sides=(100, 100)):

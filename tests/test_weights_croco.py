@@ -7,17 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.methods.croco import CroCoConfig
-from mimlib.weights import (
-    load_decoder,
-    load_encoder,
-    load_official,
-    load_pretrained,
-    official_croco_config,
-    to_official,
-)
+from mimlib.weights import load_decoder, load_encoder, load_official, load_pretrained, to_official
+from mimlib.weights.croco import official_croco_config
 
 GOLDEN = Path(__file__).parent / "golden"
 DECODER = PairDecoderConfig(width=16, depth=2, heads=2)

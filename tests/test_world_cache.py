@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from mimlib import world
-from mimlib.world import cache, sets
-from mimlib.world.atlas import PER_FAMILY, SIDE
-from mimlib.world.cache import MAGIC, cache_folder, load, read_file, store, write_file
+from mimlib.world.rooms.atlas import PER_FAMILY, SIDE
+from mimlib.world.sets import cache
+from mimlib.world.sets import provide as sets
+from mimlib.world.sets.cache import MAGIC, cache_folder, load, read_file, store, write_file
 
 KEY = {"recipe": "Toy", "size": 4, "seed": 0, "truth": "image"}
 

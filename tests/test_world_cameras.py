@@ -7,8 +7,8 @@ import pytest
 import torch
 from world_oracle import centres, project_points, rays_through
 
-from mimlib.world import Cameras, look, views
-from mimlib.world.cameras import (
+from mimlib.world import Cameras, look
+from mimlib.world.rendering.cameras import (
     in_view,
     inside,
     intrinsics,
@@ -17,6 +17,7 @@ from mimlib.world.cameras import (
     project,
     world_from_camera,
 )
+from mimlib.world.sets import views
 
 SIZE = 24
 

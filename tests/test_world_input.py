@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mimlib import world
-from mimlib.world import sets
-from mimlib.world.groups import MAX_ROUNDS, fill_group
-from mimlib.world.levels import find_level
-from mimlib.world.views import Views
+from mimlib.world.rooms.levels import find_level
+from mimlib.world.sets import provide as sets
+from mimlib.world.sets.groups import MAX_ROUNDS, fill_group
+from mimlib.world.sets.views import Views
 
 WRONG = {
     "level": (world.views, {"level": "papper"}, "'papper'.*easy, textured, paper, hard, clip"),

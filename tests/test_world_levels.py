@@ -5,10 +5,10 @@ import torch
 
 from mimlib import world
 from mimlib.world import CLASSES, LEVELS
-from mimlib.world.clips import clip_frame, draw_clips
-from mimlib.world.levels import PAIR_LEVELS
-from mimlib.world.pairs import draw_pairs, render_pairs
-from mimlib.world.views import draw_views
+from mimlib.world.rooms.levels import PAIR_LEVELS
+from mimlib.world.sets.clips import clip_frame, draw_clips
+from mimlib.world.sets.pairs import draw_pairs, render_pairs
+from mimlib.world.sets.views import draw_views
 
 COUNT, SIZE = 64, 32
 TRUTH = ("image", "depth", "normals", "instances", "classes", "keypoints", "boxes", "camera")

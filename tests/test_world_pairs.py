@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from world_oracle import back_project, cast, centres, project_points
 
-from mimlib.world import pairs, stereo
-from mimlib.world.pairs import FINE, draw_pairs, render_pairs
+from mimlib.world.sets import pairs, stereo
+from mimlib.world.sets.pairs import FINE, draw_pairs, render_pairs
 
 SIZE, COUNT = 64, 24
 TRUTH = ("image", "depth", "instances", "camera", "flow", "covisible")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mimlib import world
-from mimlib.world import production, workers
-from mimlib.world.production import chunk_size, render_here
-from mimlib.world.recipes import ClipsRecipe, PairsRecipe, ViewsRecipe
-from mimlib.world.workers import count_workers, split_jobs
+from mimlib.world.sets import chunks, workers
+from mimlib.world.sets.chunks import chunk_size, render_here
+from mimlib.world.sets.recipes import ClipsRecipe, PairsRecipe, ViewsRecipe
+from mimlib.world.sets.workers import count_workers, split_jobs
 
 TRUTH = ("image", "depth", "instances", "boxes", "keypoints")
 MAKERS = {
@@ -98,7 +98,7 @@ def test_chunks_of_any_size_give_the_same_images(monkeypatch):
     assert chunk_size(recipe, None) == recipe.group_size
     whole = render_here(recipe, 0, 16, kinds)
     for pixels, step in ((256, 1), (1024, 4)):
-        monkeypatch.setattr(production, "CPU_PIXELS", pixels)
+        monkeypatch.setattr(chunks, "CPU_PIXELS", pixels)
         assert chunk_size(recipe, None) == step
         parts = render_here(recipe, 0, 16, kinds)
         assert torch.equal(parts["instances"]["instances"], whole["instances"]["instances"])

@@ -6,11 +6,12 @@ import pytest
 import torch
 from world_oracle import bare_room, cast
 
-from mimlib.world import Cameras, default_atlas, look, textures, trace
-from mimlib.world.atlas import FAMILIES, Atlas, draw_atlas
-from mimlib.world.levels import LEVELS
-from mimlib.world.materials import MATERIALS
-from mimlib.world.render import shade
+from mimlib.world import Cameras, default_atlas, look, trace
+from mimlib.world.rendering.render import shade
+from mimlib.world.rooms import textures
+from mimlib.world.rooms.atlas import FAMILIES, Atlas, draw_atlas
+from mimlib.world.rooms.levels import LEVELS
+from mimlib.world.rooms.materials import MATERIALS
 
 SIDE, EACH = 16, 4
 TILING = [name for name in FAMILIES if name not in ("poster", "photo")]

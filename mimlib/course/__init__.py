@@ -25,22 +25,22 @@ A lesson uses these names:
     answer = course.exercise("mae.1", answer)
         after the stub that ends in `return NotImplemented`: reports, and returns the reader's
         function, or the reference while the stub is untouched. course.hint("mae.1", 2),
-        course.solution("mae.1"). Exercises live in `exercises_*.py`.
+        course.solution("mae.1"). Exercises live in `exercises/`.
 
     course.paint_mask(images, model), course.attention_explorer(images, encoder)
         live in JupyterLab, a static picture elsewhere; last value of their cell. The explorer also
         takes {"before": encoder, "after": encoder}: a row each, one click for both.
 
 Rules of a lesson's cells are in tests/notebooks/test_lint.py. To write one: cells with the
-headings listed there, `python -m mimlib.course.render --measure notebooks/NN_name.ipynb`, then
-`pytest --nbval notebooks/NN_name.ipynb tests/notebooks`. Print bands, integers and verdicts;
-end figure cells with the picture itself; assert on the numbers a figure shows.
+headings listed there, `python -m mimlib.course.notebooks.render --measure NOTEBOOK`, then
+`pytest --nbval NOTEBOOK tests/notebooks`. Print bands, integers and verdicts; end figure cells with
+the picture itself; assert on the numbers a figure shows.
 """
 
-from mimlib.course import check, report
-from mimlib.course.exercises import exercise, hint, solution
-from mimlib.course.lesson import Lesson, start
-from mimlib.course.widgets import attention_explorer, paint_mask
+from mimlib.course.exercises.exercise import exercise, hint, solution
+from mimlib.course.lesson import check, report
+from mimlib.course.lesson.start import Lesson, start
+from mimlib.course.lesson.widgets import attention_explorer, paint_mask
 
 __all__ = [
     "Lesson",

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mimlib.data.indexed import IndexedSource
 from mimlib.data.order import Request
+from mimlib.data.source import IndexedSource
 
 PLACES = ("root", "crops")  # fields of parts that hold paths
 

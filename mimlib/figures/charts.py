@@ -95,7 +95,7 @@ def study(
     """Draw one metric of a study's receipt: mean and 95 % interval per setting.
 
     Args:
-        receipt: as `mimlib.studies.run_study` returns it.
+        receipt: as `mimlib.evidence.studies.run_study` returns it.
         metric: one of its metrics.
         paper: setting -> what the paper reports.
         paper_label: name and unit of the paper's numbers.

@@ -26,7 +26,7 @@ from mimlib.layers.blocks import Block, initialize
 from mimlib.layers.masking import as_bool, random_mask
 from mimlib.layers.patches import grid_of, normalize, patchify
 from mimlib.layers.positions import look_up, resize_table, sincos_table
-from mimlib.methods.objectives import masked_mse, masked_target, paint
+from mimlib.methods.objectives.masked import masked_mse, masked_target, paint
 from mimlib.protocol import Output, PatchMask, Trainable
 
 

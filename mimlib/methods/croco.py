@@ -27,12 +27,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.blocks import initialize
 from mimlib.layers.masking import as_bool, mask_from_noise
 from mimlib.layers.patches import grid_of, normalize, patchify
-from mimlib.methods.objectives import masked_mse, masked_target, paint
+from mimlib.methods.objectives.masked import masked_mse, masked_target, paint
 from mimlib.protocol import Output, PatchMask, Trainable
 
 

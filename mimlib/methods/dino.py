@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mimlib.layers.multicrop import NUM_GLOBAL, MultiCropViews
+from mimlib.layers.views.multicrop import NUM_GLOBAL, MultiCropViews
 from mimlib.methods.siamese import Network, Siamese, SiameseConfig, encode_crops
 from mimlib.protocol import Output
 

@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mimlib.layers.multicrop import NUM_GLOBAL, MultiCropViews
 from mimlib.layers.neighbours import EVERYWHERE, Neighbours, check_window, nearest_neighbours
-from mimlib.methods.distillation import DistillationConfig
+from mimlib.layers.views.multicrop import NUM_GLOBAL, MultiCropViews
+from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.siamese import (
     Network,
     ObjectiveConfig,

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from mimlib.encoders import EncoderConfig
 from mimlib.encoders.swin import SwinConfig
 from mimlib.layers.class_attention import Aggregator
-from mimlib.layers.multicrop import MultiCropConfig, MultiCropViews, multi_crop
 from mimlib.layers.projection import PrototypeHead, initialize_narrow
-from mimlib.methods.contrast import ContrastConfig
-from mimlib.methods.distillation import DistillationConfig
+from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews, multi_crop
+from mimlib.methods.objectives.contrast import ContrastConfig
+from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.protocol import Encoder, Trainable
 
 ObjectiveConfig = DistillationConfig | ContrastConfig

@@ -9,17 +9,8 @@ method.
 import difflib
 from collections.abc import Callable
 
-from mimlib.presets import (
-    convmae,
-    croco,
-    detection,
-    downstream,
-    mae,
-    matching,
-    segmentation,
-    selfpatch,
-    selfpatch_paper,
-)
+from mimlib.presets.methods import convmae, croco, mae, selfpatch, selfpatch_paper
+from mimlib.presets.run import Run
 from mimlib.presets.scales import (
     HELD_OUT_SEED,
     cross_view,
@@ -28,7 +19,7 @@ from mimlib.presets.scales import (
     object_probe,
     semantic_probe,
 )
-from mimlib.run import Run
+from mimlib.presets.tasks import depth_and_classes, detection, matching, segmentation
 
 __all__ = [
     "HELD_OUT_SEED",
@@ -69,16 +60,20 @@ PRESETS: dict[str, Callable[[], Run]] = {
             selfpatch_paper.selfpatch_moby_vits16_in1k,
         ),
         *(
-            downstream.depth_tiny,
-            downstream.depth_lesson,
-            downstream.depth_small,
-            downstream.depth_gpu,
+            depth_and_classes.depth_tiny,
+            depth_and_classes.depth_lesson,
+            depth_and_classes.depth_small,
+            depth_and_classes.depth_gpu,
         ),
-        *(downstream.depth_convmae_tiny, downstream.depth_convmae_lesson),
-        downstream.depth_convmae_gpu,
-        *(downstream.classify_tiny, downstream.classify_lesson, downstream.classify_gpu),
-        *(downstream.classify_convmae_tiny, downstream.classify_convmae_lesson),
-        downstream.classify_convmae_gpu,
+        *(depth_and_classes.depth_convmae_tiny, depth_and_classes.depth_convmae_lesson),
+        depth_and_classes.depth_convmae_gpu,
+        *(
+            depth_and_classes.classify_tiny,
+            depth_and_classes.classify_lesson,
+            depth_and_classes.classify_gpu,
+        ),
+        *(depth_and_classes.classify_convmae_tiny, depth_and_classes.classify_convmae_lesson),
+        depth_and_classes.classify_convmae_gpu,
         *(detection.detection_tiny, detection.detection_lesson, detection.detection_gpu),
         *(
             detection.detection_convmae_tiny,
@@ -99,8 +94,8 @@ PRESETS: dict[str, Callable[[], Run]] = {
         *(matching.flow_tiny, matching.flow_lesson, matching.flow_small, matching.flow_gpu),
         *(matching.stereo_tiny, matching.stereo_lesson, matching.stereo_gpu),
         *(matching.crocoflow_vitl_base, matching.crocostereo_vitl_base),
-        *(downstream.finetune_vitb16_in1k, downstream.finetune_convvitb16_in1k),
-        downstream.depth_vitb16_nyu,
+        *(depth_and_classes.finetune_vitb16_in1k, depth_and_classes.finetune_convvitb16_in1k),
+        depth_and_classes.depth_vitb16_nyu,
     )
 }
 

@@ -1,15 +1,15 @@
 """What the runs on the embedded world share: three sizes of encoders, and measurements."""
 
 from mimlib import world
-from mimlib.data.pairs import WorldPairsConfig
-from mimlib.data.sources import WorldImagesConfig
-from mimlib.data.videos import WorldVideosConfig
+from mimlib.data.images.configs import WorldImagesConfig
+from mimlib.data.pairs.world import WorldPairsConfig
+from mimlib.data.videos.world import WorldVideosConfig
 from mimlib.encoders.convvit import ConvViTConfig, convvit_config
 from mimlib.encoders.vit import ViTConfig, vit_config
-from mimlib.tasks.cross_view import CrossViewConfig
-from mimlib.tasks.evaluation import FrozenProbeConfig, KNNConfig
-from mimlib.tasks.propagation import PropagationConfig
-from mimlib.tasks.video_evaluation import LabelPropagationConfig
+from mimlib.evaluation.cross_view import CrossViewConfig
+from mimlib.evaluation.frozen import FrozenProbeConfig, KNNConfig
+from mimlib.evaluation.label_propagation import LabelPropagationConfig
+from mimlib.evaluation.propagation import PropagationConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
 LESSON = ViTConfig(width=128, depth=4, heads=4, patch_size=8, image_size=64)

@@ -16,9 +16,9 @@ from torchmetrics import MetricCollection
 from mimlib.data.batches import LabelBatch
 from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
+from mimlib.metrics.dense import classification_metrics
 from mimlib.protocol import Output
-from mimlib.tasks.heads import check_head, linear_head
-from mimlib.tasks.metrics import classification_metrics
+from mimlib.tasks.heads.linear import check_head, linear_head
 from mimlib.tasks.task import Task, check_labels
 
 BETA_CANDIDATES = 64  # each is accepted with probability 1/2 or more: none is, once in 2^64 draws

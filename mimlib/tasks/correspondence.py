@@ -13,14 +13,14 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import DensePairBatch
-from mimlib.encoders.pair import PairDecoderConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
+from mimlib.metrics.matching import flow_metrics, stereo_metrics
 from mimlib.protocol import Output
-from mimlib.tasks.dpt import DPTHead, default_hooks
-from mimlib.tasks.heads import patch_map
-from mimlib.tasks.laplacian import ScaleKind, laplacian_loss
-from mimlib.tasks.matching_metrics import flow_metrics, stereo_metrics
+from mimlib.tasks.heads.dpt import DPTHead, default_hooks
+from mimlib.tasks.heads.linear import patch_map
+from mimlib.tasks.losses.laplacian import ScaleKind, laplacian_loss
 from mimlib.tasks.task import Task, check_dense_pairs
 from mimlib.tasks.tiling import FLOW_CONFIDENCE, STEREO_CONFIDENCE, Confidence, predict_tiled
 

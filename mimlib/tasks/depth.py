@@ -18,10 +18,10 @@ from mimlib.data.batches import DenseBatch
 from mimlib.encoders import EncoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
+from mimlib.metrics.dense import depth_metrics
 from mimlib.protocol import Output
-from mimlib.tasks.dpt import DPTHead, default_hooks
-from mimlib.tasks.heads import UpsamplingHead, patch_map
-from mimlib.tasks.metrics import depth_metrics
+from mimlib.tasks.heads.dpt import DPTHead, default_hooks
+from mimlib.tasks.heads.linear import UpsamplingHead, patch_map
 from mimlib.tasks.task import Task, check_dense
 
 BERHU_SHARE = 0.2  # of the largest error: where the reverse Huber loss turns to squares

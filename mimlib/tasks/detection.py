@@ -12,11 +12,11 @@ from torchvision.ops import clip_boxes_to_image
 
 from mimlib.data.batches import DetectionBatch
 from mimlib.encoders import EncoderConfig
+from mimlib.encoders.pyramid import Pyramid, build_encoder
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.protocol import Output, Trainable
-from mimlib.tasks.instance_masks import paste_masks
-from mimlib.tasks.mask_rcnn import MaskRCNN
-from mimlib.tasks.pyramid import Pyramid, build_encoder
+from mimlib.tasks.heads.instance_masks import paste_masks
+from mimlib.tasks.heads.mask_rcnn import MaskRCNN
 from mimlib.tasks.task import check_labels
 
 NO_OBJECT = -1  # label of rows that are not learned from

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics import MetricCollection
@@ -15,10 +17,9 @@ from torchmetrics import MetricCollection
 from mimlib.data.batches import DenseBatch, LabelBatch
 from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
+from mimlib.metrics.dense import classification_metrics, segmentation_metrics
 from mimlib.protocol import Features, Output
-from mimlib.tasks.frozen import majority_classes
-from mimlib.tasks.heads import check_head, pooled, probe_head
-from mimlib.tasks.metrics import classification_metrics, segmentation_metrics
+from mimlib.tasks.heads.linear import check_head, pooled, probe_head
 from mimlib.tasks.task import Task, check_dense, check_labels
 
 
@@ -148,3 +149,33 @@ class PatchProbe(FrozenTask):
     def metrics(self) -> MetricCollection:
         """Return accuracy over patches and miou."""
         return segmentation_metrics(self.config.num_classes)
+
+
+def majority_classes(
+    classes: Int[Tensor, "B H W"],
+    valid: Bool[Tensor, "B H W"],
+    patch_size: int,
+    num_classes: int,
+) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
+    """Give each patch the class that most of its valid pixels have.
+
+    Args:
+        classes: class id of each pixel; anything where not valid.
+        valid: where there is ground truth.
+        patch_size: side of a patch in pixels, P; divides H and W.
+        num_classes: classes, ids 0 to num_classes - 1.
+
+    Returns:
+        Class of each patch, the lowest id on a tie, and whether it has a valid pixel at all.
+
+    Raises:
+        ValueError: if a valid id is outside the range.
+    """
+    ids = classes.masked_fill(~valid, 0)
+    check_labels(ids, num_classes)
+    layout = "b (h p) (w q) -> b (h w) (p q)"
+    ids = rearrange(ids, layout, p=patch_size, q=patch_size)  # [B, N, P * P]
+    known = rearrange(valid, layout, p=patch_size, q=patch_size)  # [B, N, P * P]
+    counts = known.new_zeros(*ids.shape[:2], num_classes, dtype=torch.int64)
+    counts.scatter_add_(2, ids.long(), known.long())  # [B, N, G]
+    return counts.argmax(dim=2), known.any(dim=2)

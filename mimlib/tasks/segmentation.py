@@ -11,15 +11,15 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 from torchmetrics import MetricCollection
 
 from mimlib.data.batches import DenseBatch
-from mimlib.data.label_maps import UNLABELLED
-from mimlib.data.segmentation_views import LONGEST
+from mimlib.data.dense.label_maps import UNLABELLED
+from mimlib.data.dense.views import LONGEST
 from mimlib.encoders import EncoderConfig
+from mimlib.encoders.pyramid import Pyramid, build_encoder
 from mimlib.layers.patches import normalize
+from mimlib.metrics.dense import segmentation_metrics
 from mimlib.protocol import Output
-from mimlib.tasks.heads import UpsamplingHead, patch_map
-from mimlib.tasks.metrics import segmentation_metrics
-from mimlib.tasks.pyramid import Pyramid, build_encoder
-from mimlib.tasks.segmentation_heads import SemanticFPNHead, UPerNetHead, auxiliary_head
+from mimlib.tasks.heads.linear import UpsamplingHead, patch_map
+from mimlib.tasks.heads.segmentation import SemanticFPNHead, UPerNetHead, auxiliary_head
 from mimlib.tasks.task import Task, check_dense, check_labels
 from mimlib.tasks.tiling import predict_windows
 

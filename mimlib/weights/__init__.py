@@ -22,48 +22,28 @@ Published files of MAE hold them under the key `model`, in three kinds: the whol
 released ConvMAE holds an encoder, perhaps without its final `norm`.
 """
 
-import pickle
 import re
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from mimlib.decoders.pair import PairDecoder
 from mimlib.encoders.convvit import ConvViT
-from mimlib.encoders.pair import PairDecoder, PairDecoderConfig
-from mimlib.encoders.vit import ViT, ViTConfig
+from mimlib.encoders.vit import ViT
 from mimlib.methods.autoencoder import Autoencoder
-from mimlib.methods.croco import CroCo, CroCoConfig
+from mimlib.methods.croco import CroCo
 from mimlib.methods.selfpatch import SelfPatch
 from mimlib.protocol import Encoder, Trainable
 from mimlib.weights import selfpatch
+from mimlib.weights.croco import CROCO_PARTS, CROCO_TABLES
+from mimlib.weights.files import copy_weights, read_weights
 
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
 FUSION = ("stage1_output_decode.", "stage2_output_decode.")  # of ConvMAE
 BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.", *FUSION)
 POINTWISE = re.compile(r"blocks[12]\.\d+\.(conv[12]|mlp\.fc[12])\.weight")  # linear maps of ours
-CROCO_PARTS = {  # ours -> published
-    "encoder.patch_embed.": "patch_embed.",
-    "encoder.pos_embed": "enc_pos_embed",
-    "encoder.blocks.": "enc_blocks.",
-    "encoder.norm.": "enc_norm.",
-    "decoder.embed.": "decoder_embed.",
-    "decoder.pos_embed": "dec_pos_embed",
-    "decoder.blocks.": "dec_blocks.",
-    "decoder.norm.": "dec_norm.",
-    "decoder_pred.": "prediction_head.",
-}
-CROCO_TABLES = ("encoder.pos_embed", "decoder.pos_embed")  # as official: without a batch axis
-ROTARY = re.compile(r"RoPE(\d+(?:\.\d+)?)")  # of CroCo v2: rotary positions of this base
-UNREADABLE = (
-    "{} is not readable as weights ({}); expected a checkpoint of torch.save or a .safetensors "
-    "file, whole"
-)
 
 
 def load_official(
@@ -90,7 +70,7 @@ def load_official(
     if isinstance(model, Autoencoder):
         own = model.encoder.state_dict().keys()
         state = {f"encoder.{name}" if name in own else name: t for name, t in state.items()}
-    _copy(model, state, "the given weights", selfpatch.CENTRES)
+    copy_weights(model, state, "the given weights", selfpatch.CENTRES)
     return {}
 
 
@@ -109,39 +89,6 @@ def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
         _rename(name, CROCO_PARTS): tensor[0] if name in CROCO_TABLES else tensor
         for name, tensor in state.items()
     }
-
-
-def official_croco_config(croco_kwargs: Mapping[str, object] | None = None) -> CroCoConfig:
-    """Describe the model of a published CroCo file, from its entry `croco_kwargs`.
-
-    Files without that entry hold CroCo v1, whose values are the defaults.
-
-    Raises:
-        ValueError: if the file asks for something that this CroCo does not have.
-    """
-    given = {
-        "img_size": 224, "patch_size": 16, "mask_ratio": 0.9, "enc_embed_dim": 768,
-        "enc_depth": 12, "enc_num_heads": 12, "dec_embed_dim": 512, "dec_depth": 8,
-        "dec_num_heads": 16, "mlp_ratio": 4, "norm_im2_in_dec": True, "pos_embed": "cosine",
-    }  # fmt: skip
-    for name, value in (croco_kwargs or {}).items():
-        base = ROTARY.fullmatch(str(value))
-        if name not in given or (name == "pos_embed" and value != "cosine" and not base):
-            known = f"{', '.join(given)}; pos_embed is 'cosine', or 'RoPE100' with any number"
-            raise ValueError(f"croco_kwargs has {name}={value!r}; this CroCo has {known}")
-        given[name] = value
-    base = ROTARY.fullmatch(given["pos_embed"])
-    encoder = ViTConfig(
-        width=given["enc_embed_dim"], depth=given["enc_depth"], heads=given["enc_num_heads"],
-        patch_size=given["patch_size"], image_size=given["img_size"], class_token=False,
-        mlp_ratio=float(given["mlp_ratio"]),
-        rotary=base is not None, rotary_base=float(base[1]) if base else ViTConfig.rotary_base,
-    )  # fmt: skip
-    decoder = PairDecoderConfig(
-        width=given["dec_embed_dim"], depth=given["dec_depth"], heads=given["dec_num_heads"],
-        norm_memory=given["norm_im2_in_dec"],
-    )  # fmt: skip
-    return CroCoConfig(encoder=encoder, decoder=decoder, mask_ratio=given["mask_ratio"])
 
 
 def load_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -170,7 +117,7 @@ def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
     state = _part("decoder.", _stored(path))
     if "pos_embed" in state:
         state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
-    _copy(decoder, state, path)
+    copy_weights(decoder, state, path)
 
 
 def load_pretrained(method: Trainable, path: str | Path) -> None:
@@ -221,27 +168,7 @@ def _strip(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _stored(path: str | Path) -> dict[str, Tensor]:
     """Read a file's weights, those of a published CroCo under our names."""
-    return _our_names(_unwrap(_read(Path(path))))
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path} holds more than tensors and plain values (training files of the official "
-                "MAE hold their command line); if you trust it, open it once with "
-                "torch.load(path, weights_only=False) and save its 'model' entry alone"
-            ) from error
-        raise ValueError(UNREADABLE.format(path, error)) from error
-    except (RuntimeError, KeyError, EOFError, ValueError, SafetensorError) as error:
-        raise ValueError(UNREADABLE.format(path, error)) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(UNREADABLE.format(path, f"it holds a {type(content).__name__}"))
-    return content
+    return _our_names(_unwrap(read_weights(Path(path))))
 
 
 def _unwrap(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -263,38 +190,5 @@ def _copy_encoder(
     if isinstance(encoder, ViT | ConvViT) and "pos_embed" in state:
         state["pos_embed"] = encoder.fit_positions(state["pos_embed"])
     may_lack_norm = "fc_norm.weight" in unused or not encoder.config.class_token  # SelfPatch
-    _copy(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
+    copy_weights(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
     return unused
-
-
-def _copy(
-    model: Autoencoder | CroCo | Encoder | PairDecoder,
-    state: Mapping[str, Tensor],
-    source: str | Path,
-    may_miss: Iterable[str] = (),
-) -> None:
-    """Copy tensors of our names, all or none of them."""
-    own = model.state_dict()
-    problems = {
-        "missing": [n for n in own if n not in state and n not in set(may_miss)],
-        "unexpected": [n for n in state if n not in own],
-        "of another shape": [
-            f"{n} {tuple(state[n].shape)}, expected {tuple(own[n].shape)}"
-            for n in own
-            if n in state and state[n].shape != own[n].shape
-        ],
-    }
-    if any(problems.values()):
-        lines = [
-            f"  {len(found)} {kind}: {_shorten(found)}" for kind, found in problems.items() if found
-        ]
-        raise ValueError(
-            f"{source} do not fit {type(model).__name__}:\n" + "\n".join(lines) + "\n"
-            "check size, patch size, class token and which part of the network the file holds"
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def _shorten(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

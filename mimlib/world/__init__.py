@@ -5,13 +5,13 @@ Piece by piece: `sample_scenes` furnishes rooms, `Cameras` look at them, `trace`
 pixel sees, `shade` colours it, `VIEW_TRUTH` names the kinds of ground truth.
 """
 
-from mimlib.world.atlas import default_atlas
-from mimlib.world.cameras import Cameras, look
-from mimlib.world.levels import CLASSES, LEVELS, OBJECT_CLASSES
-from mimlib.world.render import shade, trace
-from mimlib.world.rooms import sample_scenes
-from mimlib.world.sets import clips, pairs, stereo, views
-from mimlib.world.truth import VIEW_TRUTH
+from mimlib.world.rendering.cameras import Cameras, look
+from mimlib.world.rendering.render import shade, trace
+from mimlib.world.rendering.truth import VIEW_TRUTH
+from mimlib.world.rooms.atlas import default_atlas
+from mimlib.world.rooms.levels import CLASSES, LEVELS, OBJECT_CLASSES
+from mimlib.world.rooms.sampling import sample_scenes
+from mimlib.world.sets.provide import clips, pairs, stereo, views
 
 __all__ = [
     "CLASSES",

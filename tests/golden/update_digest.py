@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.convvit import ConvViTConfig
-from mimlib.encoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.masking import mask_from_noise
-from mimlib.layers.multicrop import MultiCropConfig, MultiCropViews
+from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews
 from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.croco import CroCoConfig, CroCoViews
-from mimlib.methods.distillation import DistillationConfig
 from mimlib.methods.mae import MAEConfig, MAEViews
+from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
 
 ENCODER = {"width": 24, "depth": 2, "heads": 3, "patch_size": 8, "image_size": 32}

@@ -8,7 +8,10 @@ import re
 import pytest
 from lesson_cells import LESSONS, ROOT, STUDIES, headings, read, section, table_rows
 
-from mimlib.course import exercises, lesson, proofs, report
+from mimlib.course import report
+from mimlib.course.exercises import exercise as exercises
+from mimlib.course.lesson import start as lesson
+from mimlib.course.notebooks import proofs
 
 # Headings of level two, in this order; the ideas of the lesson are numbered and come in between.
 BEFORE_IDEAS = ("Goals", "Before you start", "Parameters", "Setup", "The problem")
@@ -46,7 +49,9 @@ def test_banner(path):
     assert not first.is_code and len(headings([first], level=1)) == 1
     started = re.search(r"course\.start\(\s*\"(\w+)\"", "\n".join(c.source for c in codes(path)))
     line = report.banner(path.stem, started.group(1))
-    assert line in first.source, f"run: python -m mimlib.course.render notebooks/{path.name}"
+    assert line in first.source, (
+        f"run: python -m mimlib.course.notebooks.render notebooks/{path.name}"
+    )
     assert "not yet" not in line, "run the renderer with --measure"
 
 

@@ -2,7 +2,7 @@
 
 from lesson_cells import LESSONS, STUDIES
 
-from mimlib.course import proofs
+from mimlib.course.notebooks import proofs
 
 PROVED = {name for path in LESSONS for name in proofs.proved_names(path)}
 PUBLIC = set(proofs.public_names())
@@ -19,7 +19,7 @@ def test_every_public_name_is_proved_owed_or_excused():
     missing = {name for name in PUBLIC if not covered(name)} - set(proofs.NOT_PROVED) - owed
     assert not missing, (
         f"no proof cell names {sorted(missing)}: add check.same(..., proves=...) to a lesson, "
-        "or the reason to mimlib/course/proofs.py"
+        "or the reason to mimlib/course/notebooks/proofs.py"
     )
 
 
@@ -41,7 +41,7 @@ def test_public_names_are_found():
 def test_studies_take_the_same_parameters():
     from lesson_cells import read
 
-    from mimlib.course import lesson
+    from mimlib.course.lesson import start as lesson
 
     for path in STUDIES:
         tagged = [cell for cell in read(path) if "parameters" in cell.tags]

@@ -1,0 +1,1 @@
+"""Exercises of the lessons, with the mistakes that are recognized."""

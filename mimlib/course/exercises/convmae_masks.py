@@ -1,0 +1,296 @@
+"""Exercises of lesson 02 about masks: one mask for all stages, how far stages see, what leaks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.encoders.convvit import ConvViT, ConvViTConfig
+from mimlib.encoders.vit import ViTConfig
+from mimlib.layers.cells import find_places
+from mimlib.layers.masking import (
+    as_bool,
+    gather_tokens,
+    mask_from_bool,
+    random_mask,
+    scatter_tokens,
+)
+from mimlib.layers.patches import grid_of, patchify, unpatchify
+
+
+def _at_stage(hidden: Tensor, side: int) -> Tensor:
+    batch, h, w = hidden.shape
+    visible = mask_from_bool(hidden.flatten(1)).visible
+    places = find_places(visible, (h, w), (side, 1))
+    shown = torch.zeros(batch * h * w * side**2, dtype=torch.bool)
+    shown[places.rows] = True
+    return ~shown.view(batch, h * side, w * side)
+
+
+def _stage_cases() -> tuple[tuple, ...]:
+    draw = torch.Generator().manual_seed(3)
+    hidden = as_bool(random_mask(3, 15, 11, draw)).unflatten(1, (3, 5))
+    return (
+        (torch.tensor([[[True, False]]]), 2),
+        (torch.tensor([[[True, False], [True, True]]]), 2),
+        (hidden, 2),
+        (hidden, 4),
+    )
+
+
+def _side_by_side(hidden: Tensor, side: int) -> Tensor:
+    return hidden.repeat(1, side, side)
+
+
+def _in_one_line(hidden: Tensor, side: int) -> Tensor:
+    batch, h, w = hidden.shape
+    return hidden.flatten(1).repeat_interleave(side**2, dim=1).view(batch, h * side, w * side)
+
+
+def _shown_instead(hidden: Tensor, side: int) -> Tensor:
+    return ~_at_stage(hidden, side)
+
+
+def _grown(hidden: Tensor, side: int) -> Tensor:
+    return F.interpolate(hidden[:, None].float(), scale_factor=side, mode="bilinear")[:, 0] > 0
+
+
+STAGE = Exercise(
+    name="convmae.1",
+    task="From the mask of the cells [B, h, w] bool (True = hidden) make that of a stage whose map "
+    "has `side` positions along the side of a cell: [B, h * side, w * side].",
+    minutes=5,
+    difficulty=1,
+    answer=_at_stage,
+    source=find_places,
+    cases=_stage_cases,
+    wrong=(
+        Wrong(
+            answer=_side_by_side,
+            hint="repeat lays copies of the whole mask side by side; every single value has to "
+            "become a square of its own: repeat_interleave along both sides",
+        ),
+        Wrong(
+            answer=_in_one_line,
+            hint="side * side repetitions in a row make a line of the next cells, not a square; "
+            "repeat along rows and along columns separately",
+        ),
+        Wrong(
+            answer=_shown_instead,
+            hint="True has to go on meaning hidden; the m of the paper is its opposite",
+        ),
+        Wrong(
+            answer=_grown,
+            hint="interpolation between neighbours hides positions of visible cells, too; nearest "
+            "keeps every cell whole",
+        ),
+    ),
+    hints=(
+        "every value of the small mask becomes a square of side x side equal values",
+        "hidden.repeat_interleave(side, dim=1), and the same along dim 2",
+    ),
+)
+
+
+def _sees(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+    """Ask the package's encoder: which pixels have a part in the middle of a map?"""
+    side = 4 * sum(depths[:2]) * kernel * entries[0] * entries[1]
+    side -= side % (entries[0] * entries[1] * entries[2])
+    config = ConvViTConfig(
+        widths=(4, 4, 4),
+        depths=depths,
+        heads=1,
+        mlp_ratios=(1, 1, 1),
+        entries=entries,
+        image_size=side,
+        kernel=kernel,
+    )
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        images = torch.rand(1, 3, side, side, requires_grad=True)
+        maps = config.build()(images, levels=(1, 2)).levels
+        found = []
+        for level in maps:
+            middle = level[0, :, level.shape[2] // 2, level.shape[3] // 2].sum()
+            (slope,) = torch.autograd.grad(middle, images, retain_graph=True)
+            found.append(int(slope.abs().sum(dim=(0, 1, 2)).count_nonzero()))
+    return found[0], found[1]
+
+
+def _sees_cases() -> tuple[tuple, ...]:
+    return (
+        ((2, 2, 2), (1, 1, 1), 3),
+        ((2, 2, 2), (2, 1, 1), 5),
+        ((4, 2, 2), (2, 2, 1), 5),
+    )
+
+
+def _by_formula(entries: tuple, depths: tuple, grow: Callable[[int], int], kernel: int) -> tuple:
+    one = 1 + depths[0] * grow(kernel)
+    two = (1 + depths[1] * grow(kernel)) * entries[1] + depths[0] * grow(kernel)
+    return one * entries[0], two * entries[0]
+
+
+def _whole_kernels(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+    return _by_formula(entries, depths, lambda k: k, kernel)
+
+
+def _half_kernels(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+    return _by_formula(entries, depths, lambda k: k // 2, kernel)
+
+
+def _one_block(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+    return _by_formula(entries, (1, 1, 1), lambda k: k - 1, kernel)
+
+
+def _positions(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+    return _by_formula((1, *entries[1:]), depths, lambda k: k - 1, kernel)
+
+
+def _each_stage_alone(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+    one, two = (1 + depth * (kernel - 1) for depth in depths[:2])
+    return one * entries[0], two * entries[0] * entries[1]
+
+
+SEES = Exercise(
+    name="convmae.2",
+    task="How many pixels along a side has the square that a position of stage 1, and one of stage "
+    "2, can see without a mask, far from the border? Return both numbers.",
+    minutes=15,
+    difficulty=3,
+    answer=_sees,
+    source=ConvViT.stages,
+    cases=_sees_cases,
+    wrong=(
+        Wrong(
+            answer=_whole_kernels,
+            hint="a k x k kernel adds k - 1 positions to the side of what is seen: one of the k "
+            "was seen before",
+        ),
+        Wrong(
+            answer=_half_kernels,
+            hint="k // 2 positions are added on each of the two sides",
+        ),
+        Wrong(
+            answer=_one_block,
+            hint="every block of a stage looks further: multiply by the depth",
+        ),
+        Wrong(
+            answer=_positions,
+            hint="the answer is asked in pixels: a position of stage 1 is entries[0] pixels wide",
+        ),
+        Wrong(
+            answer=_each_stage_alone,
+            hint="a position of stage 2 sees positions of stage 1, and each of those has looked "
+            "around itself before",
+        ),
+    ),
+    hints=(
+        "go backwards: from one position of the map, through the blocks, through the entry",
+        "blocks: side += depth * (kernel - 1); entry: side *= entry. Stage 2 goes through its "
+        "blocks, its entry, the blocks of stage 1 and the entry of stage 1",
+    ),
+)
+
+
+class _Encode:
+    """What encodes images under a mask, with a name for messages."""
+
+    def __init__(self, name: str, function: Callable):
+        self.name, self.function = name, function
+
+    def __call__(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.function(images)
+
+    def __repr__(self) -> str:
+        return f"encode_{self.name}"
+
+
+def _leaks(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
+    return not torch.equal(encode(images), encode(_exchanged(images, hidden, patch_size, 1e3)))
+
+
+def _exchanged(images: Tensor, where: Tensor, patch_size: int, value: float) -> Tensor:
+    """Fill some patches with a number."""
+    mask = mask_from_bool(where)
+    patches = patchify(images, patch_size)
+    filling = torch.full((*mask.masked.shape, patches.shape[2]), value)
+    patches = scatter_tokens(patches, mask.masked, filling)
+    return unpatchify(patches, patch_size, grid_of(images, patch_size))
+
+
+def _leak_cases() -> tuple[tuple, ...]:
+    draw = torch.Generator().manual_seed(4)
+    images, mask = torch.rand(2, 3, 32, 32, generator=draw), random_mask(2, 16, 12, draw)
+
+    def _of(config: ConvViTConfig | ViTConfig) -> Callable:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            encoder = config.build().eval()
+        return lambda images: encoder(images, mask).tokens
+
+    def _slightly(images: Tensor) -> Tensor:
+        """Leak so little that nobody would see it in a picture."""
+        means = patchify(images, 8).clamp(-1, 1).mean(dim=2, keepdim=True)  # [B, N, 1]
+        return gather_tokens(means, mask.visible) + 1e-5 * means.mean(dim=1, keepdim=True)
+
+    shape = {"widths": (4, 8, 16), "depths": (1, 1, 1), "heads": 2, "entries": (2, 2, 2)}
+    convolutions = ConvViTConfig(**shape, image_size=32)
+    encoders = (
+        _Encode("vit", _of(ViTConfig(width=16, depth=1, heads=2, patch_size=8, image_size=32))),
+        _Encode("naive", _of(replace(convolutions, masked=False))),
+        _Encode("masked", _of(convolutions)),
+        _Encode("slightly", _slightly),
+    )
+    return tuple((encode, images, as_bool(mask), 8) for encode in encoders)
+
+
+def _what_is_visible(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
+    return _leaks(encode, images, ~hidden, patch_size)
+
+
+def _roughly(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
+    torn = _exchanged(images, hidden, patch_size, 1e3)
+    return not torch.allclose(encode(images), encode(torn), atol=1e-3)
+
+
+def _other_way_round(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
+    return not _leaks(encode, images, hidden, patch_size)
+
+
+LEAKS = Exercise(
+    name="convmae.3",
+    task="Does an encoder know what is hidden? encode(images) returns the memory of the visible "
+    "patches; return True if the pixels of the hidden ones, hidden [B, N] bool, change it.",
+    minutes=10,
+    difficulty=2,
+    answer=_leaks,
+    source=scatter_tokens,
+    cases=_leak_cases,
+    wrong=(
+        Wrong(
+            answer=_what_is_visible,
+            hint="the memory has to depend on what is visible: exchange hidden pixels and leave "
+            "all others as they are",
+        ),
+        Wrong(
+            answer=_roughly,
+            hint="a small leak is a leak: a network learns to read what torch.allclose overlooks. "
+            "Exchange hidden pixels by something large and ask for equality",
+        ),
+        Wrong(
+            answer=_other_way_round,
+            hint="equal memories mean that nothing leaks; True is asked for when something does",
+        ),
+    ),
+    hints=(
+        "encode twice: the images, and the images with other pixels in the hidden patches",
+        "patchify, fill patches[hidden], unpatchify; then torch.equal, no tolerance",
+    ),
+)
+
+EXERCISES = (STAGE, SEES, LEAKS)

@@ -1,0 +1,182 @@
+"""Exercises whose checks are themselves tested.
+
+An exercise knows the right answer (a function that calls the production code), a list of cases from
+small to large, and the mistakes people make, each as a function with a hint of its own. The same
+table serves the reader, who gets the hint for the mistake made, and the tests, which require that
+every listed mistake is recognised.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mimlib.course.lesson import check
+
+# Modules that define EXERCISES, in the order of the lessons.
+SHELVES = (
+    "mimlib.course.exercises.start",
+    "mimlib.course.exercises.mae_tokens",
+    "mimlib.course.exercises.mae_pixels",
+    "mimlib.course.exercises.convmae_masks",
+    "mimlib.course.exercises.convmae_network",
+    "mimlib.course.exercises.croco_pairs",
+    "mimlib.course.exercises.croco_network",
+    "mimlib.course.exercises.selfpatch_images",
+    "mimlib.course.exercises.selfpatch_patches",
+)
+
+
+class Mistake(AssertionError):
+    """An answer that is not right; the message holds the smallest failing case and a hint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """A mistake people make, and what to tell them."""
+
+    answer: Callable  # the wrong function
+    hint: str  # addressed to the reader who wrote it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """One task of a lesson."""
+
+    name: str  # "<lesson>.<number>"
+    task: str  # one sentence
+    minutes: int  # expected time
+    difficulty: int  # 1 to 3
+    answer: Callable  # the right function, made of production code
+    source: object  # production function or class that `solution` shows
+    cases: Callable[[], tuple[tuple, ...]]  # arguments to try, smallest first
+    wrong: tuple[Wrong, ...]
+    hints: tuple[str, ...]  # from a nudge to nearly the answer
+    tolerance: float = 0.0  # as in check.same
+
+    def __post_init__(self):
+        """Refuse an exercise that could not help anybody."""
+        if not self.hints or not self.wrong:
+            raise ValueError(f"exercise {self.name} needs hints and typical wrong answers")
+        if not 1 <= self.difficulty <= 3:
+            raise ValueError(f"difficulty of {self.name} is {self.difficulty}, expected 1, 2 or 3")
+
+
+def find(name: str) -> Exercise:
+    """Return the exercise called `name`.
+
+    Raises:
+        KeyError: if there is none; the message lists the nearest names.
+    """
+    everything = all_exercises()
+    if name not in everything:
+        near = difflib.get_close_matches(name, everything, n=3) or sorted(everything)
+        raise KeyError(f"no exercise is called {name!r}; there is {', '.join(near)}")
+    return everything[name]
+
+
+def all_exercises() -> dict[str, Exercise]:
+    """Return every exercise of the course by name."""
+    shelves = [importlib.import_module(module).EXERCISES for module in SHELVES]
+    return {exercise.name: exercise for shelf in shelves for exercise in shelf}
+
+
+def exercise(name: str, function: Callable) -> Callable:
+    """Judge the reader's `function`, print the verdict in one line, return what to go on with.
+
+    Returns:
+        `function` if it is right; the reference if it is still the stub (returns NotImplemented).
+
+    Raises:
+        Mistake: if it is wrong.
+    """
+    task = find(name)
+    for arguments in task.cases():
+        try:
+            got = function(*_copy(arguments))
+        except Exception as error:
+            raise Mistake(
+                f"{name}: {_call(function, arguments)} raised {type(error).__name__}: {error}. "
+                f"Hint: {task.hints[0]}"
+            ) from error
+        if got is NotImplemented or got is Ellipsis:
+            print(f"{name}: not attempted yet - continuing with the reference")
+            return task.answer
+        expected = task.answer(*_copy(arguments))
+        difference = _difference(got, expected, task.tolerance)
+        if difference:
+            advice = _advice(task, function)
+            raise Mistake(
+                f"{name}: {_call(function, arguments)}: {difference}. Hint: {advice}"
+            ) from None
+    print(f"{name}: passed")
+    return function
+
+
+def hint(name: str, level: int = 1) -> None:
+    """Print hint number `level` of an exercise, 1 being the gentlest.
+
+    Raises:
+        ValueError: if there is no such level.
+    """
+    task = find(name)
+    if not 1 <= level <= len(task.hints):
+        raise ValueError(f"{name} has hints 1 to {len(task.hints)}, asked for {level}")
+    print(f"{name}, hint {level} of {len(task.hints)}: {task.hints[level - 1]}")
+
+
+def solution(name: str) -> None:
+    """Print the answer: the source of the production function, and how the answer calls it."""
+    task = find(name)
+    print(inspect.getsource(task.source))
+    if task.answer is not task.source:
+        print(f"# and as the exercise asks for it\n{inspect.getsource(task.answer)}")
+
+
+def _advice(task: Exercise, function: Callable) -> str:
+    """Return the hint of the known mistake that behaves as `function` does on every case."""
+    for mistake in task.wrong:
+        if all(_alike(mistake.answer, function, arguments, task) for arguments in task.cases()):
+            return mistake.hint
+    return task.hints[0]
+
+
+def _alike(left: Callable, right: Callable, arguments: tuple, task: Exercise) -> bool:
+    try:
+        results = [_countable(function(*_copy(arguments))) for function in (left, right)]
+        return not _difference(*results, task.tolerance)
+    except Exception:
+        return False
+
+
+def _difference(got: object, expected: object, tolerance: float) -> str:
+    try:
+        check.compare("result", got, expected, tolerance)
+    except check.Different as difference:
+        return str(difference)
+    return ""
+
+
+def _countable(result: object) -> object:
+    """Replace NaN, which equals nothing, by a number: two answers may share that mistake."""
+    return result.nan_to_num(nan=1e30) if isinstance(result, Tensor) else result
+
+
+def _copy(arguments: tuple) -> tuple:
+    return tuple(a.clone() if isinstance(a, Tensor) else a for a in arguments)
+
+
+def _call(function: Callable, arguments: tuple) -> str:
+    shown = ", ".join(_short(argument) for argument in arguments)
+    return f"{getattr(function, '__name__', 'your function')}({shown})"
+
+
+def _short(argument: object) -> str:
+    if isinstance(argument, Tensor) and argument.numel() > 8:
+        return f"{check.describe(argument)} tensor"
+    if isinstance(argument, Tensor):
+        return str(argument.tolist())
+    return repr(argument)

@@ -1,0 +1,1 @@
+"""What a lesson needs while it runs: banner, checks, report, widgets."""

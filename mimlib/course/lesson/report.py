@@ -1,0 +1,130 @@
+"""Printed results that read the same on every machine, and the receipts behind stored numbers."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from mimlib import places
+from mimlib.evidence.receipts import provenance
+from mimlib.places import write_text
+
+
+def band(name: str, value: float, low: float, high: float) -> None:
+    """Assert that a measured value lies in a band; print the band, never the value.
+
+    Raises:
+        AssertionError: with the value, if it lies outside or is not a number.
+    """
+    value = float(value.detach() if isinstance(value, torch.Tensor) else value)
+    if not low <= value <= high:
+        raise AssertionError(f"{name} is {value:.4g}, expected between {low:g} and {high:g}")
+    print(f"{name}: inside {low:g} to {high:g}")
+
+
+def table(rows: Iterable[Mapping[str, object]]) -> None:
+    """Print rows of named values as aligned text; floats with three significant digits.
+
+    Meant for integers, words and receipts. A number measured in the notebook goes through `band`.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name, "")) for name in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
+    number = [all(isinstance(row.get(name, 0), (int, float)) for row in rows) for name in columns]
+    for line in [columns, ["-" * width for width in widths], *cells]:
+        padded = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, number))
+        print("  ".join(padded).rstrip())
+
+
+def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
+    """Print what a claim has earned: the settings, each rule, the verdict. Returns the receipt.
+
+    Args:
+        study: name of a study whose receipt is committed, for instance "mae.1".
+        metrics: columns of the table; all of the receipt's if none is named.
+    """
+    found = receipt(study)
+    print(f"{study}: {found['claim']}\npaper: {found['paper']}\n")
+    table([_setting_row(label, s["metrics"], metrics) for label, s in found["settings"].items()])
+    for rule in found["rules"]:
+        low, high = rule["interval"]
+        print(
+            f"{rule['verdict']}: {rule['rule']}; gain {rule['gain']:.3f}, 95 % interval "
+            f"{low:.3f} to {high:.3f}"
+        )
+    print(f"verdict: {found['verdict']} at this scale ({found['seeds']} seeds)")
+    return found
+
+
+def receipt(name: str) -> dict:
+    """Read a committed result, for instance "mae.1" or "notebooks/01_mae".
+
+    Raises:
+        FileNotFoundError: if it was never measured; the message lists the receipts there are.
+    """
+    path = places.receipts() / f"{name}.json"
+    if not path.is_file():
+        have = [p.relative_to(places.receipts()) for p in places.receipts().rglob("*.json")]
+        names = ", ".join(sorted(str(p).removesuffix(".json") for p in have))
+        raise FileNotFoundError(f"no receipt {name!r}; there is {names or 'none yet'}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_receipt(name: str, results: Mapping[str, object]) -> Path:
+    """Store results together with where they were measured; return the file written."""
+    path = places.receipts() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**results, **provenance()}, indent=1, sort_keys=True)
+    write_text(path, text + "\n")
+    return path
+
+
+def banner(notebook: str, lesson: str = "") -> str:
+    """Return the line of measured costs that stands at the top of a lesson.
+
+    Args:
+        notebook: file name without suffix; its receipt is written by
+            `python -m mimlib.course.notebooks.render --measure`.
+        lesson: method, to add what its `_gpu` preset took when runs/<lesson>_gpu has a receipt.
+    """
+    try:
+        cost = receipt(f"notebooks/{notebook}")
+    except FileNotFoundError:
+        return "Measured: not yet."
+    line = (
+        f"Measured: about {rounded_seconds(cost['seconds'])} and "
+        f"{rounded_memory(cost['peak_memory_mib'])} of memory on {cost['hardware']}, "
+        "first run, nothing cached."
+    )
+    if (places.receipts() / f"runs/{lesson}_gpu.json").is_file():
+        gpu = receipt(f"runs/{lesson}_gpu")
+        line += f' `PRESET = "gpu"`: about {rounded_seconds(gpu["seconds"])} on {gpu["hardware"]}.'
+    return line
+
+
+def rounded_seconds(seconds: float) -> str:
+    """Round up to 5 s, above five minutes to whole minutes."""
+    if seconds > 300:
+        return f"{math.ceil(seconds / 60)} min"
+    return f"{5 * math.ceil(seconds / 5)} s"
+
+
+def rounded_memory(mib: float) -> str:
+    """Round up to a quarter of a GiB."""
+    return f"{math.ceil(mib / 256) / 4:g} GiB"
+
+
+def _setting_row(label: str, found: Mapping, metrics: Sequence[str]) -> dict[str, str]:
+    row = {"setting": label}
+    for name in metrics or found:
+        metric = found[name]
+        half = (metric["interval"][1] - metric["interval"][0]) / 2
+        row[name] = f"{metric['mean']:.3f} +- {half:.3f}"
+    return row
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

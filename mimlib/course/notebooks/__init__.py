@@ -1,0 +1,1 @@
+"""Notebooks as files: rendered, kept offline, held to their proofs."""

@@ -1,0 +1,218 @@
+"""Execute lessons from a fresh kernel and store them clean: two runs give the same bytes.
+
+python -m mimlib.course.notebooks.render NOTEBOOK            execute, clean, store
+python -m mimlib.course.notebooks.render --measure NOTEBOOK  and write its receipt
+python -m mimlib.course.notebooks.render --check NOTEBOOK    execute, compare, store nothing
+"""
+
+import argparse
+import base64
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from mimlib.course.lesson import report
+from mimlib.course.notebooks import sandbox
+
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+MEASURED = re.compile(r"^Measured:.*$", re.MULTILINE)
+KEPT = re.compile(r"^# kept as (assets/[\w-]+\.png)$", re.MULTILINE)
+TEXT_BEFORE_RETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
+CELL_TIMEOUT = 600  # seconds
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Render the named notebooks; return how many differ (with --check) or failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mimlib.course.notebooks.render", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--measure", action="store_true", help="write time and peak memory")
+    parser.add_argument("--check", action="store_true", help="compare with what is stored")
+    known = parser.parse_args(arguments)
+    sandbox.fix_environment()
+    bad = 0
+    for path in known.notebooks:
+        if not path.is_file():
+            parser.error(f"there is no notebook {path}")
+        before = path.read_bytes()
+        text = render(path, measure=known.measure).encode()
+        if not known.check:
+            partial = path.with_suffix(".part")
+            partial.write_bytes(text)
+            partial.replace(path)
+            keep_pictures(path)
+        bad += known.check and text != before
+        print(f"{path}: {'same' if text == before else 'changed'}, {len(text) / 1e6:.2f} MB")
+    return bad
+
+
+def render(path: Path, measure: bool = False) -> str:
+    """Execute a notebook in its own folder and return the cleaned file as text.
+
+    Args:
+        path: the notebook; it is read, not written.
+        measure: start with an empty world cache, and write receipts/notebooks/<name>.json.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: if a cell fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    with tempfile.TemporaryDirectory(prefix="mimlib-") as cache:
+        extra = {"MIMLIB_CACHE": cache} if measure else {}
+        seconds, peak = execute(notebook, path.parent, extra)
+    if measure:
+        cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak)}
+        report.write_receipt(f"notebooks/{path.stem}", cost)
+    write_banner(notebook, path.stem)
+    clean(notebook)
+    return nbformat.writes(notebook) + "\n"
+
+
+def execute(notebook: NotebookNode, folder: Path, extra: dict[str, str]) -> tuple[float, float]:
+    """Run all cells in a fresh kernel; return seconds and the peak memory in MiB."""
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder.resolve())}},
+        store_widget_state=False,
+        record_timing=False,
+    )
+    start = time.perf_counter()
+    with client.setup_kernel(env=os.environ | extra), PeakMemory(_kernel_pid(client)) as memory:
+        run_sync(client.kc.execute_interactive)(
+            sandbox.kernel_prelude(), silent=True, store_history=False
+        )
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+    return time.perf_counter() - start, memory.peak_mib
+
+
+def clean(notebook: NotebookNode) -> None:
+    """Keep what a reader needs and nothing that differs from run to run."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": sorted(tags)} if tags else {})
+        cell.source = cell.source.rstrip()
+        digest = hashlib.sha1(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:10]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        if cell.cell_type == "code":
+            cell.outputs = _clean_outputs(cell.outputs)
+
+
+def write_banner(notebook: NotebookNode, name: str) -> None:
+    """Put the measured costs into the line of the first cell that begins with "Measured:"."""
+    started = re.search(r"course\.start\(\s*\"(\w+)\"", "\n".join(c.source for c in notebook.cells))
+    line = report.banner(name, started.group(1) if started else "")
+    notebook.cells[0].source = MEASURED.sub(lambda _: line, notebook.cells[0].source)
+
+
+def keep_pictures(path: Path) -> None:
+    """Write the picture of each cell that says "# kept as assets/NAME.png" to that file too."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        kept = KEPT.search(cell.source) if cell.cell_type == "code" else None
+        if kept:
+            (data,) = (
+                o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
+            )
+            target = path.parent / kept.group(1)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(base64.b64decode(data))
+
+
+class PeakMemory:
+    """Watches a process and its children; `peak_mib` is the largest sum of their memory.
+
+    Pages that several of them share, the libraries of torch above all, count once.
+    """
+
+    def __init__(self, pid: int, every: float = 1.0):
+        self.root, self.every, self.peak_mib = psutil.Process(pid), every, 0.0
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        """Start watching."""
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching."""
+        self.done.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        finished = False
+        while not finished:
+            try:
+                tree = [self.root, *self.root.children(recursive=True)]
+                total = sum(_memory(process) for process in tree) / 2**20
+            except psutil.NoSuchProcess:  # a child that has just ended
+                total = 0.0
+            self.peak_mib = max(self.peak_mib, total)
+            finished = self.done.wait(self.every)
+
+
+def _memory(process: psutil.Process) -> int:
+    """Return bytes; shared pages in equal parts on Linux, left out where that is not known."""
+    found = process.memory_full_info()
+    return getattr(found, "pss", found.uss)
+
+
+def _kernel_pid(client: NotebookClient) -> int:
+    return client.km.provisioner.pid
+
+
+def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Merge printed text, drop widgets and what went to stderr (shown here instead)."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream" and output.name == "stderr":
+            _show_complaints(output.text)
+            continue
+        if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+            continue
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+            continue
+        if "metadata" in output:
+            output.metadata = nbformat.from_dict({})
+        kept.append(output)
+    for output in kept:
+        if output.output_type == "stream":
+            output.text = TEXT_BEFORE_RETURN.sub("", output.text)
+    return kept
+
+
+def _show_complaints(text: str) -> None:
+    """Repeat on our stderr what is not a progress bar."""
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip() and "%|" not in line]
+    if lines:
+        print("stderr of a cell, not stored:", *lines, sep="\n  ", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

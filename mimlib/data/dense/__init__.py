@@ -1,0 +1,1 @@
+"""Images with a value at every pixel: depth, label maps."""

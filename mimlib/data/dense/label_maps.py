@@ -1,0 +1,160 @@
+"""Label maps: a class for every pixel, in the numbering of their data set, and where they lie.
+
+Every data set numbers its classes in its own way and marks pixels without one by a number, too.
+Here classes are 0, 1, 2 ... without gaps and pixels without one are UNLABELLED. Numbers that a data
+set does not have are refused: they are another data set's, or damage.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimlib.data.files.pictures import FORMATS, STORED_VALUES, read_indices, read_segments
+
+UNLABELLED = -1  # in class ids: a pixel that does not count
+UNKNOWN = -2  # in tables: a number that must not occur
+LISTED = 5  # files that an error names
+ADE20K_IDS = range(1, 151)  # of SceneParse150; 0 is everything else
+VOC_IDS = range(21)  # 0 is the background, a class of its own
+COCO_THINGS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+COCO_STUFF = (
+    *(92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145),
+    *(147, 148, 149, 151, 154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181),
+    *range(184, 201),
+)
+COCO_IDS = (*COCO_THINGS, *COCO_STUFF)  # the 133 categories of COCO panoptic
+
+
+class LabelledFiles(NamedTuple):
+    """An image and its label map."""
+
+    image: Path
+    labels: Path
+
+
+def class_table(ids: Iterable[int], ignored: Iterable[int]) -> np.ndarray:
+    """Return which class each stored number stands for, [65536] int16."""
+    table = np.full(STORED_VALUES, UNKNOWN, dtype=np.int16)
+    ids = list(ids)
+    table[ids] = np.arange(len(ids))
+    table[list(ignored)] = UNLABELLED
+    return table
+
+
+def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
+    """Read a picture of class numbers: 8 or 16 bits of one channel, or a palette's indices.
+
+    Args:
+        path: of the file.
+        table: see `class_table`.
+
+    Returns:
+        Class ids [H, W] int64, UNLABELLED where there is none.
+
+    Raises:
+        ValueError: if the file cannot be read, holds colours, or a number that the table lacks.
+    """
+    stored = read_indices(path)
+    classes = table[stored]
+    strange = np.unique(stored[classes == UNKNOWN])
+    if strange.size:
+        raise ValueError(
+            f"{path} holds the numbers {strange[:LISTED].tolist()}, which are no class of this "
+            f"data set and no mark for pixels without one; expected numbers from "
+            f"{_ranges(np.flatnonzero(table != UNKNOWN))}. Is it a label map of this layout?"
+        )
+    return torch.from_numpy(classes.astype(np.int64))
+
+
+class PanopticReader:
+    """Semantic label maps from COCO's panoptic files: a PNG of segments, a JSON of their classes.
+
+    The number of a segment is R + 256 G + 65536 B; 0 is no segment. Segments of crowds count as
+    their class.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the JSON.
+
+        Raises:
+            ValueError: if it is missing, not panoptic, or names a category that COCO has not.
+        """
+        number = {category: index for index, category in enumerate(COCO_IDS)}
+        self.segments: dict[str, np.ndarray] = {}  # file -> [K, 2]: segment, class; ascending
+        try:
+            annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+            for entry in annotations:
+                pairs = [(s["id"], number[s["category_id"]]) for s in entry["segments_info"]]
+                pairs = np.array(sorted([(0, UNLABELLED), *pairs]), dtype=np.int64)
+                self.segments[entry["file_name"]] = pairs
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"cannot read {path} as COCO panoptic annotations: {type(error).__name__}: {error}"
+            ) from error
+
+    def __call__(self, path: str | Path) -> Tensor:
+        """Read a label map, as `read_label_map` does.
+
+        Raises:
+            ValueError: if the picture or one of its segments is not in the JSON.
+        """
+        name = Path(path).name
+        if name not in self.segments:
+            raise ValueError(f"the panoptic JSON of {Path(path).parent} has no entry for {name}")
+        ids, classes = self.segments[name].T
+        stored = read_segments(path)  # [H, W]
+        place = np.searchsorted(ids, stored).clip(max=len(ids) - 1)
+        strange = np.unique(stored[ids[place] != stored])
+        if strange.size:
+            raise ValueError(
+                f"{path} holds the segments {strange[:LISTED].tolist()}, which its JSON does not "
+                "name; are both from the same release?"
+            )
+        return torch.from_numpy(classes[place])
+
+
+def find_beside(
+    root: Path, images: str, labels: str, names: list[str] | None = None
+) -> list[LabelledFiles]:
+    """List images with their label maps, which have the same names in another folder.
+
+    Args:
+        root: of the data set.
+        images: folder of the images below it; an image may end in any format.
+        labels: folder of the label maps, .png.
+        names: which to take, without endings; None: every label map, sub-folders included.
+
+    Raises:
+        ValueError: naming the first files that are missing.
+    """
+    if names is None:
+        maps = (path.relative_to(root / labels) for path in (root / labels).rglob("*.png"))
+        names = sorted(path.with_suffix("").as_posix() for path in maps)
+    files = [
+        LabelledFiles(_image(root / images / name), root / labels / f"{name}.png") for name in names
+    ]
+    lost = [str(path) for item in files for path in item if not path.exists()]
+    if lost:
+        raise ValueError(
+            f"{len(lost)} of {2 * len(files)} files in {root} are missing: "
+            f"{', '.join(lost[:LISTED])}; an image and its label map have the same name"
+        )
+    return files
+
+
+def _image(stem: Path) -> Path:
+    """Return the image of this name, or where a JPEG of it would be."""
+    candidates = (stem.with_name(stem.name + ending) for ending in FORMATS)
+    return next((path for path in candidates if path.exists()), Path(f"{stem}.jpg"))
+
+
+def _ranges(values: np.ndarray) -> str:
+    """Write ascending numbers shortly: 0 to 20, 255."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    spans = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join(spans)

@@ -1,0 +1,137 @@
+"""Image files as uint8 RGB, and folders of them as a list in a fixed order."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision import io
+
+JPEG = (".jpg", ".jpeg")
+STORED_VALUES = 2**16  # of 8- and 16-bit files
+FORMATS = (*JPEG, ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read any image as 8-bit RGB, upright.
+
+    EXIF orientation is applied, grey becomes three equal channels, palettes and CMYK are converted,
+    16-bit values are scaled to 8 bits, transparent pixels show white, and of an animation or a
+    multi-page file the first picture is taken. Colour profiles are ignored.
+
+    Returns:
+        [3, H, W] uint8.
+
+    Raises:
+        ValueError: if the file is missing, truncated, or no image that can be read.
+    """
+    path = os.fspath(path)
+    if path.lower().endswith(JPEG):
+        try:  # from file to crop a quarter faster than Pillow
+            return io.decode_jpeg(io.read_file(path), "RGB", apply_exif_orientation=True)
+        except (RuntimeError, AttributeError):
+            pass  # Pillow judges: another format, or a torchvision without its (deprecated) decoder
+    try:
+        with Image.open(path) as image:
+            pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert a picture of any mode to 8-bit RGB, [H, W, 3]."""
+    if image.mode == "F":
+        raise ValueError("32-bit float pixels have no agreed range; save as 8- or 16-bit")
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        grey = ((values + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def walk_files(root: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the files under `root` as relative paths; links are followed, but not in circles."""
+    here = os.path.join(root, below)
+    above = (*above, os.path.realpath(here))
+    with os.scandir(here) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            path = f"{below}/{entry.name}" if below else entry.name
+            if not entry.is_dir():
+                yield path
+            elif not entry.is_symlink() or os.path.realpath(entry.path) not in above:
+                yield from walk_files(root, path, above)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one of those that systems and editors hide."""
+    return name.startswith(".")
+
+
+def is_image(path: str) -> bool:
+    """Whether a name ends as one of the formats does."""
+    return path.lower().endswith(FORMATS)
+
+
+def read_picture(path: str | Path, mode: str | None = None) -> tuple[str, np.ndarray]:
+    """Read a picture as Pillow has it or converted, and say in which mode it was.
+
+    Raises:
+        ValueError: if the file is missing or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.mode, np.array(image if mode is None else image.convert(mode))
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+
+
+def read_segments(path: str | Path) -> np.ndarray:
+    """Read a panoptic picture of COCO: segment numbers [H, W] int64, R + 256 G + 65536 B.
+
+    Raises:
+        ValueError: if the file is missing or cannot be read.
+    """
+    colours = read_picture(path, "RGB")[1].astype(np.int64)  # [H, W, 3]
+    return colours @ np.array([1, 256, 65536])
+
+
+def read_indices(path: str | Path) -> np.ndarray:
+    """Read a picture of numbers as [H, W] int64: one channel, or the indices of a palette.
+
+    Raises:
+        ValueError: if the file cannot be read or holds colours.
+    """
+    mode, stored = read_picture(path)
+    if mode not in ("L", "P", "1") and not mode.startswith("I"):
+        raise ValueError(
+            f"{path} holds colours (mode {mode}); expected a picture of class numbers: one "
+            "channel, or the indices of a palette. Coloured label maps are for looking at: take "
+            "the data set's index maps, or turn the colours back into numbers"
+        )
+    return stored.astype(np.int64).clip(0, STORED_VALUES - 1)
+
+
+def read_names(path: Path) -> list[str]:
+    """Read a split: one name per line, without folder and ending; further words do not count.
+
+    Raises:
+        ValueError: if there is no such file, or nothing in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"cannot read the list of a split, {path}: {error.strerror}") from error
+    names = [line.split()[0] for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{path} names no image; expected one name per line, without ending")
+    return [name.removesuffix(".png").removesuffix(".jpg") for name in names]

@@ -1,0 +1,1 @@
+"""Pairs of images with flow or disparity."""

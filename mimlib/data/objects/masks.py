@@ -1,0 +1,119 @@
+"""Masks of objects: polygons and run lengths, both ways."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from mimlib.data.objects.annotations import Annotated, Record
+
+LEAST_POLYGON = 6  # numbers: three corners
+
+
+def decode_mask(annotated: Annotated, record: Record) -> Tensor:
+    """Decode polygons, or run lengths of either kind, to [H, W] bool.
+
+    Polygons of fewer than three corners cover nothing, as official.
+
+    Raises:
+        ValueError: if there is no mask, it is broken, or of another size than the image.
+    """
+    (height, width), given = sides_of(record), annotated.segmentation
+    what = f"the mask of annotation {annotated.annotation_id}"
+    try:
+        if isinstance(given, list):
+            polygons = [p for p in given if len(p) >= LEAST_POLYGON and len(p) % 2 == 0]
+            if not polygons:
+                return torch.zeros(height, width, dtype=torch.bool)
+            runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        else:
+            check_size(record, what, tuple(given["size"]))
+            counts = given["counts"]
+            counts = counts if isinstance(counts, list) else read_runs(counts)
+            if sum(counts) != height * width:  # pycocotools leaves the rest to chance
+                raise ValueError(f"its runs have {sum(counts)} pixels in all")
+            runs = coco_mask.frPyObjects({**given, "counts": counts}, height, width)
+        return torch.from_numpy(coco_mask.decode(runs)).bool()
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{what} of image {record.image_id} is no list of polygons and no run lengths of its "
+            f"{height} x {width} pixels: {error}"
+        ) from error
+
+
+def read_runs(compressed: str | bytes) -> list[int]:
+    """Read the lengths of runs, zeros first, from the letters that COCO writes them in.
+
+    As official: a number is a row of letters of 5 bits each, the lowest first, a sixth bit saying
+    that there are more and the highest that of the sign; from the fourth number on it is the
+    difference to the one before the last.
+    """
+    letters = compressed.encode() if isinstance(compressed, str) else compressed
+    counts: list[int] = []
+    value = shift = 0
+    for letter in letters:
+        bits = letter - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        value -= (1 << shift) if bits & 0x10 else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts
+
+
+def coco_results(
+    image_id: int,
+    boxes: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    masks: Tensor,
+    category_ids: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Write what was found in an image as COCO's servers and tools take it, ready for JSON.
+
+    Args:
+        image_id: of the image, as in its annotations.
+        boxes: [R, 4] xyxy in pixels of the image as it is stored.
+        labels: [R], from 0 without gaps.
+        scores: [R] in [0, 1].
+        masks: [R, H, W] bool.
+        category_ids: of labels 0, 1, ... (`CocoObjects.category_ids`).
+    """
+    columns = np.asfortranarray(rearrange(masks.cpu().numpy().astype(np.uint8), "r h w -> h w r"))
+    entries = []
+    rows = zip(boxes.tolist(), labels.tolist(), scores.tolist(), coco_mask.encode(columns))
+    for (left, top, right, bottom), label, score, rle in rows:
+        entries.append(
+            {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": score,
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            }
+        )
+    return entries
+
+
+def sides_of(record: Record) -> tuple[int, int]:
+    """Return (height, width) of the image, pixels."""
+    return record.height, record.width
+
+
+def check_size(record: Record, what: str, got: tuple[int, ...]) -> None:
+    """Refuse a picture or mask of another size than its image.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if got != sides_of(record):
+        raise ValueError(
+            f"{what} has {got} pixels (height, width), image {record.image_id} "
+            f"{sides_of(record)}; masks and images must have one size"
+        )

@@ -1,0 +1,149 @@
+"""Boxes and masks of the objects in an image, and how they move with it.
+
+Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177, section 3): an image is resized by a
+random factor, then cut or padded to a square. Cut first and resized once here, which is the same
+up to the pixels at the border and does not resize what is thrown away.
+
+Letters: R objects of one image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.ops import masks_to_boxes
+
+from mimlib.data.batches import DetectionBatch
+from mimlib.data.transforms.crops import COLUMN, FLIP, ROW, crop_resized, nearest_pixels
+
+SCALE = 0  # which random number of an image decides its size
+GREY = 128  # as official: around images that do not fill their square
+ROUNDING = 1e-3  # pixels: a box that reaches as little beyond the border is not cut
+SMALLEST_SIDE = 1.0  # pixels; objects that become smaller are left out
+
+
+class Objects(NamedTuple):
+    """What is known of the objects in one image, a row each."""
+
+    boxes: Tensor  # [R, 4] float32 xyxy in pixels, right and bottom exclusive
+    labels: Tensor  # [R] int64 from 0 without gaps
+    masks: Tensor  # [R, H, W] bool
+    crowd: Tensor  # [R] bool: many things in one, or too small: neither learned nor counted
+    areas: Tensor  # [R] float32 pixels, by which the metric tells small from large
+
+
+class Placement(NamedTuple):
+    """Which part of an image is seen, and how large; the rest of the square is padded."""
+
+    box: tuple[int, int, int, int]  # top, left, height, width in the image
+    sides: tuple[int, int]  # height and width that becomes, at most those of the square
+    flip: bool  # mirrored left and right
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeScaleJitter:
+    """Random sizes and flips, all that Mask R-CNN is trained with here."""
+
+    size: int  # pixels, side of the squares handed out
+    scale: tuple[float, float] = (0.1, 2.0)  # of the image's longer side, relative to the square
+    flip: bool = True  # mirror half of the images, at random
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(
+                f"image size {self.size} is not positive; use 64 or 1024, for instance"
+            )
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale {self.scale} is no range of factors; expected 0 < low <= high")
+
+    def place(self, draws: np.ndarray | None, height: int, width: int) -> Placement:
+        """Choose what is seen of an image of this size.
+
+        Args:
+            draws: random numbers [U] in [0, 1), see order.py; None: the whole image, as it is.
+            height: of the image in pixels.
+            width: of the image in pixels.
+        """
+        low, high = self.scale
+        factor = 1.0 if draws is None else low + (high - low) * draws[SCALE]
+        ratio = factor * self.size / max(height, width)
+        cut_height, cut_width = (min(s, max(1, round(self.size / ratio))) for s in (height, width))
+        top = left = 0
+        if draws is not None:
+            top = int(draws[ROW] * (height - cut_height + 1))
+            left = int(draws[COLUMN] * (width - cut_width + 1))
+        sides = [min(self.size, max(1, round(s * ratio))) for s in (cut_height, cut_width)]
+        flip = self.flip and draws is not None and bool(draws[FLIP] < 0.5)
+        return Placement((top, left, cut_height, cut_width), (sides[0], sides[1]), flip)
+
+
+def place_image(image: Tensor, placement: Placement, size: int) -> Tensor:
+    """Cut, resize and pad an image [3, H, W] uint8 to [3, size, size]."""
+    seen = crop_resized(image, placement.box, placement.sides, placement.flip)
+    height, width = placement.sides
+    return pad(seen, (0, size - width, 0, size - height), value=GREY)
+
+
+def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
+    """Move objects as their image is moved; those that are not seen any more are left out.
+
+    An object that is cut gets the box of what is left of its mask.
+    """
+    top, left, cut_height, cut_width = placement.box
+    height, width = placement.sides
+    rows = top + nearest_pixels(cut_height, height)
+    columns = left + nearest_pixels(cut_width, width)
+    columns = columns.flip(0) if placement.flip else columns
+    masks = objects.masks.index_select(1, rows).index_select(2, columns)
+    factor = torch.tensor([width / cut_width, height / cut_height]).repeat(2)
+    boxes = (objects.boxes - torch.tensor([left, top, left, top])) * factor
+    if placement.flip:
+        boxes = boxes * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([width, 0, width, 0])
+        boxes = boxes[:, [2, 1, 0, 3]]
+    inside = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    seen = masks.any(dim=2).any(dim=1)
+    is_cut = seen & ((inside - boxes).abs() > ROUNDING).any(dim=1)
+    inside[is_cut] = tight_boxes(masks[is_cut])
+    seen &= (inside[:, 2:] - inside[:, :2] >= SMALLEST_SIDE).all(dim=1)
+    kept = Objects(inside, objects.labels, masks, objects.crowd, objects.areas * factor[:2].prod())
+    kept = Objects(*(field[seen] for field in kept))
+    padded = pad(kept.masks, (0, size - width, 0, size - height))
+    return kept._replace(masks=padded)
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """Return the boxes [R, 4] around masks [R, H, W], none of which may be empty."""
+    boxes = masks_to_boxes(masks) if len(masks) else torch.zeros(0, 4)
+    return boxes + torch.tensor([0.0, 0, 1, 1])  # torchvision counts the last pixel as the edge
+
+
+def collate(
+    images: Sequence[Tensor],
+    objects: Sequence[Objects],
+    sizes: Sequence[tuple[int, int]],
+    image_ids: Sequence[int],
+) -> DetectionBatch:
+    """Make a batch of images of one size, rows of objects padded to the largest number."""
+    most = max(len(each.labels) for each in objects)
+
+    def stack(name: str, value: float) -> Tensor:
+        fields = [getattr(each, name) for each in objects]
+        whole = fields[0].new_full((len(fields), most, *fields[0].shape[1:]), value)
+        for row, field in zip(whole, fields):
+            row[: len(field)] = field
+        return whole
+
+    return DetectionBatch(
+        images=torch.stack(list(images)),
+        boxes=stack("boxes", 0.0),
+        labels=stack("labels", -1),
+        masks=stack("masks", False),
+        crowd=stack("crowd", False),
+        sizes=torch.tensor(sizes),
+        image_ids=torch.tensor(image_ids),
+    )

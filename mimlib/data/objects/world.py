@@ -1,0 +1,79 @@
+"""Rooms of the world with the boxes and masks of their objects."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mimlib import world
+from mimlib.data.objects.source import DetectionSource
+from mimlib.data.objects.views import LargeScaleJitter, Objects
+
+ROOM_CLASSES = len(world.CLASSES) - len(world.OBJECT_CLASSES)  # floor, wall, ceiling: no objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldDetectionConfig(LargeScaleJitter):
+    """Views of the embedded world with the box and the mask of every object in them."""
+
+    count: int  # images in the set
+    level: Literal["easy", "textured", "paper", "hard", "clip"] = "paper"  # of the world
+    seed: int = 0  # of the scenes; sets of other seeds share no scene
+    smallest: int = 16  # pixels that must be seen of an object, else it counts as crowd
+    workers: int = 0  # processes that cut images ahead of time
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.count < 1:
+            raise ValueError(f"count {self.count} is not positive; ask for at least one image")
+        if self.smallest < 0 or self.workers < 0:
+            raise ValueError(
+                f"smallest is {self.smallest} and workers {self.workers}; expected 0 or more"
+            )
+
+    def build(self) -> "WorldObjects":
+        """Render the views, or read them from the cache."""
+        return WorldObjects(self)
+
+
+class WorldObjects(DetectionSource):
+    """The world's views, their instance maps and boxes held in memory."""
+
+    class_names = world.OBJECT_CLASSES
+
+    def __init__(self, config: WorldDetectionConfig):
+        self.augmentation, self.workers, self.smallest = config, config.workers, config.smallest
+        kinds = ("image", "instances", "boxes")
+        self.views = world.views(
+            config.count, config.size, level=config.level, seed=config.seed, truth=kinds
+        )
+        self.views["instances"] = self.views["instances"].to(torch.uint8)  # [n, H, W]
+
+    def __len__(self) -> int:
+        return len(self.views["image"])
+
+    def image(self, index: int) -> Tensor:
+        """Return a view, [3, H, W] uint8."""
+        return self.views["image"][index]
+
+    def objects(self, index: int) -> Objects:
+        """Return what is seen of each object; the room itself is none."""
+        slots = self.views["boxes_valid"][index].nonzero()[:, 0]  # [R] instance ids
+        masks = self.views["instances"][index] == slots[:, None, None].to(torch.uint8)
+        areas = masks.sum(dim=(1, 2))
+        return Objects(
+            boxes=self.views["boxes"][index, slots],
+            labels=self.views["boxes_class"][index, slots] - ROOM_CLASSES,
+            masks=masks,
+            crowd=areas < self.smallest,
+            areas=areas.float(),
+        )
+
+    def image_id(self, index: int) -> int:
+        """Return the index."""
+        return index
+
+    def truth(self, image_id: int) -> Objects:
+        """Return what is seen of each object."""
+        return self.objects(image_id)

@@ -1,0 +1,1 @@
+"""Pairs of images of one scene, for cross-view completion."""

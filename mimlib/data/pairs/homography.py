@@ -1,0 +1,167 @@
+"""Pairs made of one image by two different homographies: the control of CroCo's table 2.
+
+The transforms are those of the v1 paper's code: a perspective tilt, then a rotation, drawn for each
+view on its own. Scene geometry plays no part: the network can invert the family of transforms.
+
+Letters: B pairs, U random numbers per pair (order.py). Pixels are (x right, y down) with centres
+at +0.5; a homography is a 3x3 matrix from pixels of the view to pixels of the image.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from mimlib.data.batches import PairBatch
+from mimlib.data.images.configs import ImageFolderConfig, PhotosConfig, WorldImagesConfig
+from mimlib.data.order import Request, augmentation_draws
+from mimlib.data.pairs.views import COLOUR, CROP, TILT, PairAugmentation
+from mimlib.data.source import IndexedSource
+from mimlib.data.transforms.colours import jitter_colours
+from mimlib.data.transforms.crops import crop_corners
+
+UNAUGMENTED_SEED = 0  # of the transforms in `first` and `once`: without one, views would be equal
+
+
+@dataclass(frozen=True, kw_only=True)
+class HomographyPairsConfig(PairAugmentation):
+    """Two views of one image each, by tilt, rotation, crop and colours."""
+
+    images: WorldImagesConfig | PhotosConfig | ImageFolderConfig  # their crops and flips are off
+    tilt: float = 0.5  # largest skew of a side, as a share of the image's side
+    rotation: float = 10.0  # degrees, largest, to either side
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images.size < self.size:
+            raise ValueError(
+                f"images of {self.images.size} pixels are smaller than the crop of {self.size}; "
+                f"set images.size to {self.stored_size}"
+            )
+        if not 0 <= self.tilt <= 1 or not 0 <= self.rotation <= 180:
+            raise ValueError(
+                f"tilt {self.tilt} or rotation {self.rotation} is out of range; expected a share "
+                "of 0 to 1 and 0 to 180 degrees"
+            )
+
+    def build(self) -> "HomographySource":
+        """Build the source of the images."""
+        return HomographySource(self.images.build(), self)
+
+
+class HomographySource(IndexedSource):
+    """Pairs from the un-augmented images of another source."""
+
+    def __init__(self, images: IndexedSource, config: HomographyPairsConfig):
+        self.images = images
+        self.config = config
+        self.workers = config.images.workers if hasattr(config.images, "workers") else 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, request: Request) -> PairBatch:
+        """Transform each image of a request twice."""
+        config = self.config
+        answer = self.images.load(Request(request.indices, request.first, None))
+        images = self.images.accept(answer).images
+        count = len(images)
+        seed = UNAUGMENTED_SEED if request.seed is None else request.seed
+        draws = augmentation_draws(seed, request.first, count)
+        views = []
+        for crop, colour, tilt in zip(CROP, COLOUR, TILT):
+            matrix = draw_homographies(draws[:, tilt], images.shape[-1], config)
+            places = draws[:, crop] if request.seed is not None else np.full((count, 2), 0.5)
+            corners = crop_corners(places, *images.shape[-2:], (config.size, config.size))
+            view = warp(images, matrix @ shifts(corners), config.size)
+            strength = config.jitter if request.seed is not None else 0.0
+            views.append(jitter_colours(view, draws[:, colour], strength))
+        return PairBatch(*views)
+
+
+def draw_homographies(draws: np.ndarray, side: int, config: HomographyPairsConfig) -> np.ndarray:
+    """Draw tilts and rotations of square images.
+
+    A tilt lengthens the left, right, top or bottom side by the same amount at both ends: an
+    integer of pixels from 1 to the largest skew. What leaves the image is lost, nothing is blank.
+
+    Args:
+        draws: [B, 3] in [0, 1): direction, skew, rotation.
+        side: of the images, pixels.
+        config: ranges.
+
+    Returns:
+        [B, 3, 3] float64 from pixels of the view to pixels of the image.
+    """
+    direction = (4 * draws[:, 0]).astype(np.int64)
+    largest = math.ceil(config.tilt * side)
+    skew = np.minimum(1 + np.floor(draws[:, 1] * largest), largest)
+    angle = np.deg2rad(config.rotation) * (2 * draws[:, 2] - 1)
+    corners = np.array([(0, 0), (side, 0), (side, side), (0, side)], dtype=np.float64)
+    # Left, right, top, bottom: which corners move, and where to.
+    moves = np.zeros((4, 4, 2))
+    moves[0, [0, 3]] = (0, -1), (0, 1)
+    moves[1, [1, 2]] = (0, -1), (0, 1)
+    moves[2, [0, 1]] = (-1, 0), (1, 0)
+    moves[3, [3, 2]] = (-1, 0), (1, 0)
+    moved = corners + skew[:, None, None] * moves[direction]  # [B, 4, 2]
+    return solve_homographies(moved, corners) @ rotations(angle, side / 2)
+
+
+def solve_homographies(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Find the homographies [B, 3, 3] that take four points [B, 4, 2] to four points [4, 2]."""
+    x, y = start[..., 0], start[..., 1]
+    u, v = (np.broadcast_to(part, x.shape) for part in (end[..., 0], end[..., 1]))
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows_u = np.stack([x, y, one, zero, zero, zero, -u * x, -u * y], axis=-1)
+    rows_v = np.stack([zero, zero, zero, x, y, one, -v * x, -v * y], axis=-1)
+    system = np.concatenate([rows_u, rows_v], axis=1)  # [B, 8, 8]
+    solution = np.linalg.solve(system, np.concatenate([u, v], axis=1)[..., None])[..., 0]
+    entries = np.concatenate([solution, np.ones((len(start), 1))], axis=1)  # [B, 9]
+    return rearrange(entries, "b (row column) -> b row column", row=3)
+
+
+def rotations(angle: np.ndarray, centre: float) -> np.ndarray:
+    """Return the turns [B, 3, 3] by angles [B] in radians around the point (centre, centre)."""
+    matrix = np.zeros((len(angle), 3, 3))
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = cos, -sin, sin, cos
+    matrix[:, 0, 2] = centre - centre * (cos - sin)
+    matrix[:, 1, 2] = centre - centre * (sin + cos)
+    matrix[:, 2, 2] = 1
+    return matrix
+
+
+def shifts(corners: np.ndarray) -> np.ndarray:
+    """Return the matrices [B, 3, 3] from pixels of crops at (top, left) [B, 2] to the whole."""
+    matrix = np.tile(np.eye(3), (len(corners), 1, 1))
+    matrix[:, 0, 2], matrix[:, 1, 2] = corners[:, 1], corners[:, 0]
+    return matrix
+
+
+def warp(images: Tensor, homographies: np.ndarray, size: int) -> Tensor:
+    """Read square views out of images, bicubically.
+
+    # differs from official: beyond its border the image is mirrored, where the official code
+    # shows black corners that give the rotation away.
+
+    Args:
+        images: [B, 3, H, W] uint8.
+        homographies: [B, 3, 3] from pixels of the view to pixels of the image.
+        size: side of the views in pixels.
+    """
+    line = np.arange(size) + 0.5
+    x, y = np.meshgrid(line, line)
+    pixels = np.stack([x.ravel(), y.ravel(), np.ones(size * size)])  # [3, size * size]
+    mapped = homographies @ pixels  # [B, 3, size * size]
+    extent = np.array([images.shape[-1], images.shape[-2]])[:, None]
+    grid = 2 * mapped[:, :2] / mapped[:, 2:] / extent - 1
+    grid = torch.from_numpy(grid).float().movedim(1, -1).unflatten(1, (size, size))
+    views = grid_sample(
+        images.float(), grid, mode="bicubic", padding_mode="reflection", align_corners=False
+    )
+    return views.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,147 @@
+"""Sources over a set of images that can be counted: the order, the workers, sets held in memory."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch, StretchedBatch
+from mimlib.data.order import EndlessOrder, Request, augmentation_draws
+from mimlib.data.transforms.crops import Augmentation, centre_boxes, crop_resized, crop_targets
+
+
+class IndexedSource(ABC):
+    """A set of images with an endless shuffled order (see `Source` in protocol.py).
+
+    Subclasses say how long it is and how a request becomes a batch. With `workers` processes the
+    requests are answered ahead of time; the batches are the same.
+    """
+
+    workers: int = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def load(self, request: Request) -> tuple:
+        """Answer a request, in a worker process if there are any."""
+
+    def accept(self, answer: tuple) -> NamedTuple:
+        """Turn an answer into a batch, in the training process."""
+        return answer
+
+    def batches(
+        self, start: int, batch_size: int, seed: int, rank: int = 0, num_ranks: int = 1
+    ) -> Iterator[NamedTuple]:
+        """Yield without end the augmented batches number start, start + 1, ... of this rank."""
+        order = EndlessOrder(len(self), seed)
+        order.request(start, batch_size, rank, num_ranks)  # wrong numbers fail here, not later
+        requests = (
+            order.request(step, batch_size, rank, num_ranks) for step in itertools.count(start)
+        )
+        return self._answer(requests)
+
+    def once(self, batch_size: int) -> Iterator[NamedTuple]:
+        """Yield the whole set once, in order and un-augmented; the last batch may be smaller."""
+        starts = range(0, len(self), batch_size)
+        ranges = (np.arange(start, min(start + batch_size, len(self))) for start in starts)
+        return self._answer(Request(indices, int(indices[0]), None) for indices in ranges)
+
+    def first(self, count: int) -> NamedTuple:
+        """Return `count` un-augmented images as one batch, always the same ones."""
+        if not 1 <= count <= len(self):
+            raise ValueError(f"asked for {count} images of a set of {len(self)}")
+        return next(self._answer([Request(self.preview(count), 0, None)], workers=0))
+
+    def preview(self, count: int) -> np.ndarray:
+        """Return which images `first` shows, [count]."""
+        return np.arange(count)
+
+    def __getitem__(self, request: Request) -> tuple:
+        """Answer a request; DataLoader's name for it."""
+        return self.load(request)
+
+    def _answer(self, requests: Iterable[Request], workers: int | None = None) -> Iterator:
+        workers = self.workers if workers is None else workers
+        loader = DataLoader(
+            self,
+            batch_size=None,  # a request is a whole batch already
+            sampler=requests,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # else DataLoader would advance the global one
+        )
+        return map(self.accept, loader)
+
+
+def _unchanged(answer: tuple) -> tuple:
+    return answer
+
+
+class MemorySource(IndexedSource):
+    """Images held in memory, with a class each, a target per pixel, or nothing beside them.
+
+    A tensor of images is held in the order of its pixels (channels last), in which a crop is
+    resized in two thirds of the time.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | Sequence[Tensor],  # [n, 3, H, W] uint8, or n of [3, H, W] of any size
+        augmentation: Augmentation,
+        labels: Tensor | None = None,  # [n] int64
+        targets: Tensor | None = None,  # [n, H, W]
+        workers: int = 0,
+    ):
+        if isinstance(images, Tensor):
+            images = images.contiguous(memory_format=torch.channels_last)
+        self.images = images
+        self.augmentation = augmentation
+        self.labels = labels
+        self.targets = targets
+        self.workers = workers
+        shapes = (
+            [images.shape[-2:]] if isinstance(images, Tensor) else [i.shape[1:] for i in images]
+        )
+        self.square = all(height == width for height, width in shapes)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, request: Request) -> NamedTuple:
+        """Cut the images of a request, and their targets in the same way."""
+        size = self.augmentation.size
+        indices = request.indices.tolist()
+        chosen = [self.images[index] for index in indices]
+        height, width = np.array([image.shape[1:] for image in chosen]).T
+        if request.seed is None:
+            boxes = centre_boxes(height, width)
+            flips = np.zeros(len(chosen), dtype=bool)
+        else:
+            draws = augmentation_draws(request.seed, request.first, len(chosen))
+            boxes = self.augmentation.boxes(draws, height, width)
+            flips = self.augmentation.flips(draws)
+        cuts = zip(chosen, boxes.tolist(), flips.tolist())
+        images = torch.stack([crop_resized(image, box, size, flip) for image, box, flip in cuts])
+        if self.labels is not None:
+            return LabelBatch(images, self.labels[torch.from_numpy(request.indices)])
+        if self.targets is None:
+            if self.square or request.seed is None or not self.augmentation.whole:
+                return ImageBatch(images)
+            return StretchedBatch(images, torch.from_numpy(np.stack([height, width], axis=1)))
+        target = crop_targets([self.targets[index] for index in indices], boxes, flips, size)
+        return DenseBatch(images, target, _known(target))
+
+
+def _known(target: Tensor) -> Tensor:
+    """Return where there is ground truth: positive finite depth, or a class of 0 and up."""
+    if target.is_floating_point():
+        return target.isfinite() & (target > 0)
+    return target >= 0

@@ -1,0 +1,1 @@
+"""One vocabulary of crops and colors."""

@@ -1,0 +1,103 @@
+"""Changes of color: jitter as torchvision's, distortion as SSD's."""
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
+
+GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
+
+
+# Kinds of change, and their orders.
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+def jitter_colours(
+    images: Tensor, draws: np.ndarray, strength: float | tuple[float, float, float]
+) -> Tensor:
+    """Change brightness, contrast and saturation of each image, in an order of its own.
+
+    Every change is a blend f x + (1 - f) reference, with the reference black (brightness), the
+    mean grey of the image (contrast) or the grey of the pixel (saturation), clipped to the range
+    of pixels; f is uniform in 1 - strength ... 1 + strength. As torchvision's ColorJitter.
+
+    # differs from official: rounded to 8 bits once, at the end, and not after each change.
+
+    Args:
+        images: [B, 3, H, W] uint8.
+        draws: [B, 4] in [0, 1): three factors and the order.
+        strength: 0 (nothing happens) to 1, of all three or of each.
+    """
+    if not np.any(strength):
+        return images
+    factors = 1 + np.array(strength) * (2 * draws[:, :3] - 1)
+    order = np.array(ORDERS)[(draws[:, 3] * len(ORDERS)).astype(np.int64)]  # [B, 3]
+    values = images.float()
+    for step in range(3):
+        kind = torch.from_numpy(order[:, step])
+        factor = torch.from_numpy(np.take_along_axis(factors, order[:, step : step + 1], 1))
+        factor, kind = (rearrange(part, "b ... -> b (...) 1 1") for part in (factor, kind))
+        red, green, blue = values.unbind(1)
+        grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]  # [B, 1, H, W]
+        reference = torch.where(kind == CONTRAST, grey.mean((2, 3), keepdim=True), grey)
+        reference = reference.masked_fill(kind == BRIGHTNESS, 0.0)
+        values = torch.lerp(reference, values, factor.float()).clamp(0, 255)
+    return values.round().to(torch.uint8)
+
+
+def turn_hues(images: Tensor, turns: np.ndarray) -> Tensor:
+    """Turn the hues of each image around the circle, as torchvision does.
+
+    Args:
+        images: [B, 3, H, W] uint8.
+        turns: [B] shares of the circle, -1/2 to 1/2.
+    """
+    if not turns.any():
+        return images
+    return torch.stack([v2.adjust_hue(i, turn) for i, turn in zip(images, turns.tolist())])
+
+
+# Which of the random numbers of an image decides what.
+CHANGED, AMOUNTS, CONTRAST_LAST = slice(0, 4), slice(4, 8), 8
+LARGEST_BRIGHTNESS = 32  # as official, SSD (arXiv 1512.02325): largest change, of 255
+
+
+FACTOR = 0.5  # as official: contrast and saturation are multiplied by 1 - this ... 1 + it
+
+
+HUE = 0.1  # as official, 18 of 180: largest turn to either side, as a share of the circle
+
+
+def distort_colours(image: Tensor, draws: np.ndarray) -> Tensor:
+    """Change brightness, contrast, saturation and hue, each with probability one half.
+
+    SSD (arXiv 1512.02325, section 2.2, after Howard, arXiv 1312.5402): brightness is added to,
+    contrast multiplied, saturation and hue changed in HSV; contrast comes second or last.
+
+    # differs from official: rounded to 8 bits once, at the end, and not after each change.
+
+    Args:
+        image: [3, H, W] uint8.
+        draws: [U] in [0, 1).
+    """
+    brightness, contrast, saturation, hue = draws[CHANGED] < 0.5
+    amounts = (2 * draws[AMOUNTS] - 1).tolist()
+    is_last = draws[CONTRAST_LAST] < 0.5
+    factor = 1 + FACTOR * amounts[1]
+    values = image.float()
+    if brightness:
+        values = (values + LARGEST_BRIGHTNESS * amounts[0]).clamp(0, 255)
+    if contrast and not is_last:
+        values = (values * factor).clamp(0, 255)
+    if saturation:
+        largest = values.amax(dim=0)
+        spread = largest - values.amin(dim=0)  # saturation is spread / largest, at most 1
+        growth = (largest / spread.clamp(min=1e-3)).clamp(max=1 + FACTOR * amounts[2])
+        values = largest - (largest - values) * growth
+    if hue:
+        values = 255 * v2.adjust_hue(values / 255, HUE * amounts[3])
+    if contrast and is_last:
+        values = (values * factor).clamp(0, 255)
+    return values.round().to(torch.uint8)

@@ -1,0 +1,1 @@
+"""Decoders: what answers from an encoder's memory."""

@@ -1,0 +1,263 @@
+"""Frozen features, extracted once: what probes and k-NN need, in seconds.
+
+The quick path for studies and lessons. `fit_linear` returns the very head that the probes of
+probe.py train, so `probe.head.load_state_dict(head.state_dict())` puts it there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mimlib.data.batches import DenseBatch
+from mimlib.data.source import IndexedSource
+from mimlib.evaluation.measurement import check_positive, evaluating
+from mimlib.evaluation.validation import SourceConfig
+from mimlib.layers.patches import normalize
+from mimlib.metrics.dense import (
+    as_floats,
+    classification_metrics,
+    segmentation_metrics,
+)
+from mimlib.protocol import Encoder, Features, Trainable
+from mimlib.tasks.heads.linear import pooled, probe_head
+from mimlib.tasks.probe import majority_classes
+from mimlib.tasks.task import check_dense, check_labels
+
+FIT_STEPS = 100  # L-BFGS iterations; measured on MAE features: the accuracy is settled by then
+PROBE_DECAY = 1e-4  # L2 weight of the quick probe; measured: flat from 1e-5 to 1e-3
+
+
+def extract(encoder: Encoder, images: UInt8[Tensor, "B 3 H W"], batch_size: int = 64) -> Features:
+    """Encode images in evaluation mode, some at a time.
+
+    Args:
+        encoder: any encoder; its mode and parameters are left as they were.
+        images: on any device; each chunk is moved to the encoder's.
+        batch_size: images encoded at once.
+
+    Returns:
+        Features of all images, float32 on the CPU, without levels.
+    """
+    device = next(encoder.parameters()).device
+    with evaluating(encoder):
+        chunks = [encoder(normalize(part.to(device))) for part in images.split(batch_size)]
+    class_token = None
+    if chunks[0].class_token is not None:
+        class_token = torch.cat([chunk.class_token.float().cpu() for chunk in chunks])
+    tokens = torch.cat([chunk.tokens.float().cpu() for chunk in chunks])  # [B, N, D]
+    return Features(tokens, class_token, chunks[0].grid)
+
+
+def patch_samples(
+    encoder: Encoder, batch: DenseBatch, num_classes: int
+) -> tuple[Float[Tensor, "K D"], Int[Tensor, " K"]]:
+    """Encode images and return every patch that has a class: its feature and that class.
+
+    Raises:
+        ValueError: on sizes that do not fit, no valid pixel, or a class outside the range.
+    """
+    check_dense(batch)
+    labels, counted = majority_classes(batch.target, batch.valid, encoder.stride, num_classes)
+    return extract(encoder, batch.images).tokens[counted], labels[counted]
+
+
+def fit_linear(
+    features: Float[Tensor, "K D"],
+    labels: Tensor,
+    num_classes: int,
+    decay: float = PROBE_DECAY,
+) -> nn.Sequential:
+    """Train the linear probe on cached features to its optimum.
+
+    The probe's batch statistics are those of the whole set, so what is left is logistic
+    regression: min_W,b mean cross-entropy + decay / 2 |W|^2. It is convex and solved by L-BFGS
+    from zero on all samples at once: no rate to tune, no seed, the same result every time.
+
+    Args:
+        features: frozen features, one row per image or per patch.
+        labels: class ids [K] int64, 0 to num_classes - 1.
+        num_classes: classes, G.
+        decay: weight of the L2 penalty.
+
+    Returns:
+        The head of `heads.probe_head`, in evaluation mode, on the device of the features.
+
+    Raises:
+        ValueError: if features and labels differ in number, none is given, or a label is outside.
+    """
+    if len(features) != len(labels) or len(labels) == 0:
+        raise ValueError(f"got {len(features)} features and {len(labels)} labels; expected pairs")
+    check_labels(labels, num_classes)
+    with torch.random.fork_rng(devices=[]):  # a measurement draws nothing from a run's generator
+        head = probe_head(features.shape[1], num_classes).to(features.device).eval()
+    norm, linear = head
+    norm.running_mean.copy_(features.mean(dim=0))
+    norm.running_var.copy_(features.var(dim=0, unbiased=False))
+    nn.init.zeros_(linear.weight)
+    inputs = norm(features)
+    optimizer = torch.optim.LBFGS(
+        linear.parameters(), max_iter=FIT_STEPS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        penalty = decay / 2 * linear.weight.square().sum()
+        loss = functional.cross_entropy(linear(inputs), labels) + penalty
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return head.requires_grad_(False)
+
+
+def knn(
+    features: Float[Tensor, "K D"],
+    labels: Int[Tensor, " K"],
+    queries: Float[Tensor, "Q D"],
+    num_classes: int,
+    neighbours: int = 20,
+    temperature: float = 0.07,
+) -> Int[Tensor, " Q"]:
+    """Classify queries by a weighted vote of their nearest labelled features.
+
+    Wu et al. 2018 (arXiv 1805.01978), section 3.4, as used for DINO: a neighbour of cosine
+    similarity s votes for its class with weight exp(s / temperature).
+
+    Args:
+        features: labelled features.
+        labels: their class ids, 0 to num_classes - 1.
+        queries: features to classify.
+        num_classes: classes, G.
+        neighbours: votes per query, at most K; the papers' usual numbers are 10, 20, 100, 200.
+        temperature: of the weights, above zero.
+
+    Returns:
+        Class id of each query.
+
+    Raises:
+        ValueError: if `neighbours` is outside [1, K] or a label is outside.
+    """
+    if not 1 <= neighbours <= len(labels):
+        raise ValueError(
+            f"neighbours must be in [1, {len(labels)}], the number of labelled features; "
+            f"got {neighbours}"
+        )
+    check_labels(labels, num_classes)
+    references = functional.normalize(features, dim=1)
+    predicted = []
+    for part in functional.normalize(queries, dim=1).split(1024):
+        similarity, index = (part @ references.T).topk(neighbours, dim=1)  # [Q, neighbours]
+        votes = part.new_zeros(len(part), num_classes)
+        # One less in the exponent scales all votes alike and keeps them finite.
+        votes.scatter_add_(1, labels[index], ((similarity - 1) / temperature).exp())
+        predicted.append(votes.argmax(dim=1))
+    return torch.cat(predicted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenProbeConfig:
+    """Linear probe of the frozen encoder, fitted anew at every measurement in about a second."""
+
+    train: SourceConfig  # labelled images (target "label") or pixels (target "classes")
+    held_out: SourceConfig  # the same kind, other images
+    num_classes: int
+    num_train: int = 512  # images
+    num_images: int = 256  # held-out images
+    pool: Literal["mean", "class_token"] = "mean"  # what describes a labelled image
+    name: str = "probe"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_train", "num_images")
+
+    def build(self) -> "FrozenProbe":
+        """Make the measurement with its source or sources."""
+        return FrozenProbe(self.train.build(), self.held_out.build(), self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNConfig:
+    """k-NN classification by frozen features: nothing is trained at all."""
+
+    train: SourceConfig  # images with labels
+    held_out: SourceConfig  # other ones
+    num_classes: int
+    num_train: int = 1024  # images
+    num_images: int = 256  # held-out images
+    pool: Literal["mean", "class_token"] = "mean"  # what describes an image
+    neighbours: int = 20  # votes; DINO (arXiv 2104.14294), section 4.1
+    temperature: float = 0.07  # of the votes; Wu et al. 2018 (arXiv 1805.01978), section 3.4
+    name: str = "knn"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_train", "num_images", "neighbours", "temperature")
+
+    def build(self) -> "KNN":
+        """Make the measurement with its source or sources."""
+        return KNN(self.train.build(), self.held_out.build(), self)
+
+
+class FrozenEvaluation(ABC):
+    """Encode labelled images, learn from some, classify the others."""
+
+    def __init__(
+        self, train: IndexedSource, held_out: IndexedSource, config: FrozenProbeConfig | KNNConfig
+    ) -> None:
+        self.name, self.config = config.name, config
+        self.train, self.held_out = train, held_out
+
+    @cached_property
+    def images(self) -> tuple[NamedTuple, NamedTuple]:
+        """The batch to learn from and the held-out batch."""
+        return self.train.first(self.config.num_train), self.held_out.first(self.config.num_images)
+
+    @abstractmethod
+    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Learn from features [K, D] with labels [K] and return classes of the queries [Q, D]."""
+
+    def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
+        """Return `accuracy`, and `miou` where the classes are those of patches."""
+        train, held_out = self.images
+        features, labels = self._samples(model.encoder, train)
+        queries, truth = self._samples(model.encoder, held_out)
+        predicted = self.classify(features.to(device), labels.to(device), queries.to(device))
+        is_dense = isinstance(held_out, DenseBatch)
+        collect = segmentation_metrics if is_dense else classification_metrics
+        metrics = collect(self.config.num_classes)
+        metrics.update(predicted.cpu(), truth)
+        return as_floats(metrics)
+
+    def _samples(self, encoder: Encoder, batch: NamedTuple) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, DenseBatch):
+            return patch_samples(encoder, batch, self.config.num_classes)
+        check_labels(batch.labels, self.config.num_classes)
+        return pooled(extract(encoder, batch.images), self.config.pool), batch.labels
+
+
+class FrozenProbe(FrozenEvaluation):
+    """Accuracy of a linear layer on frozen features, of images or of patches."""
+
+    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Fit the linear probe to its optimum and apply it."""
+        head = fit_linear(features, labels, self.config.num_classes)
+        return head(queries).argmax(dim=1)
+
+
+class KNN(FrozenEvaluation):
+    """Accuracy of the vote of the nearest frozen features."""
+
+    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Let the nearest features vote."""
+        config = self.config
+        return knn(
+            *(features, labels, queries, config.num_classes),
+            neighbours=config.neighbours,
+            temperature=config.temperature,
+        )

@@ -1,0 +1,82 @@
+"""Label propagation as a measurement: how well frozen features follow objects through videos."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from mimlib.data.videos.davis import DavisConfig
+from mimlib.data.videos.masks import Video
+from mimlib.data.videos.world import WorldVideosConfig
+from mimlib.evaluation.measurement import evaluating
+from mimlib.evaluation.propagation import (
+    Describe,
+    PropagationConfig,
+    encoder_maps,
+    pixel_maps,
+    propagate,
+)
+from mimlib.metrics.videos import VideoScores
+from mimlib.protocol import Trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPropagationConfig:
+    """J and F of the objects of the first frame, followed by the encoder's features."""
+
+    source: DavisConfig | WorldVideosConfig
+    propagation: PropagationConfig = PropagationConfig()
+    num_videos: int = 0  # the first so many; 0: all
+    name: str = "videos"
+
+    def __post_init__(self) -> None:
+        if self.num_videos < 0:
+            raise ValueError(f"num_videos must be 0 (all) or more, got {self.num_videos}")
+
+    def build(self) -> "LabelPropagation":
+        """Make the measurement with its videos."""
+        return LabelPropagation(self.source.build(), self)
+
+
+class LabelPropagation:
+    """Follow objects by features, and by nothing but pixels, to compare with."""
+
+    def __init__(self, videos: list[Video], config: LabelPropagationConfig) -> None:
+        self.name, self.config = config.name, config
+        self.videos = videos[: config.num_videos or None]
+        self._pixels: dict[int, Mapping[str, float]] = {}  # stride -> numbers
+
+    def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
+        """Return j_and_f, j_mean, j_recall, f_mean, f_recall, and the same of pixels_ alone."""
+        encoder = model.encoder
+        with evaluating(encoder):
+            found = self.score(encoder_maps(encoder), encoder.stride, device)
+        if encoder.stride not in self._pixels:
+            pixels = self.score(pixel_maps(encoder.stride), encoder.stride, device)
+            self._pixels[encoder.stride] = pixels
+        pixels = self._pixels[encoder.stride]
+        return {**found, **{f"pixels_{name}": value for name, value in pixels.items()}}
+
+    def score(self, describe: Describe, stride: int, device: torch.device) -> dict[str, float]:
+        """Follow the objects of all videos by some description of their frames."""
+        scores = VideoScores()
+        for video in self.videos:
+            first = video.masks[0]
+            found, true = [], []
+            answers = propagate(
+                video.frames, first.to(device), describe, stride, self.config.propagation
+            )
+            # as official: neither the first frame nor the last one counts
+            for index, answer in zip(range(1, len(video.masks) - 1), answers):
+                mask = video.masks[index]
+                if mask is not None:
+                    found.append(answer)
+                    true.append(mask)
+            if not true:
+                raise ValueError(
+                    f"{video.name} has no mask between its first and its last frame: there is "
+                    "nothing to compare with; use `propagate` to follow without measuring"
+                )
+            objects = torch.unique(first[first > 0]).tolist()
+            scores.update(found, true, objects)
+        return scores.compute()

@@ -1,0 +1,94 @@
+"""Measurements on held-out images, for the trainer to run while it trains or for anyone by hand.
+
+Held-out images come un-augmented from `source.first` and are kept between measurements. A
+measurement leaves the model's mode and parameters as they were.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+
+from mimlib.data.dense.depth import DepthFilesConfig
+from mimlib.data.dense.segmentation import SegmentationFilesConfig
+from mimlib.data.images.configs import ImageFolderConfig, WorldImagesConfig
+from mimlib.data.matching.source import MatchingFilesConfig
+from mimlib.data.pairs.world import WorldPairsConfig
+from mimlib.data.source import IndexedSource
+from mimlib.evaluation.measurement import check_positive, evaluating, split
+from mimlib.metrics.dense import (
+    as_floats,
+    update_metrics,
+)
+from mimlib.protocol import Trainable
+from mimlib.tasks.task import Task
+
+SourceConfig = WorldImagesConfig | ImageFolderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Loss and metrics of what is being trained, on held-out images."""
+
+    source: (
+        SourceConfig
+        | DepthFilesConfig
+        | SegmentationFilesConfig
+        | WorldPairsConfig
+        | MatchingFilesConfig
+    )
+    num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
+    batch_size: int = 64  # images measured at once
+    seed: int = 0  # of what the views draw, for instance masks; the same draws every time
+    name: str = "validation"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "batch_size")
+        if self.num_images < 0:
+            raise ValueError(f"num_images must be 0 (all) or more, got {self.num_images}")
+
+    def build(self) -> "Validation":
+        """Make the measurement with its source or sources."""
+        return Validation(self.source.build(), self)
+
+
+class Validation:
+    """Run a method or task on held-out images in evaluation mode."""
+
+    def __init__(self, source: IndexedSource, config: ValidationConfig) -> None:
+        self.name, self.source, self.config = config.name, source, config
+
+    @cached_property
+    def images(self) -> NamedTuple:
+        """The held-out batch."""
+        return self.source.first(self.config.num_images)
+
+    def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
+        """Return `loss`, the mean over all that counts in it, and for a task its metrics.
+
+        Raises:
+            ValueError: if there is no ground truth at all.
+        """
+        generator = torch.Generator(device).manual_seed(self.config.seed)
+        metrics = model.metrics().to(device) if isinstance(model, Task) else None
+        losses, counts = [], []
+        with evaluating(model):
+            for batch in self._batches(device):
+                output = model(model.sample_views(batch, generator))
+                losses.append(output.loss)
+                counts.append(torch.tensor(len(batch[0])))
+                if output.mask is not None:
+                    counts[-1] = output.mask.sum()
+                if metrics is not None:
+                    update_metrics(metrics, output)
+        measured = as_floats(metrics) if metrics is not None else {}
+        weights = torch.stack(counts).to(device, torch.float32)
+        return {"loss": float(torch.stack(losses) @ weights / weights.sum()), **measured}
+
+    def _batches(self, device: torch.device) -> Iterator[NamedTuple]:
+        size = self.config.batch_size
+        parts = split(self.images, size) if self.config.num_images else self.source.once(size)
+        for batch in parts:
+            yield type(batch)(*(field.to(device) for field in batch))

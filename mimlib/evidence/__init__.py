@@ -1,0 +1,1 @@
+"""What is claimed, how it is measured, and the receipts."""

@@ -1,0 +1,14 @@
+"""The claims of the papers: what is compared, in which metric, and the rule of each verdict.
+
+Rules are fixed here before anything runs; `studies.py` runs them.
+"""
+
+from mimlib.evidence.claims.convmae import CONVMAE
+from mimlib.evidence.claims.croco import CROCO
+from mimlib.evidence.claims.mae import MAE
+from mimlib.evidence.claims.selfpatch import SELFPATCH
+from mimlib.evidence.claims.study import Rule, Study
+
+__all__ = ["STUDIES", "Rule", "Study"]
+
+STUDIES = {study.name: study for study in (*MAE, *CONVMAE, *CROCO, *SELFPATCH)}

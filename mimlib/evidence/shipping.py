@@ -1,0 +1,137 @@
+"""Networks that come with the repository: made of finished runs, with a receipt.
+
+A lesson shows live what a minute can show. What takes longer is trained once, by the same preset
+anyone can run, for several seeds; the network of the first seed is kept in half precision.
+
+    python -m mimlib ship croco_small runs/seed0 runs/seed1 runs/seed2
+    python -m mimlib ship flow_small runs/flow0 runs/flow1 runs/flow2 --receipt-only
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from mimlib.evidence.receipts import provenance
+from mimlib.evidence.studies import LESSON_SEEDS, RECEIPTS, summarise
+from mimlib.places import ROOT, write_text
+from mimlib.presets import PRESETS, preset
+from mimlib.protocol import Trainable
+from mimlib.runs.launch import SUMMARY_FILE, run_info
+from mimlib.training.resume import newest_good
+
+WEIGHTS = ROOT / "data" / "weights"
+
+
+def weights_of(name: str) -> Path:
+    """Return the file of a shipped network; it serves as the `pretrained` of a run.
+
+    Raises:
+        FileNotFoundError: if this repository does not ship it.
+    """
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(
+            f"{path} is not there (shipped: {there}); make it with 'python -m mimlib ship {name}' "
+            f"from runs of 'python -m mimlib train {name}'"
+        )
+    return path
+
+
+def shipped(name: str) -> Trainable:
+    """Build the method of a preset with its shipped weights, on the CPU, in evaluation mode."""
+    method = preset(name).method.build()
+    method.load_state_dict(safetensors.torch.load_file(weights_of(name)))
+    return method.eval()
+
+
+def keep(name: str, folder: Path) -> None:
+    """Store the network of a finished run under the name of its preset, in half precision."""
+    _, content = newest_good(folder)
+    state = {key: value.to(torch.float16).contiguous() for key, value in content["model"].items()}
+    WEIGHTS.mkdir(parents=True, exist_ok=True)
+    path = WEIGHTS / f"{name}.safetensors"
+    safetensors.torch.save_file(state, path)
+    path.chmod(0o644)  # others read a repository, too
+
+
+def receipt_of(name: str, folders: Sequence[Path]) -> dict:
+    """Return what runs of one preset measured, seed by seed.
+
+    Args:
+        name: of the preset.
+        folders: finished runs of it, one per seed, all from the same `pretrained` or none.
+
+    Raises:
+        ValueError: if a run is unfinished or of another configuration, or a seed comes twice.
+    """
+    expected = run_info(preset(name))
+    found = [_finished(expected, folder) for folder in folders]
+    seeds = [summary["run"]["train"]["seed"] for summary in found]
+    starts = {summary["run"]["pretrained"] for summary in found}
+    if len(set(seeds)) < max(LESSON_SEEDS, len(seeds)) or len(starts) > 1:
+        raise ValueError(
+            f"the runs have the seeds {seeds} and start from {sorted(starts)}; expected "
+            f"{LESSON_SEEDS} seeds or more, each once, and one start"
+        )
+    summaries = [each["summary"] for each in found]
+    return {
+        "preset": name,
+        "config": expected | {"pretrained": starts.pop()},
+        "seeds": seeds,
+        "metrics": _metrics([summary["history"] for summary in summaries]),
+        "seconds": [round(summary["seconds"], 1) for summary in summaries],
+        "images_per_second": [round(summary["images_per_second"]) for summary in summaries],
+        "peak_memory_mib": [round(summary["peak_memory_mib"]) for summary in summaries],
+        "environment": provenance(),
+    }
+
+
+def _finished(expected: dict, folder: Path) -> dict:
+    """Read the summary of a run that differs from the preset in its seed and start at most."""
+    path = folder / SUMMARY_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no finished run; expected {SUMMARY_FILE} in it")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    seed = found["run"]["train"]["seed"]
+    free = {"train": expected["train"] | {"seed": seed}, "pretrained": found["run"]["pretrained"]}
+    if found["run"] != expected | free:
+        raise ValueError(
+            f"{folder} is a run of {found['run']['name']!r} with settings that are not those of "
+            f"the preset {expected['name']!r}; train it again without overrides"
+        )
+    return found
+
+
+def _metrics(histories: Sequence[Sequence[dict]]) -> dict:
+    """Return each evaluation's curve over steps per seed, and the last values' interval."""
+    metrics = {}
+    for key in (key for key in histories[0][-1] if "/" in key):
+        curves = [[(line["step"], line[key]) for line in h if key in line] for h in histories]
+        metrics[key] = summarise([curve[-1][1] for curve in curves]) | {
+            "steps": [step for step, _ in curves[0]],
+            "curves": [[value for _, value in curve] for curve in curves],
+        }
+    return metrics
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m mimlib ship`."""
+    parser.add_argument("name", choices=sorted(PRESETS))
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--receipt-only", action="store_true", help="keep no network")
+    parser.add_argument("--label", default="", help="what else to call the receipt: NAME_LABEL")
+
+
+def main(known: argparse.Namespace) -> None:
+    """Write the receipt of all runs, and the weights of the first."""
+    path = RECEIPTS / f"{'_'.join(filter(None, (known.name, known.label)))}.json"
+    write_text(path, json.dumps(receipt_of(known.name, known.runs), indent=1) + "\n")
+    print(path)
+    if not known.receipt_only:
+        keep(known.name, known.runs[0])
+        print(weights_of(known.name))

@@ -1,0 +1,261 @@
+"""Claims of the papers in miniature: one notebook over settings and seeds, and a verdict by rule.
+
+`python -m mimlib study mae.1` runs the study's notebook through papermill once per setting and
+seed, keeps every executed notebook and its result, and writes a receipt with means, 95 % intervals
+and the verdict. A notebook whose result is already there is not run again.
+
+Each pre-training run has a folder of its own, named by its resolved preset, and in it one per seed.
+All notebooks that start from this run and seed work there, one at a time, also those of another
+`study` command: what one of them has trained, the others load.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from filelock import FileLock
+from scipy import stats
+from tqdm import tqdm
+
+from mimlib.evidence.claims import STUDIES, Rule, Study
+from mimlib.places import ROOT, write_text
+from mimlib.presets import preset
+from mimlib.presets.run import Run, override, part_of
+
+NOTEBOOKS = ROOT / "notebooks" / "studies"
+RECEIPTS = ROOT / "data" / "receipts"
+CONFIDENCE = 0.95
+LESSON_SEEDS = 3  # fewer are no receipt
+
+
+class Interval(NamedTuple):
+    """Mean over seeds and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: list[float]) -> Interval:
+    """Return mean and 95 % interval by Student's t; a single value has an infinite interval."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, float("-inf"), float("inf"))
+    error = statistics.stdev(values) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
+    return Interval(mean, mean - half, mean + half)
+
+
+def summarise(values: list[float]) -> dict:
+    """Return what a receipt says of one metric: the value of each seed, mean and interval."""
+    mean, *ends = interval(values)
+    return {"values": values, "mean": mean, "interval": ends}
+
+
+def judge(rule: Rule, values: Mapping[str, Mapping[str, list[float]]]) -> dict:
+    """Apply a rule to values[setting][metric], one value per seed in the same order."""
+    sign = 1.0 if rule.higher_is_better else -1.0
+    pairs = zip(values[rule.better][rule.metric], values[rule.worse][rule.metric], strict=True)
+    gain = interval([sign * (b - w) for b, w in pairs])
+    if rule.margin:
+        yes = -rule.margin < gain.low and gain.high < rule.margin
+        no = gain.low > rule.margin or gain.high < -rule.margin
+    else:
+        yes, no = gain.low > 0, gain.high < 0
+    verdict = "reproduced" if yes else "contradicted" if no else "inconclusive"
+    words = "equals" if rule.margin else "beats"
+    return {
+        "rule": f"{rule.metric}: {rule.better} {words} {rule.worse}"
+        + (f" within {rule.margin}" if rule.margin else ""),
+        "gain": gain.mean,
+        "interval": [gain.low, gain.high],
+        "verdict": verdict,
+    }
+
+
+def overall(verdicts: list[str]) -> str:
+    """Combine the verdicts of all rules: any contradiction counts, else all must be reproduced."""
+    if "contradicted" in verdicts:
+        return "contradicted"
+    return "reproduced" if set(verdicts) == {"reproduced"} else "inconclusive"
+
+
+def run_study(
+    study: Study, size: str = "", seeds: int = 3, jobs: int = 1, runs: Path | None = None
+) -> dict:
+    """Run what is missing of a study and return its receipt.
+
+    Args:
+        study: one of STUDIES.
+        size: size of the preset: tiny, lesson, small or gpu; empty: the study's own.
+        seeds: number of seeds, 0 .. seeds - 1.
+        jobs: notebooks at a time; the cores are shared among them.
+        runs: folder of the runs; default runs/studies in the current folder.
+    """
+    if seeds < 2 or jobs < 1:
+        raise ValueError(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
+    runs = Path("runs/studies") if runs is None else runs
+    plans = [
+        plan(study, size or study.size, label) for label in study.settings
+    ]  # mistakes are refused here
+    todo = [  # settings may share the folder of a seed, where one works at a time
+        (planned, seed, planned.result(runs, seed)) for planned in plans for seed in range(seeds)
+    ]
+    missing = [(planned, seed, path) for planned, seed, path in todo if not path.is_file()]
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        done = [pool.submit(_measure, *entry, jobs) for entry in missing]
+        try:
+            for future in tqdm(as_completed(done), study.name, len(done), unit="run"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # a failure is told now, not after all other runs
+            raise
+    results = [
+        [json.loads(path.read_text()) for p, _, path in todo if p is planned] for planned in plans
+    ]
+    return _receipt(study, plans, results)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One setting of a study at one size: what a notebook is given, whatever the seed."""
+
+    study: Study
+    label: str
+    run: Run  # resolved
+    parameters: Mapping[str, object]  # of the notebook
+
+    def result(self, runs: Path, seed: int) -> Path:
+        """Return the file of the result, in the folder that all notebooks of this run share.
+
+        A changed preset has another folder, changed code cells or parameters another file. A change
+        of mimlib itself does not show: remove the folder after one.
+        """
+        notebook = (NOTEBOOKS / self.study.notebook).read_text(encoding="utf-8")
+        cells = json.loads(notebook)["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        further = {k: v for k, v in self.parameters.items() if k != "OVERRIDES"}  # in the run
+        name = f"{Path(self.study.notebook).stem}_{_digest(code, further)}.json"
+        return runs / f"{self.run.name}_{_digest(self.run)}" / f"seed{seed}" / name
+
+
+def plan(study: Study, size: str, label: str) -> Plan:
+    """Resolve a setting.
+
+    Raises:
+        ValueError: if a preset or one of its fields is mistyped.
+    """
+    further = study.parameters.get(label, {})
+    base = preset(f"{further.get('METHOD', study.method)}_{size}")
+    steps, batch = study.shares.get(label, 1.0), 1.0
+    if size == "lesson":
+        steps, batch = steps * study.share_of_steps, study.share_of_batch
+    overrides = part_of(base.train, steps, batch) | dict(study.settings[label])
+    return Plan(
+        study=study,
+        label=label,
+        run=override(base, overrides),
+        parameters={"PRESET": size, "OVERRIDES": overrides, **further},
+    )
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(" ".join(map(str, values)).encode()).hexdigest()[:10]
+
+
+def _measure(planned: Plan, seed: int, path: Path, jobs: int) -> None:
+    """Run a notebook in its folder when nobody else works there, unless somebody has done so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / "lock"):  # let go when the process ends, however it ends
+        if not path.is_file():
+            _run_notebook(planned, seed, path, jobs)
+
+
+def _run_notebook(planned: Plan, seed: int, path: Path, jobs: int) -> None:
+    """Execute the study's notebook for one setting and seed in a process of its own."""
+    study, executed, result = planned.study, path.with_suffix(".ipynb"), path.parent / "result.json"
+    parameters = dict(planned.parameters) | {"SEED": seed, "RUN_DIR": str(path.parent.resolve())}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    command = [
+        *(sys.executable, "-m", "papermill", str(NOTEBOOKS / study.notebook)),
+        *(str(executed), "--no-progress-bar", "-y", yaml.safe_dump(parameters)),
+    ]
+    result.unlink(missing_ok=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}
+    )
+    if done.returncode != 0 or not result.is_file():
+        raise RuntimeError(
+            f"{study.name}, {planned.label}, seed {seed} failed; see {executed}\n"
+            + done.stderr[-2000:]
+        )
+    result.replace(path)
+
+
+def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict:
+    """Gather results, of each plan one per seed, into means, intervals and verdicts."""
+    values = {
+        planned.label: {m: [r["metrics"][m] for r in runs] for m in runs[0]["metrics"]}
+        for planned, runs in zip(plans, results)
+    }
+    rules = [judge(rule, values) for rule in study.rules]
+    settings = {
+        planned.label: {
+            "preset": planned.run.name,
+            "overrides": planned.parameters["OVERRIDES"],
+            "parameters": dict(study.parameters.get(planned.label, {})),
+            "metrics": {name: summarise(v) for name, v in values[planned.label].items()},
+            "seconds": [round(run["seconds"], 1) for run in runs],
+            "images_per_second": [round(run["pretrain_images_per_second"]) for run in runs],
+            "peak_memory_mib": [round(run["peak_memory_mib"]) for run in runs],
+        }
+        for planned, runs in zip(plans, results)
+    }
+    base = preset(f"{study.method}_{plans[0].parameters['PRESET']}")
+    return {
+        "study": study.name,
+        "claim": study.claim,
+        "paper": study.paper,
+        "preset": base.name,
+        "config": asdict(base),
+        "seeds": len(results[0]),
+        "settings": settings,
+        "rules": rules,
+        "verdict": overall([rule["verdict"] for rule in rules]),
+        "environment": results[0][0]["environment"],
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m mimlib study`."""
+    parser.add_argument("name", choices=sorted(STUDIES), nargs="+")
+    parser.add_argument("--size", default="", help="tiny, lesson, small or gpu; else its own")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
+    parser.add_argument("--receipts", type=Path, help="folder of the receipts")
+
+
+def main(known: argparse.Namespace) -> None:
+    """Run studies and write their receipts: at their own size into data/receipts."""
+    for name in known.name:
+        own = known.size in ("", STUDIES[name].size) and known.seeds >= LESSON_SEEDS
+        elsewhere = Path("runs/receipts") / (known.size or STUDIES[name].size)
+        folder = known.receipts or (RECEIPTS if own else elsewhere)
+        folder.mkdir(parents=True, exist_ok=True)
+        receipt = run_study(STUDIES[name], known.size, known.seeds, known.jobs)
+        write_text(folder / f"{name}.json", json.dumps(receipt, indent=1) + "\n")
+        print(f"{name}: {receipt['verdict']} ({receipt['claim']})")
+        for rule in receipt["rules"]:
+            low, high = rule["interval"]
+            print(f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f}", end=" ")
+            print(f"[{low:+.4f}, {high:+.4f}]")

@@ -1,0 +1,81 @@
+"""Device, memory, disk and the cost of each lesson here: the doctor's second look.
+
+Apart from doctor.py because it needs torch, which the doctor must be able to miss.
+"""
+
+import json
+import os
+import shutil
+
+import psutil
+import torch
+
+from mimlib.machine.finding import Finding
+from mimlib.places import ROOT, num_cores
+from mimlib.training.config import pick_device
+from mimlib.training.precision import has_fast_bfloat16
+from mimlib.training.profile import matmul_rate
+from mimlib.world.sets.cache import cache_folder
+
+NEEDED_MEMORY_GIB = 3.0
+NEEDED_DISK_GIB = 1.0
+LESSON_RECEIPTS = ROOT / "data" / "receipts" / "notebooks"
+
+
+def examine() -> list[Finding]:
+    """Look at everything a lesson needs of the machine."""
+    return [*_device(), *_memory(), *_cache(), *_lessons()]
+
+
+def _device() -> list[Finding]:
+    device = pick_device("auto")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        name = torch.cuda.get_device_name(device)
+        return [
+            Finding("ok", f"will train on {name}" + (f" (one of {count})" if count > 1 else ""))
+        ]
+    if device.type != "cpu":
+        return [Finding("ok", f"will train on {device.type}")]
+    fast = "fast bfloat16" if has_fast_bfloat16(device) else "no fast bfloat16: float32"
+    text = f"no GPU: will train on {num_cores()} CPU core(s), {fast}. The lessons are made for this"
+    return [Finding("ok", text)]
+
+
+def _memory() -> list[Finding]:
+    free = psutil.virtual_memory().available / 2**30
+    if free < NEEDED_MEMORY_GIB:
+        text = (
+            f"{free:.1f} GiB of memory free, lessons need {NEEDED_MEMORY_GIB:.0f}: close programs"
+        )
+        return [Finding("note", text)]
+    return [Finding("ok", f"{free:.0f} GiB of memory free")]
+
+
+def _cache() -> list[Finding]:
+    folder = cache_folder()
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(nearest, os.W_OK):
+        text = f"cannot write {folder}: worlds are rendered again each time; set MIMLIB_CACHE"
+        return [Finding("note", text)]
+    free = shutil.disk_usage(nearest).free / 2**30
+    if free < NEEDED_DISK_GIB:
+        text = f"{free:.1f} GiB of disk free at {folder}; set MIMLIB_CACHE to a roomier place"
+        return [Finding("note", text)]
+    return [Finding("ok", f"rendered worlds are kept in {folder} ({free:.0f} GiB free)")]
+
+
+def _lessons() -> list[Finding]:
+    """Scale the measured time of each lesson by how fast this machine multiplies matrices."""
+    receipts = sorted(LESSON_RECEIPTS.glob("*.json"))
+    if not receipts:
+        return [Finding("note", "no measured lesson times found beside this package")]
+    here = matmul_rate(torch.device("cpu"), torch.float32, torch.get_num_threads()) / 1e9
+    findings = []
+    for path in receipts:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+        seconds = receipt["seconds"] * max(1.0, receipt["matmul_gflops"] / here)
+        memory = receipt["peak_memory_mib"] / 1024
+        text = f"lesson {path.stem}: about {seconds:.0f} s and {memory:.1f} GiB here"
+        findings.append(Finding("ok", text))
+    return findings

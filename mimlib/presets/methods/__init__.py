@@ -1,0 +1,1 @@
+"""Named runs of pre-training, one file per paper."""

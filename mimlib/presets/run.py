@@ -1,0 +1,94 @@
+"""A run: everything that decides a training, as plain data, and how to build it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import UnionType
+from typing import Annotated, get_type_hints
+
+import tyro
+
+from mimlib.training.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that decides a training run, as plain data."""
+
+    name: Annotated[str, tyro.conf.Suppress]  # name of the preset it came from
+    method: object  # config with build() -> Trainable
+    data: object  # config with build() -> Source
+    train: TrainConfig
+    evaluations: Annotated[tuple, tyro.conf.Suppress] = ()  # configs with build() -> Evaluation
+    pretrained: str = ""  # run folder, checkpoint or safetensors file to start from
+
+
+def override(run: Run, changes: Mapping[str, object]) -> Run:
+    """Return `run` with dotted fields replaced, for instance {"train.steps": 100}.
+
+    Raises:
+        ValueError: if a name is not a field or a value has the wrong type.
+    """
+    return _replace(run, {tuple(name.split(".")): value for name, value in changes.items()}, "")
+
+
+def part_of(train: TrainConfig, steps: float = 1.0, batch: float = 1.0) -> dict[str, object]:
+    """Return overrides that train a share of the steps, on a share of the batch, at equal rates.
+
+    Args:
+        train: what a preset says; the rate it reaches stays the same.
+        steps: share of its steps and of its warm-up.
+        batch: share of its batch.
+    """
+    parts: dict[str, object] = {}
+    if steps != 1:
+        parts["train.steps"] = round(steps * train.steps)
+        parts["train.warmup_steps"] = round(steps * train.warmup_steps)
+    if batch != 1:  # base_rate is that of 256 images
+        parts["train.batch_size"] = round(batch * train.batch_size)
+        parts["train.base_rate"] = train.base_rate / batch
+    return parts
+
+
+def _replace(config: object, changes: Mapping[tuple[str, ...], object], prefix: str) -> object:
+    """Replace fields at any depth, all of one dataclass at once: they are checked together."""
+    fields = [f.name for f in dataclasses.fields(config) if f.name != "name"]
+    below: dict[str, dict[tuple[str, ...], object]] = {}
+    for (head, *rest), value in changes.items():
+        if head not in fields:
+            known = f"{type(config).__name__} has {', '.join(fields)}"
+            raise ValueError(f"no field {head!r} in {prefix + head!r}; {known}")
+        below.setdefault(head, {})[tuple(rest)] = value
+    values = {}
+    for head, inner in below.items():
+        old = getattr(config, head)
+        if () in inner and _admits(config, head, inner[()]):
+            values[head] = inner[()]
+        elif () in inner:
+            values[head] = _same_kind(old, inner[()], prefix + head)
+        elif dataclasses.is_dataclass(old):
+            values[head] = _replace(old, inner, f"{prefix}{head}.")
+        else:
+            raise ValueError(f"{prefix + head!r} has no fields of its own; set it directly")
+    return replace(config, **values)
+
+
+def _admits(config: object, name: str, value: object) -> bool:
+    """Whether a field declares several kinds of config, an encoder's for one, and this is one."""
+    declared = get_type_hints(type(config))[name]
+    return isinstance(declared, UnionType) and isinstance(value, declared)
+
+
+def _same_kind(old: object, value: object, full: str) -> object:
+    """Accept `value` in place of `old` if it is of the same kind; whole floats serve as ints."""
+    if isinstance(old, float) and type(value) is int:
+        return float(value)
+    if type(old) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(old, tuple) and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if type(old) is not type(value):
+        raise ValueError(
+            f"{full} is {old!r}, a {type(old).__name__}; got {value!r}, a {type(value).__name__}"
+        )
+    return value

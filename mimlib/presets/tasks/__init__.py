@@ -1,0 +1,1 @@
+"""Named runs of downstream tasks."""

@@ -1,0 +1,1 @@
+"""From a named run to a trained network: build, launch, show, evaluate."""

@@ -1,0 +1,162 @@
+"""What a run is and costs, worked out without training it: `python -m mimlib show NAME`."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mimlib.presets.run import Run
+from mimlib.protocol import Encoder, Output, Trainable
+from mimlib.training.profile import count_flops, map_tensors, saved_bytes
+
+BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments of AdamW
+
+
+class ImageViews(NamedTuple):
+    """Images alone."""
+
+    images: Tensor  # [B, 3, H, W] float32
+
+
+class ExampleBatch(NamedTuple):
+    """Blank images with every kind of target, so that any method or task can take it."""
+
+    images: Tensor  # [B, 3, H, W] uint8
+    image_1: Tensor  # the same, for methods that take pairs
+    image_2: Tensor
+    labels: Tensor  # [B] int64
+    target: Tensor  # [B, H, W] float32
+    valid: Tensor  # [B, H, W] bool
+
+
+class EncoderAlone(Trainable):
+    """What is counted of a task that cannot run on shapes alone."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def sample_views(self, batch: ExampleBatch, generator: torch.Generator) -> ImageViews:
+        """Take the images as floats."""
+        return ImageViews(batch.images.float())
+
+    def forward(self, views: ImageViews) -> Output:
+        """Encode the images."""
+        loss = self.encoder(views.images).tokens.float().mean()
+        return Output(loss=loss, terms={})
+
+
+def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
+    """Make a blank batch of the run's image size."""
+    size = run.data.size if isinstance(run.data.size, tuple) else (run.data.size, run.data.size)
+    images = torch.zeros(batch_size, 3, *size, dtype=torch.uint8)
+    return ExampleBatch(
+        images=images,
+        image_1=images,
+        image_2=images,
+        labels=torch.zeros(batch_size, dtype=torch.int64),
+        target=torch.ones(batch_size, *size),
+        valid=torch.ones(batch_size, *size, dtype=torch.bool),
+    )
+
+
+def example_views(method: Trainable, run: Run, batch_size: int = 2) -> NamedTuple:
+    """Draw views of a blank batch."""
+    generator = torch.Generator().manual_seed(0)
+    batch = example_batch(run, batch_size)
+    if channels := getattr(method, "channels", 0):  # stereo and flow: a vector for each pixel
+        batch = batch._replace(target=batch.target[..., None].repeat(1, 1, 1, channels))
+    return method.sample_views(batch, generator)
+
+
+def parameter_counts(method: Trainable) -> dict[str, int]:
+    """Count the parameters of every part of a method, trainable or not."""
+    counts = {}
+    for name, parameter in method.named_parameters():
+        part = name.split(".")[0]
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return counts
+
+
+def costs(run: Run) -> tuple[float, float]:
+    """Count training FLOPs and saved activation bytes of one image, on the meta device.
+
+    Of a task whose work depends on what it sees, those of its encoder.
+    """
+    with torch.device("meta"):
+        method = run.method.build()
+    if not getattr(method, "runs_on_shapes", True):
+        method = EncoderAlone(method.encoder)
+    views = map_tensors(lambda tensor: tensor.to("meta"), example_views(method, run))
+    return count_flops(method, views) / 2, saved_bytes(method, views) / 2
+
+
+def describe(run: Run, num_ranks: int = 1) -> str:
+    """Resolve a run: config, parameters per part, FLOPs, memory, batch and rates."""
+    with torch.device("meta"):
+        method = run.method.build()
+    train, counts = run.train, parameter_counts(method)
+    flops, activations = costs(run)
+    total = sum(counts.values())
+    peak = train.peak_rate(num_ranks)
+    images = train.steps * train.batch_size * num_ranks
+    part = "" if getattr(method, "runs_on_shapes", True) else ", of the encoder alone"
+    memory = total * BYTES_PER_PARAMETER + activations * train.batch_size / train.accumulation
+    lines = [
+        *_config_lines(run),
+        "",
+        *(f"{count:>15,}  parameters in {part}" for part, count in counts.items()),
+        f"{total:>15,}  parameters in all",
+        f"{flops / 1e9:>15.2f}  GFLOP per image, forward and backward{part}",
+        f"{flops * images / 1e15:>15.2f}  PFLOP for {images:,} images{part}",
+        f"{activations / 2**20:>15.1f}  MiB of saved activations per image in float32{part}",
+        f"{memory / 2**30:>15.2f}  GiB of weights, optimizer and activations{part}",
+        f"{train.batch_size * num_ranks:>15,}  images per step"
+        f" ({num_ranks} process(es), {train.accumulation} micro-batch(es) each)",
+        f"{peak:>15.2e}  peak learning rate after {train.warmup_steps:,} steps,"
+        f" {train.rate(train.steps, num_ranks):.1e} at the end",
+    ]
+    return "\n".join(lines)
+
+
+def _config_lines(config: object, indent: str = "") -> Iterable[str]:
+    """Write a tree of dataclasses as indented lines."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        named = {field.name: value}
+        if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+            named = {f"{field.name}.{i}": item for i, item in enumerate(value)}
+        for name, item in named.items():
+            if dataclasses.is_dataclass(item):
+                yield f"{indent}{name}: {type(item).__name__}"
+                yield from _config_lines(item, indent + "  ")
+            else:
+                yield f"{indent}{name}: {item!r}"
+
+
+def table(runs: Iterable[Run]) -> str:
+    """List runs with their method, data, parameters and steps."""
+    rows = [("preset", "method", "data", "parameters", "steps", "images per process")]
+    for run in runs:
+        with torch.device("meta"):
+            total = sum(parameter_counts(run.method.build()).values())
+        rows.append(
+            (
+                run.name,
+                type(run.method).__name__.removesuffix("Config"),
+                type(run.data).__name__.removesuffix("Config"),
+                f"{total:,}",
+                f"{run.train.steps:,}",
+                f"{run.train.steps * run.train.batch_size:,}",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if i > 2 else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    )

@@ -1,0 +1,1 @@
+"""Heads: what turns features into the answers of a task."""

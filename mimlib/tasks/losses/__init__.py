@@ -1,0 +1,1 @@
+"""Losses of tasks that are more than one line of torch."""

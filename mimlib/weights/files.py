@@ -1,0 +1,79 @@
+"""Weights in files: read whole or refused, and copied whole or refused."""
+
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mimlib.decoders.pair import PairDecoder
+from mimlib.methods.autoencoder import Autoencoder
+from mimlib.methods.croco import CroCo
+from mimlib.protocol import Encoder
+
+UNREADABLE = (
+    "{} is not readable as weights ({}); expected a checkpoint of torch.save or a .safetensors "
+    "file, whole"
+)
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read a checkpoint or a safetensors file onto the CPU.
+
+    Raises:
+        ValueError: if it is torn, of another kind, or holds more than tensors and plain values.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            raise ValueError(
+                f"{path} holds more than tensors and plain values (training files of the official "
+                "MAE hold their command line); if you trust it, open it once with "
+                "torch.load(path, weights_only=False) and save its 'model' entry alone"
+            ) from error
+        raise ValueError(UNREADABLE.format(path, error)) from error
+    except (RuntimeError, KeyError, EOFError, ValueError, SafetensorError) as error:
+        raise ValueError(UNREADABLE.format(path, error)) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(UNREADABLE.format(path, f"it holds a {type(content).__name__}"))
+    return content
+
+
+def copy_weights(
+    model: Autoencoder | CroCo | Encoder | PairDecoder,
+    state: Mapping[str, Tensor],
+    source: str | Path,
+    may_miss: Iterable[str] = (),
+) -> None:
+    """Copy tensors of our names, all or none of them."""
+    own = model.state_dict()
+    problems = {
+        "missing": [n for n in own if n not in state and n not in set(may_miss)],
+        "unexpected": [n for n in state if n not in own],
+        "of another shape": [
+            f"{n} {tuple(state[n].shape)}, expected {tuple(own[n].shape)}"
+            for n in own
+            if n in state and state[n].shape != own[n].shape
+        ],
+    }
+    if any(problems.values()):
+        lines = [
+            f"  {len(found)} {kind}: {_shorten(found)}" for kind, found in problems.items() if found
+        ]
+        raise ValueError(
+            f"{source} do not fit {type(model).__name__}:\n" + "\n".join(lines) + "\n"
+            "check size, patch size, class token and which part of the network the file holds"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _shorten(names: list[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

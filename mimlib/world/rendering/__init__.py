@@ -1,0 +1,1 @@
+"""How a furnished room is seen: cameras, ray casting, shading, ground truth."""

@@ -1,0 +1,132 @@
+"""Ground truth of one view, each kind rendered only when asked for by name.
+
+Letters: B views, K = H * W pixels, R object slots, Q people, J joints.
+"""
+
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from mimlib.world.rendering.cameras import inside, intrinsics, project, world_from_camera
+from mimlib.world.rendering.render import Frame, shade
+from mimlib.world.rooms.atlas import Atlas
+from mimlib.world.rooms.levels import NUM_ROOM_CLASSES
+from mimlib.world.rooms.people import NUM_LIMBS, limbs_around_joints
+from mimlib.world.rooms.scenes import pick_rows, rotate, rotate_planes, yaw_rotation
+
+Truth = Callable[[Frame], dict[str, Tensor]]
+
+
+def as_image(values: Tensor, frame: Frame) -> Tensor:
+    """Lay the pixels [..., K] out as [..., H, W]."""
+    return values.unflatten(-1, (frame.size, frame.size))
+
+
+def depth_truth(frame: Frame) -> dict:
+    """Return depth [B, H, W] along the optical axis in metres."""
+    return {"depth": as_image(frame.surfaces.depth, frame)}
+
+
+def normals_truth(frame: Frame) -> dict:
+    """Return normals [B, 3, H, W] in the camera's frame, unit, towards the camera."""
+    normal = rotate_planes(frame.cameras.rotation.transpose(1, 2), frame.surfaces.normal)
+    return {"normals": as_image(normal, frame)}
+
+
+def instances_truth(frame: Frame) -> dict:
+    """Return instance ids [B, H, W] uint8: 0 floor, 1 walls, 2 ceiling, then the objects."""
+    return {"instances": as_image(frame.surfaces.instance, frame).to(torch.uint8)}
+
+
+def classes_truth(frame: Frame) -> dict:
+    """Return semantic classes [B, H, W] uint8, indices of CLASSES."""
+    classes = frame.scenes.objects.class_id.gather(1, frame.surfaces.instance)
+    return {"classes": as_image(classes, frame).to(torch.uint8)}
+
+
+def boxes_truth(frame: Frame) -> dict:
+    """Return tight boxes of what is visible of each object; row r is instance id r.
+
+    `boxes` [B, R, 4] xyxy in pixels, right and bottom exclusive; `boxes_valid` [B, R] bool, False
+    for the room itself and for objects not seen; `boxes_class` [B, R] int64, -1 for empty slots.
+    """
+    size, objects = frame.size, frame.scenes.objects
+    instance = as_image(frame.surfaces.instance, frame)[:, None]
+    slots = torch.arange(objects.class_id.shape[1], device=instance.device)
+    mask = instance == slots[:, None, None]  # [B, R, H, W]
+    line = torch.arange(size, device=instance.device)
+    edges = []
+    for along in (mask.any(2), mask.any(3)):  # [B, R, W], [B, R, H]
+        low = torch.where(along, line, size).amin(2)
+        high = torch.where(along, line + 1, 0).amax(2)
+        edges.append((low, high))
+    (left, right), (top, bottom) = edges
+    valid = (right > left) & (slots >= NUM_ROOM_CLASSES)
+    boxes = torch.stack((left, top, right, bottom), 2).float()
+    return {
+        "boxes": torch.where(valid[..., None], boxes, 0.0),
+        "boxes_valid": valid,
+        "boxes_class": objects.class_id,
+    }
+
+
+def keypoints_truth(frame: Frame) -> dict:
+    """Return the joints of people.
+
+    `keypoints` [B, Q, J, 2] in pixels; `keypoints_valid` [B, Q, J] bool, the joint projects into
+    the image; `keypoints_visible` [B, Q, J] bool, the pixel there shows a limb around the joint;
+    `keypoints_person` [B, Q] int64 instance id, -1 for nobody.
+    """
+    scenes, size = frame.scenes, frame.size
+    people, num_people = scenes.people, scenes.people.slot.shape[1]
+    slot = people.slot.clamp(min=0)
+    turn = yaw_rotation(scenes.objects.yaw.gather(1, slot))[:, :, None]  # [B, Q, 1, 3, 3]
+    foot = pick_rows(scenes.objects.position, slot)[:, :, None]
+    joints = rearrange(rotate(turn, people.joints) + foot, "b q j i -> b i (q j)")
+    pixels, depth = project(frame.cameras, joints, size)
+    valid = inside(pixels, depth, size).unflatten(1, (num_people, -1))
+    valid = valid & (people.slot >= 0)[..., None]
+    column, row = pixels.clamp(0, size - 1).long().unbind(1)
+    hit = frame.surfaces.slot.gather(1, row * size + column).unflatten(1, (num_people, -1))
+    limb = hit - people.first_limb[..., None]  # [B, Q, J]
+    on_person = (limb >= 0) & (limb < NUM_LIMBS)
+    around = limbs_around_joints(limb)
+    joint = torch.arange(around.shape[0], device=limb.device)
+    visible = valid & on_person & around[joint, limb.clamp(0, NUM_LIMBS - 1)]
+    pixels = rearrange(pixels, "b i (q j) -> b q j i", q=num_people)
+    return {
+        "keypoints": torch.where(valid[..., None], pixels, 0.0),
+        "keypoints_valid": valid,
+        "keypoints_visible": visible,
+        "keypoints_person": people.slot,
+    }
+
+
+def camera_truth(frame: Frame) -> dict:
+    """Return `intrinsics` [B, 3, 3] in pixels and `world_from_camera` [B, 4, 4] in metres."""
+    return {
+        "intrinsics": intrinsics(frame.cameras, frame.size),
+        "world_from_camera": world_from_camera(frame.cameras),
+    }
+
+
+VIEW_TRUTH: dict[str, Truth] = {
+    "depth": depth_truth,
+    "normals": normals_truth,
+    "instances": instances_truth,
+    "classes": classes_truth,
+    "boxes": boxes_truth,
+    "keypoints": keypoints_truth,
+    "camera": camera_truth,
+}
+VIEW_KINDS = ("image", *VIEW_TRUTH)
+WIDE = {  # stored as uint8, handed out wider
+    name + view: torch.long for name in ("instances", "classes") for view in ("", "_1", "_2")
+}
+
+
+def view_fields(kind: str, frame: Frame, atlas: Atlas) -> dict[str, Tensor]:
+    """Return the fields of one kind of VIEW_KINDS; the image's is called image."""
+    return {"image": shade(frame, atlas)} if kind == "image" else VIEW_TRUTH[kind](frame)

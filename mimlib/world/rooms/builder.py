@@ -1,0 +1,245 @@
+"""Furnish B rooms at once: find free places, create objects, give them shapes.
+
+Everything is drawn for all B rooms and then used where a mask says so, so that no code below
+loops over rooms. Letters as in scenes.py; K candidate places.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mimlib.world.rooms.atlas import Atlas
+from mimlib.world.rooms.levels import CLASSES, Level
+from mimlib.world.rooms.materials import MATERIALS
+from mimlib.world.rooms.scenes import (
+    BOX,
+    CAPACITY,
+    CYLINDER,
+    ELLIPSOID,
+    FIRST_SLOT,
+    NUM_JOINTS,
+    NUM_OBJECTS,
+    NUM_PEOPLE,
+    NUM_SLOTS,
+    NUM_TRAITS,
+    Objects,
+    People,
+    Room,
+    Scenes,
+    Shapes,
+)
+
+Coordinate = float | Tensor  # one number for all rooms or one per room [B]
+
+
+class Builder:
+    """Rooms under construction."""
+
+    def __init__(
+        self,
+        room: Room,
+        atlas: Atlas,
+        level: Level,
+        generator: torch.Generator,
+        wanted: Tensor,
+    ):
+        """Start with empty rooms; `wanted` [B] is a class id every room must try to have, or -1."""
+        self.room, self.atlas, self.level, self.generator = (
+            room,
+            atlas,
+            level,
+            generator,
+        )
+        self.wanted = wanted
+        self.count = len(room.size)
+        self.shapes = empty_shapes(self.count)
+        self.objects = empty_objects(self.count)
+        self.people = empty_people(self.count)
+        self.num_objects = 3
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Draw numbers [B, ...] in [low, high)."""
+        return low + (high - low) * torch.rand(self.count, *shape, generator=self.generator)
+
+    def chance(self, probability: float) -> Tensor:
+        """Draw a mask [B] that is True with the given probability."""
+        return torch.rand(self.count, generator=self.generator) < probability
+
+    def wants(self, name: str, probability: float) -> Tensor:
+        """Decide in which rooms [B] an object of a class should stand."""
+        return self.chance(probability) | (self.wanted == CLASSES.index(name))
+
+    def material(self, part: str, calm: bool = False) -> Tensor:
+        """Draw a texture [B] for a part named in materials.py."""
+        families = MATERIALS[self.level.patterns][part]
+        return self.atlas.pick(families, self.count, self.generator, calm)
+
+    def choose(self, room_left: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return per room the place [B, ...] of K with most room left [B, K], and that room."""
+        noise = 0.03 * torch.rand(room_left.shape, generator=self.generator)
+        best = (room_left.clamp(max=0.15) + noise).argmax(1)
+        rows = torch.arange(self.count)
+        return places[rows, best], room_left[rows, best]
+
+    def clearance(self, places: Tensor, radius: Tensor, taller_than: float = 0.0) -> Tensor:
+        """Return metres between discs around places [B, K, 2] and what stands there, [B, K]."""
+        others = self.objects
+        blocks = (others.radius > 0) & (others.height > taller_than)
+        gap = (places[:, :, None] - others.position[:, None, :, :2]).square().sum(-1).sqrt()
+        gap = gap - others.radius[:, None] - radius[:, None, None]
+        return torch.where(blocks[:, None], gap, 9.0).amin(2)
+
+    def spot_on_floor(self, radius: Tensor, tries: int = 24) -> tuple[Tensor, Tensor]:
+        """Find free floor: returns places [B, 2] and whether they are free [B]."""
+        margin = (0.2 + radius)[:, None, None]
+        extent = (self.room.size[:, None, :2] - 2 * margin).clamp(min=0.05)
+        places = margin + self.uniform(0, 1, tries, 2) * extent
+        place, room_left = self.choose(self.clearance(places, radius), places)
+        return place, room_left > -0.04
+
+    def spot_at_wall(
+        self,
+        half_width: Tensor,
+        depth: Coordinate,
+        *,
+        walls: tuple[int, ...] = (0, 1, 2, 3),
+        taller_than: float = 0.0,
+        tries: int = 10,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Find free wall: places [B, 2], yaw [B] that turns +y into the room, free [B]."""
+        length_x, length_y = self.room.size[:, :1], self.room.size[:, 1:2]
+        half, inward = half_width[:, None], torch.as_tensor(depth).reshape(-1, 1) + 0.01
+        drawn = torch.randint(0, len(walls), (self.count, tries), generator=self.generator)
+        wall = torch.tensor(walls)[drawn]
+        length = torch.where(wall < 2, length_y, length_x)
+        along = half + 0.1
+        along = along + self.uniform(0, 1, tries) * (length - 2 * along).clamp(min=0.01)
+        low, high_x, high_y = inward + 0 * along, length_x - inward, length_y - inward
+        x = torch.where(wall == 0, low, torch.where(wall == 1, high_x, along))
+        y = torch.where(wall == 2, low, torch.where(wall == 3, high_y, along))
+        turns = torch.tensor([-0.5, 0.5, 0.0, 1.0])[wall] * math.pi
+        places = torch.stack((x, y, turns), -1)
+        room_left = self.clearance(places[..., :2], half_width, taller_than)
+        place, room_left = self.choose(room_left, places)
+        return place[:, :2], place[:, 2], room_left > -0.08
+
+    def new_object(
+        self,
+        name: str,
+        where: Tensor,
+        place: Tensor,
+        *,
+        yaw: Tensor,
+        radius: Coordinate,
+        height: Coordinate,
+        above_floor: Coordinate = 0.0,
+    ) -> "Thing":
+        """Create an object of a class in the rooms `where` [B]; radius 0 leaves the floor free."""
+        slot, objects = self.num_objects, self.objects
+        self.num_objects += 1
+        position = torch.cat((place, self.full(above_floor)[:, None]), 1)
+        objects.class_id[where, slot] = CLASSES.index(name)
+        objects.position[where, slot] = position[where]
+        objects.yaw[where, slot] = yaw[where]
+        objects.radius[where, slot] = self.full(radius)[where]
+        objects.height[where, slot] = self.full(height)[where]
+        return Thing(self, slot, where)
+
+    def full(self, value: Coordinate) -> Tensor:
+        """Return a number as one per room, [B]."""
+        return torch.as_tensor(value, dtype=torch.float32).expand(self.count)
+
+    def finish(self) -> Scenes:
+        """Return the furnished rooms."""
+        return Scenes(self.shapes, self.objects, self.people, self.room)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object in some of the rooms, to which shapes are added in its own frame."""
+
+    builder: Builder
+    slot: int
+    where: Tensor  # [B] bool
+
+    def box(self, *centre_and_half_size: Coordinate, texture: Tensor, **options) -> None:
+        """Add a box: x, y, z of its centre, then half its size along x, y, z."""
+        self.add(BOX, centre_and_half_size, texture, **options)
+
+    def ellipsoid(self, *centre_and_half_size: Coordinate, texture: Tensor, **options) -> None:
+        """Add an ellipsoid: x, y, z of its centre, then its three radii."""
+        self.add(ELLIPSOID, centre_and_half_size, texture, **options)
+
+    def cylinder(self, *centre_and_half_size: Coordinate, texture: Tensor, **options) -> None:
+        """Add an upright cylinder: x, y, z of its centre, two radii and half its height."""
+        self.add(CYLINDER, centre_and_half_size, texture, **options)
+
+    def add(
+        self,
+        kind: int,
+        centre_and_half_size: tuple[Coordinate, ...],
+        texture: Tensor,
+        *,
+        where: Tensor | None = None,
+        repeat: Coordinate = 1.0,
+        rotation: Tensor | None = None,
+        stretched: bool = False,
+    ) -> Tensor:
+        """Write one shape into the next slot of its kind; returns the slots [B].
+
+        `repeat` is in textures per metre; `where` [B] narrows the rooms down further.
+        Shapes beyond the capacity of a room are dropped.
+        """
+        build, shapes = self.builder, self.builder.shapes
+        wanted = self.where if where is None else self.where & where
+        wanted = wanted & (shapes.counts[:, kind] < CAPACITY[kind])
+        slots = FIRST_SLOT[kind] + shapes.counts[:, kind]
+        rows = wanted.nonzero().squeeze(1)
+        columns = slots[rows]
+        numbers = torch.stack([build.full(value) for value in centre_and_half_size], 1)[rows]
+        shapes.centre[rows, columns] = numbers[:, :3]
+        shapes.half_size[rows, columns] = numbers[:, 3:]
+        shapes.owner[rows, columns] = self.slot
+        shapes.texture[rows, columns] = texture[rows]
+        frequency = build.full(repeat) / build.level.texture_zoom
+        shapes.frequency[rows, columns] = frequency[rows]
+        shapes.stretched[rows, columns] = stretched
+        if rotation is not None:
+            shapes.rotation[rows, columns] = rotation[rows]
+        shapes.counts[:, kind] += wanted.long()
+        return slots
+
+
+def empty_shapes(count: int) -> Shapes:
+    """Return unused shape slots, tiny and far below the floor where no ray gets."""
+    centre = torch.zeros(count, NUM_SLOTS, 3)
+    centre[..., 2] = -50
+    slots = (count, NUM_SLOTS)
+    return Shapes(
+        centre=centre,
+        rotation=torch.eye(3).repeat(*slots, 1, 1),
+        half_size=torch.full((*slots, 3), 0.01),
+        owner=torch.zeros(slots, dtype=torch.long),
+        texture=torch.zeros(slots, dtype=torch.long),
+        frequency=torch.ones(slots),
+        stretched=torch.zeros(slots, dtype=torch.bool),
+        counts=torch.zeros(count, 3, dtype=torch.long),
+    )
+
+
+def empty_objects(count: int) -> Objects:
+    """Return object slots that hold only floor, walls and ceiling."""
+    class_id = torch.full((count, NUM_OBJECTS), -1)
+    class_id[:, :3] = torch.arange(3)
+    zero = torch.zeros(count, NUM_OBJECTS)
+    return Objects(class_id, zero[..., None].repeat(1, 1, 3), zero, zero.clone(), zero.clone())
+
+
+def empty_people(count: int) -> People:
+    """Return slots with nobody in them."""
+    nobody = torch.full((count, NUM_PEOPLE), -1)
+    traits = torch.zeros(count, NUM_PEOPLE, NUM_TRAITS)
+    joints = torch.zeros(count, NUM_PEOPLE, NUM_JOINTS, 3)
+    return People(nobody, torch.zeros_like(nobody), traits, joints)

@@ -1,0 +1,76 @@
+"""Draw furnished rooms: shell, light, furniture, people."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mimlib.world.rooms.atlas import Atlas, default_atlas
+from mimlib.world.rooms.builder import Builder
+from mimlib.world.rooms.furniture import furnish
+from mimlib.world.rooms.levels import LEVELS, Level
+from mimlib.world.rooms.materials import MATERIALS
+from mimlib.world.rooms.people import add_people
+from mimlib.world.rooms.scenes import Room, Scenes
+
+
+def sample_scenes(
+    count: int,
+    generator: torch.Generator,
+    level: Level = LEVELS["paper"],
+    wanted: Tensor | None = None,
+    atlas: Atlas | None = None,
+) -> Scenes:
+    """Draw B rooms on the CPU.
+
+    Args:
+        count: number of rooms, B.
+        generator: source of all randomness, on the CPU so that every device sees the same rooms.
+        level: how rooms look.
+        wanted: class id each room must try to contain, [B] int64; -1 or None for no wish.
+        atlas: textures to choose from; the default atlas if None.
+    """
+    atlas = atlas or default_atlas()
+    wanted = torch.full((count,), -1) if wanted is None else wanted
+    room = sample_room(count, generator, level, atlas)
+    build = Builder(room, atlas, level, generator, wanted)
+    furnish(build)
+    add_people(build)
+    return build.finish()
+
+
+def sample_room(count: int, generator: torch.Generator, level: Level, atlas: Atlas) -> Room:
+    """Draw the shells of B rooms and their light."""
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
+    size = torch.cat((uniform(3.4, 7, 2), uniform(2.4, 3.1, 1)), 1)
+    light_height = size[:, 2:] - uniform(0.15, 0.6, 1)
+    warmth = uniform(0, 1, 1)
+    colour = torch.cat((torch.ones(count, 1), 0.97 - 0.1 * warmth, 0.93 - 0.26 * warmth), 1)
+    panelled = uniform(0, 1) < 0.3
+    return Room(
+        size=size,
+        texture=sample_surfaces(count, generator, level, atlas),
+        frequency=uniform(0.45, 0.9, 7) / level.texture_zoom,
+        wainscot=torch.where(panelled, uniform(0.6, 1.1), 0.0),
+        light=torch.cat((uniform(0.25, 0.75, 2) * size[:, :2], light_height), 1),
+        light_colour=colour * uniform(0.85, 1.1, 1),
+        ambient=uniform(0.34, 0.5),
+        fill=F.normalize(torch.randn(count, 3, generator=generator), dim=1),
+    )
+
+
+def sample_surfaces(count: int, generator: torch.Generator, level: Level, atlas: Atlas) -> Tensor:
+    """Draw a texture for every surface of B rooms, [B, 7]; most rooms have four equal walls."""
+    parts = MATERIALS[level.patterns]
+    common = atlas.pick(parts["wall"], count, generator, calm=True)
+    surfaces = [common]
+    for _ in range(3):
+        accent = atlas.pick(parts["wall"], count, generator, calm=True)
+        different = torch.rand(count, generator=generator) < 0.2
+        surfaces.append(torch.where(different, accent, common))
+    surfaces.append(atlas.pick(parts["floor"], count, generator))
+    surfaces.append(atlas.pick(parts["ceiling"], count, generator, calm=True))
+    surfaces.append(atlas.pick(parts["wainscot"], count, generator, calm=True))
+    return torch.stack(surfaces, 1)

@@ -1,0 +1,173 @@
+"""Choose cameras: views of a room worth looking at, views aimed at one object.
+
+Candidates are judged by a few probe rays. Letters: B scenes, K candidates, R object slots.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mimlib.world.rendering.cameras import Cameras, look
+from mimlib.world.rendering.render import Surfaces, trace
+from mimlib.world.rooms.levels import NUM_ROOM_CLASSES
+from mimlib.world.rooms.scenes import Placed, Scenes, place_shapes, rotate, take
+
+PROBE = 16  # probe rays along a side of the image
+NEAR = 0.45  # m; closer things fill the view
+MIN_INSTANCES = 5  # in a view of the room, walls, floor and ceiling included
+MARGIN = 0.35  # m kept from the walls
+AIM_SHARE = (0.06, 0.6)  # of the pixels that the object aimed at should cover
+OPENING = (1.0, 1.3)  # rad, field of view
+
+
+class Rig(NamedTuple):
+    """Cameras as they are steered; [B] or, for candidates, [B, K]."""
+
+    position: Tensor  # [B, 3] m
+    yaw: Tensor  # rad
+    pitch: Tensor  # rad, upwards
+    focal: Tensor  # image sides
+
+    def cameras(self) -> Cameras:
+        """Return the cameras with their rotations."""
+        return Cameras(self.position, look(self.yaw, self.pitch), self.focal)
+
+
+def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Draw numbers in [low, high) on the CPU."""
+    return low + (high - low) * torch.rand(*shape, generator=generator)
+
+
+def sample_focal(count: int, generator: torch.Generator) -> Tensor:
+    """Draw focal lengths [B] in image sides."""
+    return 0.5 / torch.tan(uniform(generator, *OPENING, count) / 2)
+
+
+def head_towards(position: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return yaw and pitch [...] of the direction from position to target [..., 3]."""
+    dx, dy, dz = (target - position).unbind(-1)
+    return torch.atan2(dy, dx), torch.atan2(dz, (dx**2 + dy**2).sqrt())
+
+
+def clearance(scenes: Scenes, places: Tensor) -> Tensor:
+    """Return metres from places [B, K, 2] to the nearest standing object, [B, K]."""
+    objects = scenes.objects
+    gap = (places[:, :, None] - objects.position[:, None, :, :2]).square().sum(-1).sqrt()
+    gap = gap - objects.radius[:, None]
+    return torch.where((objects.radius > 0)[:, None], gap, 9.0).amin(2)
+
+
+def sample_room_view(scenes: Scenes, generator: torch.Generator, tries: int = 10) -> Rig:
+    """Stand on free floor and look roughly at the middle of the room."""
+    count = len(scenes.room.size)
+    size = scenes.room.size[:, None, :2]
+    places = MARGIN + uniform(generator, 0, 1, count, tries, 2) * (size - 2 * MARGIN)
+    freedom = clearance(scenes, places).clamp(max=0.4)
+    best = (freedom + uniform(generator, 0, 0.1, count, tries)).argmax(1)
+    place = places[torch.arange(count), best]
+    height = uniform(generator, 0.9, 1.8, count)
+    position = torch.cat((place, height[:, None]), 1)
+    share = uniform(generator, 0.25, 0.75, count, 2)
+    target = torch.cat((scenes.room.size[:, :2] * share, height[:, None]), 1)
+    yaw, _ = head_towards(position, target)
+    yaw = yaw + uniform(generator, -0.25, 0.25, count)
+    pitch = -0.05 - uniform(generator, 0, 0.3, count) * height
+    return Rig(position, yaw, pitch, sample_focal(count, generator))
+
+
+def find_stuck(placed: Placed, position: Tensor) -> Tensor:
+    """Tell which positions [B, 3] lie within a shape (or the box around it), [B]."""
+    offset = position[:, None] - placed.centre
+    local = rotate(placed.rotation.transpose(2, 3), offset) / (placed.half_size + 0.05)
+    return (local.abs() < 1).all(-1).any(-1)
+
+
+def find_boring(surfaces: Surfaces) -> Tensor:
+    """Tell which views [B] show too little, or have something right before the camera."""
+    slots = torch.arange(int(surfaces.instance.max()) + 1)
+    present = (surfaces.instance[:, :, None] == slots).any(1)
+    blocked = surfaces.depth.quantile(0.1, dim=1) < NEAR
+    return blocked | (present.sum(1) < MIN_INSTANCES)
+
+
+class AimedViews(NamedTuple):
+    """Cameras aimed at one object each."""
+
+    rig: Rig
+    slot: Tensor  # [B] int64 of the object
+    good: Tensor  # [B] bool, the object is there and well seen
+
+
+def sample_aimed_view(
+    scenes: Scenes, wanted: Tensor, generator: torch.Generator, tries: int = 6
+) -> AimedViews:
+    """Aim at one object of the wanted class [B] in each room.
+
+    The distance follows the size of the object; of several cameras the first one is kept in which
+    the object covers a share of the probe rays within AIM_SHARE, and the middle of the image.
+    """
+    count = len(wanted)
+    slot, there = choose_object(scenes, wanted, generator)
+    placed = place_shapes(scenes)
+    low, high = object_extent(scenes, placed, slot)
+    centre, extent = (low + high) / 2, (high - low).square().sum(1).sqrt()
+    rig = orbit(scenes, centre, extent, generator, tries)
+    repeated = torch.arange(count).repeat_interleave(tries)
+    flat = Rig(*(part.flatten(0, 1) for part in rig))
+    view = trace(take(scenes, repeated), flat.cameras(), PROBE, take(placed, repeated)).surfaces
+    hit = view.instance == slot[repeated][:, None]
+    share = hit.float().mean(1)
+    middle = hit.unflatten(1, (PROBE, PROBE))[:, 5:11, 5:11].float().mean((1, 2))
+    good = (share >= AIM_SHARE[0]) & (share <= AIM_SHARE[1]) & (middle > 0.3)
+    stuck = find_stuck(take(placed, repeated), flat.position)
+    good = good & ~stuck & (view.depth.quantile(0.1, dim=1) > NEAR)
+    good = good.unflatten(0, (count, tries))
+    first = good.float().argmax(1)
+    rows = torch.arange(count)
+    return AimedViews(Rig(*(part[rows, first] for part in rig)), slot, good[rows, first] & there)
+
+
+def choose_object(
+    scenes: Scenes, wanted: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose one object [B] of the wanted class [B] in each room, and tell if there is one [B]."""
+    fits = scenes.objects.class_id == wanted[:, None]
+    fits[:, :NUM_ROOM_CLASSES] = False
+    lot = torch.rand(fits.shape, generator=generator) * fits
+    return lot.argmax(1), fits.any(1)
+
+
+def object_extent(scenes: Scenes, placed: Placed, slot: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the corners [B, 3] of an upright box in the world around object `slot` [B]."""
+    reach = (placed.rotation.abs() * placed.half_size[:, :, None]).sum(-1)  # [B, S, 3]
+    used = placed.centre[..., 2] > -10
+    own = ((scenes.shapes.owner == slot[:, None]) & used)[..., None]
+    low = torch.where(own, placed.centre - reach, 1e3).amin(1)
+    high = torch.where(own, placed.centre + reach, -1e3).amax(1)
+    return low, high
+
+
+def orbit(
+    scenes: Scenes,
+    centre: Tensor,
+    extent: Tensor,
+    generator: torch.Generator,
+    tries: int,
+) -> Rig:
+    """Place K candidate cameras [B, K] around points [B, 3], looking at them."""
+    count = len(centre)
+    focal = sample_focal(count, generator)[:, None].expand(-1, tries)
+    share = uniform(generator, 0.45, 1.0, count, tries)  # of the image side that the object spans
+    distance = (focal * extent[:, None] / share).clamp(min=0.7)
+    angle = uniform(generator, -math.pi, math.pi, count, tries)
+    height = uniform(generator, 0.6, 1.8, count, tries)
+    rise = (height - centre[:, None, 2]).clamp(-1.2, 1.2)
+    ground = (distance**2 - rise**2).clamp(min=0.25).sqrt()
+    offset = torch.stack((ground * angle.cos(), ground * angle.sin(), rise), -1)
+    limit = scenes.room.size[:, None] - MARGIN
+    position = torch.minimum((centre[:, None] + offset).clamp(min=MARGIN), limit)
+    jitter = 0.12 * extent[:, None, None] * uniform(generator, -1, 1, count, tries, 3)
+    yaw, pitch = head_towards(position, centre[:, None] + jitter)
+    return Rig(position, yaw, pitch, focal)
