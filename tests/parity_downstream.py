@@ -1,13 +1,16 @@
 """What the stored numbers of CroCo-Stereo and -Flow hold, by mimlib; see test_parity.py."""
 
+import re
+
 import torch
 from einops import rearrange
+from parity_files import Refused
 
 from mimlib.layers.positions import resize_table
 from mimlib.metrics.matching import flow_metrics, stereo_metrics
 from mimlib.tasks.heads.dpt import DPTHead
 from mimlib.tasks.losses.laplacian import laplacian_loss
-from mimlib.tasks.tiling import FLOW_CONFIDENCE, predict_tiled, window_offsets
+from mimlib.tasks.tiling import Confidence, predict_tiled, window_offsets
 from mimlib.weights.dpt import load_official_head
 
 LAPLACIANS = {  # as the file calls them: ours
@@ -21,40 +24,56 @@ DISPARITY_NAMES = {
 }  # fmt: skip
 
 
-def downstream_croco_outputs(facts, state, inputs):
-    """Everything the `downstream_croco` fixture stores."""
-    given = facts["constructor"]
-    state = {n.removeprefix("dpt."): t for n, t in state.items()}
-    out = head_outputs(given["dpt"], state, inputs) | tiled_outputs(given["tiling"], inputs)
-    resize = given["position_resize"]
-    grid = tuple(side // resize["patch"] for side in resize["size"])
-    for part in ("enc", "dec"):
-        table = inputs[f"{part}_pos_table"]
-        out[f"{part}_pos_table_resized"] = resize_table(table, (resize["grid"],) * 2, grid)
+def downstream_croco_outputs(golden):
+    """Everything a file of stereo and flow stores; it may hold some of the parts."""
+    inputs, out = golden.inputs, {}
+    with golden.arguments() as given:
+        if "dpt" in given.left:
+            with given.part("dpt") as dpt:
+                out |= head_outputs(dpt, golden)
+        if "tiling" in given.left:
+            with given.part("tiling") as tiling:
+                out |= tiled_outputs(tiling, inputs)
+        if "position_resize" in given.left:
+            with given.part("position_resize") as resize:
+                out |= position_tables(resize, inputs)
     for kind, names, metrics in (
         ("flow", FLOW_NAMES, flow_metrics),
         ("disparity", DISPARITY_NAMES, stereo_metrics),
     ):
-        out |= loss_outputs(kind, inputs)
-        out |= metric_outputs(kind, names, metrics, inputs)
+        if f"{kind}_gt" in inputs:
+            out |= loss_outputs(kind, inputs) | metric_outputs(kind, names, metrics, inputs)
     return out
 
 
-def head_outputs(given, state, inputs):
+def position_tables(given, inputs):
+    """The tables of encoder and decoder, made for other images."""
+    side, patch, size = given.take("grid"), given.take("patch"), given.take("size")
+    grid = size[0] // patch, size[1] // patch
+    tables = {part: inputs[f"{part}_pos_table"] for part in ("enc", "dec") if given.take(part)}
+    return {
+        f"{part}_pos_table_resized": resize_table(table, (side, side), grid)
+        for part, table in tables.items()
+    }
+
+
+def head_outputs(given, golden):
     """The DPT head and its maps on the way; the official file counts fusion blocks from 1."""
-    tokens = [inputs[f"dpt_tokens.{hook}"] for hook in given["hooks"]]
-    h = given["image_size"][0] // given["patch_size"]
+    given.expect(output_width_ratio=1, use_bn=False)
+    given.take("token_dims")
+    h = given.take("image_size")[0] // given.take("patch_size", 16)
+    tokens = [golden.inputs[f"dpt_tokens.{hook}"] for hook in given.take("hooks")]
     maps = [rearrange(t, "b (h w) d -> b d h w", h=h) for t in tokens]
-    head = DPTHead(
-        [t.shape[-1] for t in tokens],
-        given["num_channels"], given["layer_dims"], given["feature_dim"], given["last_dim"],
-    )  # fmt: skip
-    load_official_head(head, state)
+    names = ("num_channels", "layer_dims", "feature_dim", "last_dim")
+    head = DPTHead([t.shape[-1] for t in tokens], *map(given.take, names))
+    head.to(maps[0].dtype)
+    load_official_head(head, {n.removeprefix("dpt."): t for n, t in golden.state.items()})
     with torch.no_grad():
         scales = head.scale_maps(maps)
         out = {f"dpt_layer.{i}": scale for i, scale in enumerate(scales)}
         out |= {f"dpt_refine.{i + 1}": fused for i, fused in enumerate(head.fused_maps(scales))}
-        out["dpt_prediction"] = head(maps, tuple(given["image_size"]))
+        # as official: 16 times the grid, whatever a patch is
+        out["dpt_prediction"] = head(maps, tuple(16 * side for side in maps[0].shape[-2:]))
     return out
 
 
@@ -65,13 +84,19 @@ def tiled_outputs(given, inputs):
         flow = image_1[:, :2] + image_2[:, :2].mean((2, 3), keepdim=True)
         return flow, 0.5 * image_1[:, 2] + 3 * image_2[:, 2].mean((1, 2))[:, None, None]
 
-    for case in given["window_offsets"]:
+    for case in given.take("window_offsets", ()):
         assert window_offsets(case["total"], case["window"], case["overlap"]) == case["offsets"]
-    assert given["conf_mode"] == "conf_expsigmoid_10_5"
-    prediction, scale = predict_tiled(
-        network, inputs["tiled_img1"], inputs["tiled_img2"],
-        tuple(given["crop"]), given["overlap"], FLOW_CONFIDENCE,
-    )  # fmt: skip
+    mode, crop = given.take("conf_mode"), tuple(given.take("crop"))
+    known = re.fullmatch(r"conf_exp(?:sigmoid_([\d.]+)_([\d.]+)|beta([\d.]+))", mode)
+    if not known:
+        raise Refused(f"{given.where}: conf_mode = {mode!r} is not known")
+    confidence = Confidence(*(float(number) for number in known.groups() if number))
+    overlap, size = given.take("overlap"), given.take("size")
+    given.take("stub_network")
+    if size[0] < crop[0] or size[1] < crop[1]:
+        return {}  # enlarged by another factor than the official one, see predict_tiled
+    images = inputs["tiled_img1"], inputs["tiled_img2"]
+    prediction, scale = predict_tiled(network, *images, crop, overlap, confidence)
     return {"tiled_prediction": prediction, "tiled_conf": scale}
 
 

@@ -1,5 +1,7 @@
 """What the stored numbers of SelfPatch's label propagation hold, by mimlib; see test_parity.py."""
 
+from math import isqrt
+
 import torch
 from einops import rearrange
 from torch.nn.functional import normalize, one_hot
@@ -7,36 +9,43 @@ from torch.nn.functional import normalize, one_hot
 from mimlib.evaluation.propagation import PropagationConfig, blocks, carry, read_out
 from mimlib.layers.positions import resize_table
 
-SIDE, GRID = 16, (14, 14)  # patch and grid that the position table belongs to
 NUDGE = 0.1  # of DINO's position tables, see ViTConfig.position_nudge
 
 
-def propagation_outputs(facts, state, inputs):
-    """What the `downstream_selfpatch` fixture stores."""
-    given = facts["constructor"]
-    h, w = given["token_grid"]
-    config = PropagationConfig(
-        context=given["n_last_frames"], radius=given["neighbourhood_radius"],
-        neighbours=given["topk"], temperature=given["temperature"], tile=3,
-    )  # fmt: skip
+def propagation_outputs(golden):
+    """Everything a file of label propagation stores."""
+    inputs = golden.inputs
+    with golden.arguments() as given:
+        (h, w), classes = given.take("token_grid"), given.take("classes")
+        stride, native = given.take("patch_size"), tuple(given.take("native_size"))
+        radius = given.take("neighbourhood_radius")
+        given.take("feature_dim")
+        config = PropagationConfig(
+            context=given.take("n_last_frames"), neighbours=given.take("topk"),
+            temperature=given.take("temperature", 0.1), tile=3,
+            radius=radius or max(h, w),  # as official: 0 does not restrict anything
+        )  # fmt: skip
+        resized = position_tables(given.take("position_table", {}), inputs)
     maps = normalize(rearrange(inputs["features"], "t (h w) d -> t h w d", h=h), dim=-1)
-    first = one_hot(inputs["first_labels"], given["classes"]).float()  # [h, w, M]
+    first = one_hot(inputs["first_labels"].long(), classes).to(maps.dtype)  # [h, w, M]
     soft = list(carry(maps, first, config))
-    native = tuple(given["native_size"])
-    decided = [read_out(labels, given["patch_size"], native) for labels in soft]
-    table = inputs["pos_embed"][0]
-    resized = {
-        f"pos_embed_for_{height}x{width}": resize_table(
-            table, GRID, (height // SIDE, width // SIDE), NUDGE
-        )[None]
-        for height, width in given["position_table"]["sizes"]
-    }
+    decided = [read_out(labels, stride, native) for labels in soft]
     return resized | {
         "neighbourhood_mask": neighbourhood(h, w, config),
         "first_segmentation": rearrange(first, "h w m -> 1 m h w"),
         "soft_maps": rearrange(torch.stack(soft), "t h w m -> t m h w"),
         "label_maps": torch.stack(decided).to(torch.uint8),
     }
+
+
+def position_tables(facts, inputs):
+    """The learned table, made for other images."""
+    patch, out = facts.get("patch", 16), {}
+    for height, width in facts.get("sizes", ()):
+        table = inputs["pos_embed"][0]
+        old, new = (isqrt(len(table)),) * 2, (height // patch, width // patch)
+        out[f"pos_embed_for_{height}x{width}"] = resize_table(table, old, new, NUDGE)[None]
+    return out
 
 
 def neighbourhood(h, w, config):

@@ -1,0 +1,159 @@
+"""Golden files without tensors: schedules, groups of parameters, names and shapes."""
+
+import re
+from math import isqrt
+
+import pytest
+import torch
+
+from mimlib.encoders.convvit import ConvViTConfig
+from mimlib.encoders.vit import ViTConfig
+from mimlib.methods.convmae import ConvMAEConfig
+from mimlib.methods.mae import MAEConfig
+from mimlib.methods.objectives.distillation import DistillationConfig
+from mimlib.methods.selfpatch import SelfPatchConfig
+from mimlib.tasks.classification import ClassifierConfig
+from mimlib.training.optimizer import parameter_groups
+from mimlib.training.schedules import warmup_cosine
+from mimlib.weights import to_official
+from mimlib.weights.croco import official_croco_config
+
+POOLS = {"global_pool": "mean", "class_token": "class_token"}
+
+
+def rates(name, facts):
+    """Learning rates of MAE, of a whole optimizer and of groups with a scale."""
+    for case in facts["cases"]:
+        for value in case["values"]:
+            shape = case["epochs"], case["peak_lr"], case["warmup_epochs"], case["min_lr"]
+            rate = warmup_cosine(value["epoch"], *shape)
+            assert rate == pytest.approx(value["lr"], rel=1e-12, abs=1e-18), name
+            scaled = [rate * (1.0 if s is None else s) for s in case["group_lr_scales"]]
+            assert scaled == pytest.approx(value["group_lrs"], rel=1e-12, abs=1e-18), name
+
+
+def cosines(name, facts):
+    """Rate, weight decay and momentum of SelfPatch along the steps.
+
+    # differs from official: a warm-up of n steps reaches the peak at step n, not at step n - 1.
+    """
+    for case in facts["cases"]:
+        per_epoch = case["steps_per_epoch"]
+        warm, steps = case["warmup_epochs"] * per_epoch, case["epochs"] * per_epoch
+        assert case["start"] == 0, f"{name}: a warm-up from {case['start']} is not known"
+        for step, value in case["values"]:
+            ours = step * warm / (warm - 1) if step < warm else step
+            found = warmup_cosine(ours, steps, case["base"], warm, case["final"])
+            assert found == pytest.approx(value, rel=1e-9, abs=1e-18), (name, case["what"], step)
+
+
+def layer_decay(name, facts):
+    """Scale of the rate and weight decay of every parameter that is fine-tuned, of any depth."""
+    table, pool = facts["table"], POOLS[facts.get("mode", "global_pool")]
+    depth = 1 + max(int(n.split(".")[1]) for n in table if n.startswith("blocks."))
+    encoder = ViTConfig(
+        width=4, depth=depth, heads=1, patch_size=1, image_size=1, learned_positions=True
+    )
+    task = ClassifierConfig(encoder=encoder, num_classes=2, pool=pool).build()
+    exempt = facts["names_without_weight_decay"]
+    groups = parameter_groups(task, facts["weight_decay"], facts["layer_decay"], exempt)
+    ours = {
+        n.removeprefix("encoder."): (group["rate_scale"], group["weight_decay"])
+        for group in groups
+        for n in group["names"]
+    }
+    assert ours.keys() == table.keys(), name
+    for parameter, row in table.items():
+        expected = pytest.approx(row["lr_scale"], rel=1e-12), row["weight_decay"]
+        assert ours[parameter] == expected, (name, parameter)
+    assert len(groups) == facts.get("groups", len(groups)), name
+
+
+def names_and_shapes(name, shapes):
+    """Every tensor of a published model, of any size: what its shapes say is built and named."""
+    if not (build := next((make for key, make in BUILD.items() if key in shapes), None)):
+        pytest.skip(f"{name}: mimlib does not have this model yet")
+    with torch.device("meta"):
+        state = to_official(build(shapes).build())
+    assert {n: list(t.shape) for n, t in state.get("teacher", state).items()} == shapes, name
+
+
+def count(shapes, prefix):
+    """How many blocks, or linear maps, have names that begin like this."""
+    return len({n.split(".")[prefix.count(".")] for n in shapes if re.match(prefix + r"\d", n)})
+
+
+def vit(shapes, embed="patch_embed.", blocks="blocks.", **more):
+    """The Vision Transformer of these shapes; heads do not show in them."""
+    width, _, patch, _ = shapes[f"{embed}proj.weight"]
+    size = {"width": width, "depth": count(shapes, blocks), "heads": 1, "patch_size": patch}
+    return size | {"image_size": 224} | more
+
+
+def decoder(shapes):
+    """The decoder of MAE and ConvMAE."""
+    width, _ = shapes["decoder_embed.weight"]
+    depth = count(shapes, "decoder_blocks.")
+    return {"decoder_width": width, "decoder_depth": depth, "decoder_heads": 1}
+
+
+def mae(shapes):
+    """MAE of these shapes."""
+    side = isqrt(shapes["pos_embed"][1] - 1)
+    size = vit(shapes)
+    return MAEConfig(
+        encoder=ViTConfig(**size | {"image_size": side * size["patch_size"]}), **decoder(shapes)
+    )
+
+
+def convmae(shapes):
+    """ConvMAE of these shapes."""
+    entries = [shapes[f"patch_embed{i}.proj.weight"] for i in (1, 2, 3)]
+    depths = tuple(count(shapes, f"blocks{i}.") for i in (1, 2, 3))
+    names = [f"blocks{i}.0.mlp.fc1.weight" for i in (1, 2, 3)]
+    ratios = tuple(shapes[n][0] // shapes[n][1] for n in names)
+    encoder = ConvViTConfig(
+        widths=tuple(e[0] for e in entries), depths=depths, heads=1, mlp_ratios=ratios,
+        entries=tuple(e[2] for e in entries), image_size=16 * isqrt(shapes["pos_embed"][1]),
+    )  # fmt: skip
+    return ConvMAEConfig(encoder=encoder, **decoder(shapes), decoder_mlp_ratio=float(ratios[0]))
+
+
+def croco(shapes):
+    """CroCo of these shapes."""
+    size = vit(shapes, blocks="enc_blocks.")
+    return official_croco_config({
+        "enc_embed_dim": size["width"], "enc_depth": size["depth"], "enc_num_heads": 1,
+        "dec_embed_dim": shapes["decoder_embed.weight"][0], "dec_num_heads": 1,
+        "dec_depth": count(shapes, "dec_blocks."), "patch_size": size["patch_size"],
+        "pos_embed": "cosine" if "enc_pos_embed" in shapes else "RoPE100",
+    })  # fmt: skip
+
+
+def selfpatch(shapes):
+    """One network of SelfPatch of these shapes."""
+    size = vit(shapes, "backbone.patch_embed.", "backbone.blocks.", class_token=False)
+    hidden, bottleneck = shapes["c_head.mlp.0.weight"][0], shapes["c_head.last_layer.weight_v"][1]
+    images, patches = (
+        DistillationConfig(
+            prototypes=shapes[f"{head}.last_layer.weight_v"][0], hidden=hidden,
+            bottleneck=bottleneck,
+        )
+        for head in ("c_head", "p_head")
+    )  # fmt: skip
+    encoder = ViTConfig(**size, learned_positions=True)
+    return SelfPatchConfig(encoder=encoder, image=images, patches=patches)
+
+
+BUILD = {  # a name that no other model has: its description
+    "patch_embed1.proj.weight": convmae,
+    "enc_norm.weight": croco,
+    "backbone.pos_embed": selfpatch,
+    "decoder_pred.weight": mae,
+}
+TABLES = {  # how the name of a file begins
+    "mae_lr_decay": layer_decay,
+    "mae_lr_schedule": rates,
+    "selfpatch_schedules": cosines,
+    "keys_": names_and_shapes,
+}
