@@ -1,5 +1,6 @@
 """Ground truth as arrays: what is unknown, far away or broken."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -38,7 +39,6 @@ def test_booster_marks_the_unknown_with_zero(tmp_path):
 
 
 def test_in_spring_zero_is_known_and_nan_is_not(tmp_path):
-    h5py = pytest.importorskip("h5py")
     stored = np.full((2, 6), 9.0, dtype=np.float32)
     stored[0, ::2] = 0.0, np.nan, 3.0
     with h5py.File(tmp_path / "a.dsp5", "w") as file:

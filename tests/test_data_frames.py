@@ -2,6 +2,7 @@
 
 import sys
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -85,7 +86,6 @@ def test_damage_is_named(tmp_path):
 
 
 def test_video_files(tmp_path):
-    av = pytest.importorskip("av")
     path = tmp_path / "clip.avi"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)  # without loss

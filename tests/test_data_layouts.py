@@ -28,8 +28,6 @@ def test_the_table_is_complete():
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_pairs_come_with_their_truth(layout, tmp_path):
-    if layout.startswith("spring"):
-        pytest.importorskip("h5py")
     write, pairs = WRITERS[layout]
     write(tmp_path)
     source = config_of(tmp_path, layout).build()

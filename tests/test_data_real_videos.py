@@ -87,6 +87,5 @@ def test_folders_with_other_pictures_beside_the_frames_are_refused():
     ],
 )
 def test_video_files(name, count, sides):
-    pytest.importorskip("av")
     found = [frame.shape for frame in Frames(sample("video_clips") / name)]
     assert found == [(3, *sides)] * count

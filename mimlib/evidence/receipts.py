@@ -6,7 +6,7 @@ import subprocess
 import torch
 
 from mimlib import __version__
-from mimlib.places import ROOT, num_cores
+from mimlib.places import INSTALLED, SHIPPED, num_cores
 from mimlib.training.profile import matmul_rate
 
 CPU = torch.device("cpu")
@@ -14,12 +14,12 @@ CPU = torch.device("cpu")
 
 def provenance() -> dict[str, object]:
     """Return commit, hardware, its speed in float32 matrix products, and versions."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    git = ["git", "-C", str(SHIPPED), "describe", "--always", "--dirty", "--exclude=*"]
     found = subprocess.run(git, capture_output=True, text=True, check=False)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     rate = matmul_rate(CPU, torch.float32, torch.get_num_threads())
     return {
-        "commit": found.stdout.strip() or None,
+        "commit": None if INSTALLED else found.stdout.strip() or None,
         "hardware": gpu or f"{num_cores()} CPU cores",
         "machine": platform.machine(),
         "matmul_gflops": round(rate / 1e9, 1),

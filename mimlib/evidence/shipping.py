@@ -17,13 +17,13 @@ import torch
 
 from mimlib.evidence.receipts import provenance
 from mimlib.evidence.studies import LESSON_SEEDS, RECEIPTS, summarise
-from mimlib.places import ROOT, write_text
+from mimlib.places import weights, write_text
 from mimlib.presets import PRESETS, preset
 from mimlib.protocol import Trainable
 from mimlib.runs.launch import SUMMARY_FILE, run_info
 from mimlib.training.resume import newest_good
 
-WEIGHTS = ROOT / "data" / "weights"
+WEIGHTS = weights()
 
 
 def weights_of(name: str) -> Path:

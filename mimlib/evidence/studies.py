@@ -27,13 +27,14 @@ from filelock import FileLock
 from scipy import stats
 from tqdm import tqdm
 
+from mimlib import places
 from mimlib.evidence.claims import STUDIES, Rule, Study
-from mimlib.places import ROOT, write_text
+from mimlib.places import write_text
 from mimlib.presets import preset
 from mimlib.presets.run import Run, override, part_of
 
-NOTEBOOKS = ROOT / "notebooks" / "studies"
-RECEIPTS = ROOT / "data" / "receipts"
+NOTEBOOKS = places.studies()
+RECEIPTS = places.receipts()
 CONFIDENCE = 0.95
 LESSON_SEEDS = 3  # fewer are no receipt
 
@@ -250,7 +251,7 @@ def main(known: argparse.Namespace) -> None:
     for name in known.name:
         own = known.size in ("", STUDIES[name].size) and known.seeds >= LESSON_SEEDS
         elsewhere = Path("runs/receipts") / (known.size or STUDIES[name].size)
-        folder = known.receipts or (RECEIPTS if own else elsewhere)
+        folder = known.receipts or (RECEIPTS if own and not places.INSTALLED else elsewhere)
         folder.mkdir(parents=True, exist_ok=True)
         receipt = run_study(STUDIES[name], known.size, known.seeds, known.jobs)
         write_text(folder / f"{name}.json", json.dumps(receipt, indent=1) + "\n")

@@ -10,8 +10,9 @@ import shutil
 import psutil
 import torch
 
+from mimlib import places
 from mimlib.machine.finding import Finding
-from mimlib.places import ROOT, num_cores
+from mimlib.places import num_cores
 from mimlib.training.config import pick_device
 from mimlib.training.precision import has_fast_bfloat16
 from mimlib.training.profile import matmul_rate
@@ -19,7 +20,7 @@ from mimlib.world.sets.cache import cache_folder
 
 NEEDED_MEMORY_GIB = 3.0
 NEEDED_DISK_GIB = 1.0
-LESSON_RECEIPTS = ROOT / "data" / "receipts" / "notebooks"
+LESSON_RECEIPTS = places.receipts() / "notebooks"
 
 
 def examine() -> list[Finding]:
