@@ -34,12 +34,13 @@ class Features(NamedTuple):
 class Output(NamedTuple):
     """What one forward pass tells the trainer and the figures."""
 
-    loss: Tensor  # [] differentiable, mean over this rank's batch
+    loss: Tensor  # [] differentiable, mean over what counts in this micro-batch of this rank
     terms: Mapping[str, Tensor]  # [] each, detached, named as in the paper
     prediction: Tensor | None = None  # detached, in the space of `target`
     target: Tensor | None = None
     mask: Tensor | None = None  # [B, N] bool, True = counted in the loss
     state: Mapping[str, Tensor] | None = None  # what after_step needs, detached
+    weight: Tensor | None = None  # [] how much counts in `loss`, e.g. pixels; None: the items
 
 
 class Encoder(nn.Module, ABC):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from micro_batches import frozen_statistics, gradient_of, parts_of
 from torch import nn
 
 from mimlib.data.batches import DenseBatch, LabelBatch
@@ -342,3 +343,16 @@ def test_a_missing_class_token_is_refused(config_class):
     with pytest.raises(ValueError, match="use pool='mean'"):
         config_class(encoder=encoder, num_classes=3, pool="class_token")
     config_class(encoder=encoder, num_classes=3, pool="mean").build()
+
+
+def test_two_uneven_micro_batches_weigh_as_much_as_the_whole(case, task, monkeypatch):
+    """3 images with few valid pixels and 5 with all of them: the same gradient as all 8."""
+    # as official: the threshold of the reverse Huber loss is the batch's, so it is fixed here
+    monkeypatch.setattr("mimlib.tasks.depth.BERHU_SHARE", 0.0)
+    batch = case.make_batch()
+    if case.is_dense:
+        batch.valid[:3] &= torch.rand(batch.valid[:3].shape, generator=generator(5)) < 0.1
+    task = frozen_statistics(task)
+    views = task.sample_views(batch, generator())
+    whole, parts = (gradient_of(task, parts_of(views, *at)) for at in ((0, 8), (0, 3, 8)))
+    assert (parts - whole).norm() <= 1e-6 * whole.norm()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from micro_batches import gradient_of, parts_of
 
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.pairs.views import PairAugmentation
@@ -75,6 +76,14 @@ def test_output_has_the_promised_parts(task):
     assert as_floats(measured)["epe"] == pytest.approx(float(output.terms["epe"]), rel=1e-4)
     again = task(task.sample_views(given, generator(1)))
     assert torch.equal(again.loss, output.loss)
+
+
+def test_two_uneven_micro_batches_weigh_as_much_as_the_whole(task):
+    given = batch(task.channels)
+    given.valid[:1] &= torch.rand(1, SIZE, SIZE, generator=generator(5)) < 0.1
+    views = task.sample_views(given, generator())
+    whole, parts = (gradient_of(task, parts_of(views, *at)) for at in ((0, 4), (0, 1, 4)))
+    assert (parts - whole).norm() <= 1e-6 * whole.norm()
 
 
 def test_every_parameter_learns(task):

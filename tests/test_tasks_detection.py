@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from micro_batches import gradient_of, parts_of
 
 from mimlib.data.batches import DetectionBatch
 from mimlib.encoders.convvit import ConvViTConfig
@@ -103,6 +104,15 @@ def test_views_depend_on_the_generator_alone_and_decide_what_is_sampled(vit_task
     assert all(torch.equal(a, b) for a, b in zip(one, again))
     assert torch.equal(one.images, normalize(batch.images))
     assert not torch.equal(vit_task(one).loss, vit_task(other).loss)
+
+
+def test_two_uneven_micro_batches_weigh_as_much_as_the_whole(task):
+    """Every image counts the same; here all are alike, for what is sampled of one has a mean."""
+    views = views_of(task, batch_of(FIRST, FIRST, FIRST, FIRST))
+    keys = {n: getattr(views, n)[:1].expand(4, -1) for n in ("anchor_keys", "proposal_keys")}
+    views = views._replace(**keys)
+    whole, parts = (gradient_of(task, parts_of(views, *at)) for at in ((0, 4), (0, 1, 4)))
+    assert (parts - whole).norm() <= 1e-6 * whole.norm()
 
 
 def test_every_parameter_learns(task):

@@ -78,9 +78,8 @@ class Validation:
             for batch in self._batches(device):
                 output = model(model.sample_views(batch, generator))
                 losses.append(output.loss)
-                counts.append(torch.tensor(len(batch[0])))
-                if output.mask is not None:
-                    counts[-1] = output.mask.sum()
+                items = torch.tensor(len(batch[0]))
+                counts.append(items if output.weight is None else output.weight)
                 if metrics is not None:
                     update_metrics(metrics, output)
         measured = as_floats(metrics) if metrics is not None else {}

@@ -164,6 +164,7 @@ class CorrespondenceTask(Task):
             prediction=prediction.detach(),
             target=known,
             mask=views.valid,
+            weight=learnt.sum(),
         )
 
     def metrics(self) -> MetricCollection:

@@ -102,6 +102,7 @@ class DepthTask(Task):
             prediction=self.metres(prediction.detach()),
             target=views.depth,
             mask=views.valid,
+            weight=views.valid.sum(),
         )
 
     @abstractmethod
@@ -194,6 +195,8 @@ def reverse_huber(
 
     Laina et al. 2016 (arXiv 1606.00373), section 3.2: an error e counts |e| up to a threshold c and
     (e^2 + c^2) / (2 c) above it, with c a fifth of the largest error of the batch.
+
+    # as official: of the batch that this process sees at once; smaller ones have other thresholds.
     """
     error = torch.where(valid, prediction - target, 0.0).abs()
     threshold = (BERHU_SHARE * error.detach().max()).clamp(min=LEAST_THRESHOLD)

@@ -100,6 +100,7 @@ class FrozenTask(Task):
             prediction=logits.detach().argmax(dim=1).view(shape),
             target=labels,
             mask=counted,
+            weight=counted.sum(),
         )
 
 

@@ -177,6 +177,7 @@ class SegmentationTask(Task):
             prediction=logits["cross_entropy"].detach().max(dim=1).indices,
             target=views.classes,
             mask=views.valid,
+            weight=views.valid.sum(),
         )
 
     def metrics(self) -> MetricCollection:
