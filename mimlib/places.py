@@ -1,6 +1,9 @@
 """Where things lie, from whichever folder a process was started in."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -8,25 +11,43 @@ INSTALLED = (PACKAGE / "_checkout").is_dir()  # copied by `pip install .`; not b
 SHIPPED = PACKAGE / "_checkout" if INSTALLED else PACKAGE.parent  # weights, receipts, studies
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a kill or a full disk leaves the old one.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Name a file to write; it takes the place of `path` at the end, or vanishes on an error.
+
+    Its bytes reach the disk before it takes the name: a kill, a power cut or a full disk leaves
+    the old file, if there was one. Folders are not made.
 
     Raises:
-        PermissionError: if it would change what an installation came with.
+        OSError: if the file cannot be written, or came with an installed package.
     """
     if INSTALLED and SHIPPED in path.resolve().parents:
         raise PermissionError(
             f"{path} came with the installed mimlib; to change what it ships, clone the repository "
             "and install it with 'pip install -e .'"
         )
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        yield part
+        descriptor = os.open(part, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def num_cores() -> int:
     """Count the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def root() -> Path:

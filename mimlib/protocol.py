@@ -40,7 +40,8 @@ class Output(NamedTuple):
     target: Tensor | None = None
     mask: Tensor | None = None  # [B, N] bool, True = counted in the loss
     state: Mapping[str, Tensor] | None = None  # what after_step needs, detached
-    weight: Tensor | None = None  # [] how much counts in `loss`, e.g. pixels; None: the items
+    weight: Tensor | None = None  # [] how much `loss` is the mean of, in pixels for instance; None:
+    # as much for every batch of this size. Means over micro-batches and ranks are weighted by it.
 
 
 class Encoder(nn.Module, ABC):

@@ -168,3 +168,27 @@ def test_weight_decay_rises_along_half_a_cosine():
     set_rate(optimizer, 0.01, run.decay(1000))
     assert {g["weight_decay"] for g in optimizer.param_groups} == {run.decay(1000), 0.0}
     assert config(weight_decay=0.05).decay(7) == 0.05
+
+
+def test_weight_decay_that_starts_from_zero_reaches_the_optimizer():
+    run = config(steps=10, weight_decay=0.0, final_weight_decay=0.4)
+    optimizer = build_optimizer(Toy(), run)
+    for step in range(10):
+        set_rate(optimizer, 0.01, run.decay(step))
+    assert {g["weight_decay"] for g in optimizer.param_groups} == {run.decay(9), 0.0}
+    assert run.decay(9) > 0.38
+
+
+def test_rate_and_weight_decay_run_by_one_clock():
+    run = config(steps=10, schedule_steps=40, weight_decay=0.1, final_weight_decay=0.5)
+    full = config(steps=40, weight_decay=0.1, final_weight_decay=0.5)
+    assert [run.decay(step) for step in range(10)] == [full.decay(step) for step in range(10)]
+
+
+def test_a_stored_state_without_the_mark_of_decay_is_taken_up():
+    optimizer = build_optimizer(Toy(), config())
+    stored = optimizer.state_dict()
+    expected = [group.pop("decays") for group in stored["param_groups"]]
+    check_groups(optimizer, stored)
+    optimizer.load_state_dict(stored)
+    assert [group["decays"] for group in optimizer.param_groups] == expected

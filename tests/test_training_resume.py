@@ -183,6 +183,23 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch
     assert load_checkpoint(list_checkpoints(tmp_path)[0])["step"] == 5
 
 
+def test_a_log_torn_by_a_power_cut_is_taken_up_where_it_can_be_read(tmp_path):
+    fit(out=tmp_path, steps=5, save_every=3)
+    path = tmp_path / "log.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(whole[0] + b"\x00\xff\x00\n" + b"7\n" + b"null\n" + whole[1] + whole[2][:9])
+    assert [line["step"] for line in log.read_lines(path, 3)] == [1, 2]
+
+
+def test_a_run_goes_on_only_in_the_number_type_it_began_in(tmp_path):
+    fit(out=tmp_path, steps=5, save_every=3, precision="auto")
+    stored = load_checkpoint(list_checkpoints(tmp_path)[0])["config"]["train"]["precision"]
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[stored]
+    with pytest.raises(CheckpointError, match=f"precision: '{stored}' stored, '{other}' now"):
+        fit(out=tmp_path, steps=5, precision=other)
+    assert fit(out=tmp_path, steps=5, precision=stored)[1].step == 5
+
+
 def test_training_in_a_thread_works_without_signals():
     results = []
     thread = threading.Thread(target=lambda: results.append(fit()[1]))

@@ -49,10 +49,12 @@ def test_the_draws_of_a_step_depend_on_seed_rank_step_and_micro_step():
         assert len(numbers) == 10, "views and forward have streams of their own"
 
 
+@pytest.mark.parametrize("uneven", [False, True])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_accumulated_parts_equal_the_whole(parts):
-    whole, first = fit(Toy("index"))
-    halves, second = fit(Toy("index"), accumulation=parts)
+def test_accumulated_parts_equal_the_whole(parts, uneven):
+    """Also where the parts have unequally many values that count."""
+    whole, first = fit(Toy("index", uneven=uneven))
+    halves, second = fit(Toy("index", uneven=uneven), accumulation=parts)
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(weights(halves)[name], tensor, rtol=1e-5, atol=1e-6)
     assert len(halves.progress) == 5, "after_step runs once per step, not per part"

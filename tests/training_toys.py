@@ -51,15 +51,16 @@ class Toy(Trainable):
 
     `draws`: "index" draws the mask from the index of each image, so that it does not depend on
     how images are spread over ranks; "generator" draws it from the generator of the step.
+    `uneven`: only what is hidden counts, and of some images nearly nothing is.
     """
 
-    def __init__(self, draws: str = "generator", dropout: float = 0.0):
+    def __init__(self, draws: str = "generator", dropout: float = 0.0, uneven: bool = False):
         super().__init__()
         generator = torch.Generator().manual_seed(7)
         self.encoder = ToyEncoder()
         self.decoder = nn.Linear(8, 3 * SIDE * SIDE)
         self.dropout = nn.Dropout(dropout)
-        self.draws = draws
+        self.draws, self.uneven = draws, uneven
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.normal_(0, 0.2, generator=generator)
@@ -73,7 +74,8 @@ class Toy(Trainable):
                 batch.images, torch.rand(shape, generator=generator, device=device) < 0.5
             )
         hidden = [
-            torch.rand(image.shape, generator=torch.Generator().manual_seed(int(index))) < 0.5
+            torch.rand(image.shape, generator=torch.Generator().manual_seed(int(index)))
+            < (0.5 if not self.uneven or int(index) % 8 > 2 else 0.05)
             for image, index in zip(batch.images, batch.index, strict=True)
         ]
         return ToyViews(batch.images, torch.stack(hidden))
@@ -82,9 +84,12 @@ class Toy(Trainable):
         features = self.encoder(views.images * ~views.hidden).tokens.squeeze(1)
         prediction = self.decoder(self.dropout(features)).float()
         error = (prediction - views.images.flatten(1)) ** 2
-        loss = error.mean()
+        loss, weight = error.mean(), None
+        if self.uneven:
+            loss, weight = error[views.hidden.flatten(1)].mean(), views.hidden.sum()
         return Output(
             loss=loss,
+            weight=weight,
             terms={"largest": error.amax().detach()},
             state={"centre": features.detach().float().mean(0)},
         )

@@ -17,13 +17,15 @@ def settings(batch_size: int, shard: bool = False):
     return config(batch_size=batch_size, **changes)
 
 
-def work(out: Path, batch_size: int, shard: bool, events: dict, environment: dict) -> None:
+def work(
+    out: Path, batch_size: int, shard: bool, uneven: bool, events: dict, environment: dict
+) -> None:
     """Train, as under torchrun if `environment` says so, and write the summary to a file."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     source = ToySource(**events)
     run = settings(batch_size, shard)
-    trainer = Trainer(Toy("index"), source, run, out=out, progress=False)
+    trainer = Trainer(Toy("index", uneven=uneven), source, run, out=out, progress=False)
     summary = trainer.fit()
     told = {"step": summary.step, "stopped": summary.stopped}
     (out / f"rank_{trainer.ranks.rank}.json").write_text(json.dumps(told))

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from mimlib import places
 from mimlib.evidence.claims import STUDIES, Rule, Study
-from mimlib.places import write_text
+from mimlib.places import num_cores, write_text
 from mimlib.presets import preset
 from mimlib.presets.run import Run, override, part_of
 
@@ -186,7 +186,7 @@ def _run_notebook(planned: Plan, seed: int, path: Path, jobs: int) -> None:
     """Execute the study's notebook for one setting and seed in a process of its own."""
     study, executed, result = planned.study, path.with_suffix(".ipynb"), path.parent / "result.json"
     parameters = dict(planned.parameters) | {"SEED": seed, "RUN_DIR": str(path.parent.resolve())}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, num_cores() // jobs)
     command = [
         *(sys.executable, "-m", "papermill", str(NOTEBOOKS / study.notebook)),
         *(str(executed), "--no-progress-bar", "-y", yaml.safe_dump(parameters)),

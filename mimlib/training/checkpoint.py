@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from mimlib.places import written_whole
+
 FORMAT = "mimlib checkpoint 1"
 FILE_NAME = re.compile(r"step_(\d{8,})\.pt")
 
@@ -77,12 +79,11 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], keep: int 
         OSError: if the disk is full or the folder cannot be written to.
     """
     path = checkpoint_path(folder, step)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     content = {**payload, "format": FORMAT}
     content["digest"] = digest_of(content)
     try:
-        write_file(part, content)
-        os.replace(part, path)
+        with written_whole(path) as part:
+            write_file(part, content)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
         good = latest_checkpoint(folder)
@@ -91,8 +92,6 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], keep: int 
             f"could not save {path}: {error}. Free space or choose another folder, then start "
             f"the same run again; it continues from {good or 'the beginning'}",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     older = [other for other in list_checkpoints(folder) if step_of(other) <= step]
     for other in older[keep:] if keep else []:
         other.unlink(missing_ok=True)
@@ -100,11 +99,9 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], keep: int 
 
 
 def write_file(path: Path, content: dict[str, Any]) -> None:
-    """Write and push the bytes to the disk."""
+    """Write the bytes."""
     with open(path, "wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

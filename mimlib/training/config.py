@@ -118,8 +118,8 @@ class TrainConfig:
 
     def decay(self, step: int) -> float:
         """Return the weight decay of a step."""
-        end = self.final_weight_decay or self.weight_decay
-        return warmup_cosine(step, self.steps, self.weight_decay, minimum=end)
+        length, end = self.schedule_steps or self.steps, self.final_weight_decay
+        return warmup_cosine(step, length, self.weight_decay, minimum=end or self.weight_decay)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -1,7 +1,6 @@
 """What a run says while it runs: JSON lines, TensorBoard, a progress bar."""
 
 import json
-import os
 import sys
 import time
 import warnings
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mimlib.places import write_text
 from mimlib.training.parallel import mean_over_ranks
 
 MIB = 2**20
@@ -114,7 +114,8 @@ class Log:
         if out:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, not always needed
 
-            rewrite_lines(out / "log.jsonl", self.history)
+            lines = [json.dumps(record) + "\n" for record in self.history]
+            write_text(out / "log.jsonl", "".join(lines))
             self.file = open(out / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
             self.board = SummaryWriter(out / "tensorboard", purge_step=start + 1)
         self.bar = tqdm(
@@ -187,22 +188,15 @@ class Log:
 
 
 def read_lines(path: Path, last_step: int) -> list[dict[str, float]]:
-    """Read the records up to a step; a line torn by a kill is left out."""
+    """Read the records up to a step; what a kill or a power cut tore is left out."""
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:  # torn, or no text at all
             continue
-        if record["step"] <= last_step:
+        if isinstance(record, dict) and record.get("step", last_step + 1) <= last_step:
             records.append(record)
     return records
-
-
-def rewrite_lines(path: Path, records: list[dict[str, float]]) -> None:
-    """Replace the log by these records in one move."""
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    os.replace(part, path)

@@ -26,7 +26,7 @@ def parameter_groups(
     at L + 1 and keeps the full rate.
 
     Returns:
-        One dict per group: params, names, weight_decay, rate_scale; embeddings first.
+        One dict per group: params, names, weight_decay, decays, rate_scale; embeddings first.
 
     Raises:
         ValueError: if no parameter is trainable.
@@ -44,6 +44,7 @@ def parameter_groups(
             "params": [],
             "names": [],
             "weight_decay": 0.0 if exempt else weight_decay,
+            "decays": not exempt,
             "rate_scale": layer_decay ** (top - layer),
         }
         group = groups.setdefault((layer, exempt), empty)
@@ -70,8 +71,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, weight_decay: float)
     """Give every group its share of `rate`, and the groups that decay their weight decay."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_scale"]
-        if group["weight_decay"]:
-            group["weight_decay"] = weight_decay
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
 
 
 def clip_gradients(method: Trainable, config: TrainConfig) -> Tensor:
@@ -98,6 +98,8 @@ def check_groups(optimizer: torch.optim.Optimizer, stored: dict) -> None:
     Raises:
         ValueError: naming the first parameter that differs.
     """
+    for mine, theirs in zip(optimizer.param_groups, stored["param_groups"]):
+        theirs.setdefault("decays", mine["decays"])  # older checkpoints lack it
     ours = [name for group in optimizer.param_groups for name in group["names"]]
     theirs = [name for group in stored["param_groups"] for name in group["names"]]
     if ours != theirs:

@@ -6,7 +6,7 @@ Without torchrun every function here is the identity, so the trainer reads as fo
 import atexit
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -149,6 +149,25 @@ def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         dist.all_reduce(means[name])
         means[name] /= dist.get_world_size()
     return means
+
+
+def weigh_gradients(method: Trainable, weights: Sequence[Tensor]) -> Tensor:
+    """Turn a mean of gradients times their weights into their weighted mean.
+
+    Args:
+        method: its gradients are averaged over micro-batches and ranks already.
+        weights: [] each, of this rank's micro-batches.
+
+    Returns:
+        [] what a mean of this rank has to be multiplied by before it is averaged over ranks.
+    """
+    own = torch.stack([*weights]).float().mean()
+    mean = mean_over_ranks({"weight": own})["weight"]
+    mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)  # where nothing counts: 0 / tiny, not 0 / 0
+    for parameter in method.parameters():
+        if parameter.grad is not None:
+            local(parameter.grad).div_(mean)
+    return own / mean
 
 
 def largest_over_ranks(value: int) -> int:

@@ -1,12 +1,12 @@
 """Numbers and threads: which precision a device really computes in, and leaving no trace."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from mimlib.places import num_cores
 from mimlib.training.config import Precision
 
 FLOAT32_ERROR = 1e-5  # relative; float32 products of depth 512 stay below 1e-6, bfloat16 gives 4e-3
@@ -60,7 +60,7 @@ def check_threads(threads: int) -> None:
     Raises:
         ValueError: saying how many there are.
     """
-    available = os.cpu_count() or 1
+    available = num_cores()
     if threads > available:
         raise ValueError(
             f"threads is {threads}, but this machine has {available} processors; "

@@ -30,11 +30,18 @@ def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
     return value
 
 
-def mean_of(maps: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Average tensors of equal names; one map alone is passed on as it is."""
+def mean_of(
+    maps: Sequence[Mapping[str, Tensor]], weights: Sequence[Tensor] = ()
+) -> dict[str, Tensor]:
+    """Average tensors of equal names, by weight if there are any; one map alone stays as it is."""
     if len(maps) == 1:
         return dict(maps[0])
-    return {name: torch.stack([each[name] for each in maps]).mean(0) for name in maps[0]}
+    stacks = {name: torch.stack([each[name] for each in maps]) for name in maps[0]}
+    if not weights:
+        return {name: stack.mean(0) for name, stack in stacks.items()}
+    shares = torch.stack([*weights]).float()
+    shares = shares / shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)
+    return {name: torch.tensordot(shares, stack, 1) for name, stack in stacks.items()}
 
 
 class StepDraws:

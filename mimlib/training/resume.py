@@ -3,14 +3,17 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
+
+import torch
 
 from mimlib.training.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
 from mimlib.training.config import FREE_ON_RESUME, TrainConfig
 
 # Where the data lies and how many processes read it changes no number.
+PRECISION = ("train", "precision")
 FREE_PLACES = (("run", "data", "root"), ("run", "data", "workers"))
 
 
@@ -39,7 +42,7 @@ def newest_good(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
 
 
 def describe_run(
-    config: TrainConfig, run_info: Mapping[str, Any], num_ranks: int
+    config: TrainConfig, dtype: torch.dtype, run_info: Mapping[str, Any], num_ranks: int
 ) -> dict[str, Any]:
     """Turn everything that defines a run into plain values, as a checkpoint stores them.
 
@@ -54,7 +57,8 @@ def describe_run(
             return str(value)
         raise TypeError(f"run_info holds a {type(value).__name__}; expected plain values")
 
-    described = {"train": config, "num_ranks": num_ranks, "run": dict(run_info)}
+    train = replace(config, precision=str(dtype).removeprefix("torch."))
+    described = {"train": train, "num_ranks": num_ranks, "run": dict(run_info)}
     return json.loads(json.dumps(described, default=plain))
 
 
@@ -72,6 +76,8 @@ def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any
         CheckpointError: naming every changed field with both values.
     """
     before, now = dict(flatten(stored)), dict(flatten(ours))
+    if before.get(PRECISION) == "auto":  # older checkpoints do not say what it came to
+        before[PRECISION] = now[PRECISION]
     changed = [
         f"{'.'.join(name)}: {before.get(name, 'absent')!r} stored, {now.get(name, 'absent')!r} now"
         for name in sorted(before.keys() | now.keys())

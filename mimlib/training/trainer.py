@@ -74,7 +74,7 @@ class Trainer:
             raise ValueError("profile is on, but there is no output folder for the trace; give out")
         if self.out and self.is_main:
             prepare_folder(self.out)
-        self.identity = describe_run(config, run_info or {}, self.ranks.num_ranks)
+        self.identity = describe_run(config, self.dtype, run_info or {}, self.ranks.num_ranks)
         self.progress = progress and self.is_main
         self.method = method.to(self.device)
         self.module = parallel.wrap(self.method, self.device, config.shard)
@@ -172,7 +172,8 @@ class Trainer:
             state also over ranks.
         """
         parts = cut(batch, self.config.accumulation)
-        results, states = [], []
+        divided = len(parts) * self.ranks.num_ranks > 1  # the loss is a mean of several
+        results, states, weights = [], [], []
         for micro_step, part in enumerate(parts):
             part = map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), part)
             with torch.no_grad():
@@ -183,10 +184,14 @@ class Trainer:
                     self.flops = count * len(parts)
             waiting = micro_step + 1 < len(parts)
             with parallel.local_gradients(self.module) if waiting else nullcontext():
-                output = self.forward_backward(views, 1 / len(parts))
+                output = self.forward_backward(views, 1 / len(parts), divided)
             results.append({**output.terms, "loss": output.loss.detach()})
             states.append(output.state)
-        values = mean_of(results)
+            weights += [output.weight] if output.weight is not None else []
+        values = mean_of(results, weights)
+        if weights and divided:
+            share = parallel.weigh_gradients(self.method, weights)
+            values = {name: value * share for name, value in values.items()}
         self.first_bad.clamp_(max=torch.where(values["loss"].isfinite(), NEVER, step))
         if self.config.clip_norm:
             values["gradient_norm"] = parallel.whole(optim.clip_gradients(self.method, self.config))
@@ -194,8 +199,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return values, parallel.mean_over_ranks(mean_of(states)) if states[0] else states[0]
 
-    def forward_backward(self, views: NamedTuple, weight: float) -> Output:
-        """Add the gradient of one micro-batch, `weight` times.
+    def forward_backward(self, views: NamedTuple, share: float, weighted: bool) -> Output:
+        """Add the gradient of one micro-batch, `share` times, and times its weight if asked to.
 
         Raises:
             TypeError: if the loss was not computed in float32.
@@ -208,7 +213,8 @@ class Trainer:
                 f"the loss of {type(self.method).__name__} is {output.loss.dtype}; "
                 "compute losses in float32 (call .float() on the prediction)"
             )
-        (output.loss * weight).backward()
+        loss = output.loss * share
+        (loss if output.weight is None or not weighted else loss * output.weight).backward()
         return output
 
     def read_meter(self, step: int, best: float) -> dict[str, float]:
@@ -253,9 +259,7 @@ class Trainer:
                 save_checkpoint(self.out, self.step, payload, self.config.keep)
 
     def restore(self) -> int:
-        """Load the newest good checkpoint of the output folder; return the steps done.
-
-        A trainer that has trained already is ahead of its checkpoints and keeps its state.
+        """Load the newest good checkpoint, unless some steps are done; return the steps done.
 
         Raises:
             CheckpointError: if every checkpoint is broken, or the newest is of another run.

@@ -24,6 +24,7 @@ from nbformat import NotebookNode
 
 from mimlib.course.lesson import report
 from mimlib.course.notebooks import sandbox
+from mimlib.places import write_text
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -53,9 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         before = path.read_bytes()
         text = render(path, measure=known.measure).encode()
         if not known.check:
-            partial = path.with_suffix(".part")
-            partial.write_bytes(text)
-            partial.replace(path)
+            write_text(path, text.decode())
             keep_pictures(path)
         bad += known.check and text != before
         print(f"{path}: {'same' if text == before else 'changed'}, {len(text) / 1e6:.2f} MB")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mimlib.places import num_cores
 from mimlib.world.rooms.atlas import default_atlas
 from mimlib.world.sets.cache import read_file
 from mimlib.world.sets.chunks import Fields, Progress, render_here
@@ -48,8 +49,7 @@ def count_workers(count: int, workers: int | None) -> int:
         raise ValueError(f"{workers} workers; ask for 1 or more, or for None to leave it open")
     if workers is not None:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 if count < WORTHWHILE else min(cores or 1, MAX_WORKERS)
+    return 1 if count < WORTHWHILE else min(num_cores(), MAX_WORKERS)
 
 
 def split_jobs(recipe: Recipe, count: int, kinds: tuple[str, ...], workers: int) -> list[Job]:
