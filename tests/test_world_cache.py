@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -166,16 +167,20 @@ def test_other_code_reads_nothing_old(monkeypatch, renderings):
     assert equal(make(), first) and len(renderings) == 2
 
 
-def test_the_code_version_is_that_of_the_sources(tmp_path, monkeypatch):
-    before = cache.code_version()
-    for source in cache.Path(cache.__file__).parent.glob("*.py"):
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+@pytest.mark.parametrize("changed", ["rooms/furniture.py", "rooms/deeper/new.py", "__init__.py"])
+def test_the_code_version_is_that_of_the_sources(tmp_path, monkeypatch, changed):
+    """Of all rooms of the world, at any depth."""
+    before, source = cache.code_version(), cache.Path(cache.__file__)
+    world_copy = tmp_path / "world"
+    shutil.copytree(source.parents[1], world_copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "__file__", str(world_copy / "sets" / source.name))
     assert cache.code_version.__wrapped__() == before
-    (tmp_path / "furniture.py").write_text("# another chair\n")
-    assert cache.code_version.__wrapped__() != before
+    (world_copy / changed).parent.mkdir(exist_ok=True)
+    (world_copy / changed).write_text("# another chair\n")
+    changed_version = cache.code_version.__wrapped__()
+    assert changed_version != before
     monkeypatch.setattr(cache, "version", lambda name: "0.0")
-    assert cache.code_version.__wrapped__() != before, "its photographs are in the textures"
+    assert cache.code_version.__wrapped__() not in (before, changed_version), "its photographs"
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "/proc/mimlib"])

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from world_oracle import back_project, cast, project_points, rays_through
 
-from mimlib.world import CLASSES
+from mimlib.world import CLASSES, clips
 from mimlib.world.rendering.correspondence import carry
 from mimlib.world.rooms.people import JOINTS, PARTS
-from mimlib.world.sets import clips
 from mimlib.world.sets.clips import clip_frame, draw_clips
 
 COUNT, FRAMES, SIZE = 8, 9, 48

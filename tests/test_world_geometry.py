@@ -7,9 +7,8 @@ import pytest
 import torch
 from world_oracle import back_project, bare_room, cast, centres, rays_through
 
-from mimlib.world import LEVELS, Cameras, look, trace
+from mimlib.world import LEVELS, Cameras, clips, look, pairs, trace, views
 from mimlib.world.rendering.truth import classes_truth, depth_truth, instances_truth, normals_truth
-from mimlib.world.sets import clips, pairs, views
 from mimlib.world.sets.views import draw_views
 
 SIZE = 20

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from world_oracle import back_project, cast, centres, project_points
 
-from mimlib.world.sets import pairs, stereo
+from mimlib.world import pairs, stereo
 from mimlib.world.sets.pairs import FINE, draw_pairs, render_pairs
 
 SIZE, COUNT = 64, 24

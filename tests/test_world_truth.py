@@ -5,7 +5,7 @@ import pytest
 import torch
 from world_oracle import project_points
 
-from mimlib.world import CLASSES, LEVELS, trace
+from mimlib.world import CLASSES, LEVELS, trace, views
 from mimlib.world.rendering.truth import (
     boxes_truth,
     camera_truth,
@@ -15,7 +15,6 @@ from mimlib.world.rendering.truth import (
 )
 from mimlib.world.rooms.people import BONES, JOINTS, PARTS, limb_shapes, pose_joints
 from mimlib.world.rooms.scenes import CAPACITY, take
-from mimlib.world.sets import views
 from mimlib.world.sets.views import draw_views
 
 COUNT, SIZE = 64, 48

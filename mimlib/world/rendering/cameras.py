@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mimlib.world.rooms.scenes import rotate, rotate_planes
+from mimlib.world.rooms.scenes import rotate_planes
 
 
 class Cameras(NamedTuple):
@@ -81,14 +81,3 @@ def world_from_camera(cameras: Cameras) -> Tensor:
     upper = torch.cat((cameras.rotation, cameras.position[..., None]), 2)
     last = upper.new_tensor((0.0, 0, 0, 1)).expand(len(upper), 1, 4)
     return torch.cat((upper, last), 1)
-
-
-def in_view(cameras: Cameras, centre: Tensor, half_size: Tensor) -> Tensor:
-    """Tell which shapes may be seen: their bounding balls reach into the frustum, [B, S]."""
-    local = rotate(cameras.rotation.transpose(1, 2)[:, None], centre - cameras.position[:, None])
-    radius = half_size.square().sum(-1).sqrt()
-    reach = 0.5 / cameras.focal[:, None]  # tangent of half the opening angle
-    slant = (1 + reach**2).sqrt()
-    x, y, z = local.unbind(-1)
-    beside = torch.maximum(x.abs(), y.abs()) - reach * z
-    return (z > -radius) & (beside < radius * slant)

@@ -1,34 +1,26 @@
-"""Ray casting: every ray against every shape, in a few large tensor operations.
+"""Ray casting: bundles of neighbouring rays, each against the few shapes that it may meet.
 
 A shape is an affine image of a unit box, ball or cylinder. Folding the inverse rotation and 1/size
-into one 3x3 matrix makes each test a unit test. A ray is origin + t * direction; rays of a camera
-have z = 1 in its frame, so that t is metric depth.
-Letters: B scenes, S shapes, K rays.
+into one matrix makes each test a unit test. A ray is origin + t * direction; rays of a camera have
+z = 1 in its frame, so that t is metric depth.
+Letters: B scenes, S shapes, K rays, T bundles of 64 rays, P pairs of a bundle and a shape.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.world.rooms.scenes import CAPACITY, FIRST_SLOT, Placed, Scenes, pick_rows, rotate
+from mimlib.world.rooms.scenes import FIRST_SLOT, NUM_SLOTS, Placed, Scenes, rotate
 
 NOTHING = 1e9  # t of a ray that hits nothing
 NEAREST = 1e-4  # t below which a hit is the ray's own start
 TINY = 1e-12  # keeps an exact zero from becoming 0 * inf once divided by
-# Elements of one [B, S, K] temporary. On the CPU it should stay in the second-level cache.
-CPU_BLOCK, DEVICE_BLOCK = 1 << 17, 1 << 25
-
-
-class Solids(NamedTuple):
-    """Shapes as rays see them: boxes, then ellipsoids, then cylinders."""
-
-    to_unit: Tensor  # [B, S, 3, 3] unit frame from world: diag(1 / half size) times rotation^T
-    centre: Tensor  # [B, S, 3] m
-    slot: Tensor  # [B, S] int64 where the shape stands among the slots of Scenes.shapes
-    counts: tuple[int, int, int]  # boxes, ellipsoids, cylinders; their sum is S
-    room: Tensor  # [B, 3] m
+SIDE = 8  # of the square of pixels whose rays make a bundle
+SLACK = 1e-3, 1e-5  # m and rad by which a bundle may miss a shape and is tested all the same
 
 
 class Hits(NamedTuple):
@@ -39,97 +31,162 @@ class Hits(NamedTuple):
     surface: Tensor  # [B, K] int64 wall x-, x+, y-, y+, floor, ceiling; any value where slot >= 0
 
 
-def solidify(scenes: Scenes, placed: Placed, keep: Tensor | None = None) -> Solids:
-    """Prepare scenes for rays, leaving out unused slots and shapes not in keep [B, S].
+class Solids(NamedTuple):
+    """The shapes that any of the rooms uses, as seen from one point of each room."""
 
-    The rooms of a batch keep as many slots of a kind as the fullest of them needs.
-    """
-    index, counts = [], []
-    for kind, capacity in enumerate(CAPACITY):
-        first = FIRST_SLOT[kind]
-        slots = torch.arange(capacity, device=placed.centre.device)
-        needed = slots < scenes.shapes.counts[:, kind, None]  # [B, capacity]
-        if keep is not None:
-            needed = needed & keep[:, first : first + capacity]
-        counts.append(int(needed.sum(1).max()))
-        order = torch.sort(needed, dim=1, descending=True, stable=True).indices
-        index.append(first + order[:, : counts[kind]])
-    slot = torch.cat(index, 1)
-    rotation = pick_rows(placed.rotation, slot).transpose(2, 3)
-    half_size = pick_rows(placed.half_size, slot)
-    return Solids(
-        rotation / half_size[..., None],
-        pick_rows(placed.centre, slot),
-        slot,
-        tuple(counts),
-        scenes.room.size,
-    )
+    slot: Tensor  # [S] int64 where a shape stands among the slots: boxes, ellipsoids, cylinders
+    counts: tuple[int, ...]  # how many of each kind; their sum is S
+    centre: Tensor  # [B, S, 3] m from the point
+    axes: Tensor  # [B, S, 3, 3] unit axes as columns
+    half_size: Tensor  # [B, S, 3] m along the axes
+    unit: Tensor  # [B, S, 3, 4] unit frame from world: diag(1 / half size) rotation^T | the point
 
 
-def first_hit(solids: Solids, origin: Tensor, direction: Tensor) -> Hits:
+class Meetings(NamedTuple):
+    """Where the rays of bundles enter shapes."""
+
+    bundle: Tensor  # [P] int64 of B * T
+    slot: Tensor  # [P] int64 shape slot
+    t: Tensor  # [P, 64]; NOTHING where a ray misses
+    nearest: Tensor  # [B * T, 64] least t of each ray
+
+
+def first_hit(scenes: Scenes, placed: Placed, origin: Tensor, direction: Tensor) -> Hits:
     """Find what each ray meets first.
 
     Args:
-        solids: the shapes.
+        scenes: the rooms.
+        placed: their shapes in the world.
         origin: where the rays of each scene start, inside the room, [B, 3] m.
         direction: [B, 3, K], any length; lengths of t are in units of it.
     """
-    nearest = [shape.min(1) for shape in distance_blocks(solids, origin, direction)]
-    t = torch.cat([block.values for block in nearest], 1)
-    index = torch.cat([block.indices for block in nearest], 1)
-    # Where no shape is in sight, t is NOTHING everywhere and the slot does not matter.
-    slot = solids.slot.gather(1, index) if sum(solids.counts) else index
-    t_room, surface = room_exit(solids.room, origin, direction)
-    in_front = t < t_room
-    return Hits(torch.minimum(t, t_room), torch.where(in_front, slot, -1), surface)
+    met = meet(scenes, placed, origin, direction, math.inf)
+    # Of shapes at the same t the one in the first slot counts.
+    slot = torch.where(met.t == met.nearest[met.bundle], met.slot[:, None], NUM_SLOTS)
+    slot = least(torch.full_like(met.nearest, NUM_SLOTS, dtype=torch.long), met.bundle, slot)
+    t, slot = (separate(part, direction.shape) for part in (met.nearest, slot))
+    t_room, surface = room_exit(scenes.room.size, origin, direction)
+    return Hits(torch.minimum(t, t_room), torch.where(t < t_room, slot, -1), surface)
 
 
-def reaches(solids: Solids, origin: Tensor, direction: Tensor, limit: float = 0.999) -> Tensor:
-    """Tell which rays [B, K] meet no shape before t = limit: shadow and visibility rays."""
-    blocks = distance_blocks(solids, origin, direction)
-    return torch.cat([shape.amin(1) > limit for shape in blocks], 1)
+def reaches(scenes: Scenes, placed: Placed, origin: Tensor, direction: Tensor) -> Tensor:
+    """Tell which rays [B, K] meet no shape before t = 0.999: shadow and visibility rays."""
+    met = meet(scenes, placed, origin, direction, 1.0)
+    return separate(met.nearest, direction.shape) > 0.999
 
 
-def distance_blocks(solids: Solids, origin: Tensor, direction: Tensor):
-    """Yield t of every shape for blocks of rays, [B, S, K'] each; NOTHING where a ray misses."""
-    num_scenes, num_shapes = solids.slot.shape
-    offset = rotate(solids.to_unit, origin[:, None] - solids.centre)  # [B, S, 3]
-    block = CPU_BLOCK if direction.is_cpu else DEVICE_BLOCK
-    length = max(256, block // (num_scenes * max(num_shapes, 1)))
-    for rays in direction.split(length, dim=2):
-        yield distances(solids, offset, rays)
+def meet(
+    scenes: Scenes, placed: Placed, origin: Tensor, direction: Tensor, longest: float
+) -> Meetings:
+    """Test each bundle against the shapes that it may meet before t = longest."""
+    rays, solids = bundle(direction), solidify(scenes, placed, origin)
+    near = may_meet(rays, solids, longest)
+    shape, scene, number = near.permute(2, 0, 1).nonzero().unbind(1)
+    pairs = [int(part.sum()) for part in near.sum((0, 1)).split(solids.counts)]
+    number = scene * rays.shape[1] + number
+    directions = rays.flatten(0, 1).index_select(0, number).split(pairs)
+    units = solids.unit.flatten(0, 1).index_select(0, scene * near.shape[2] + shape).split(pairs)
+    kinds = zip((enter_box, enter_ball, enter_cylinder), units, directions)
+    t = torch.cat([enter(*pair) for enter, *pair in kinds])
+    nothing = t.new_full((rays[..., 0, 0].numel(), SIDE**2), NOTHING)
+    return Meetings(number, solids.slot[shape], t, least(nothing, number, t))
 
 
-def distances(solids: Solids, offset: Tensor, direction: Tensor) -> Tensor:
-    """Return t of every shape and ray, [B, S, K]; offset [B, S, 3] is the origin in unit frames."""
-    found, first = [], 0
-    for kind, test in enumerate((enter_box, enter_ball, enter_cylinder)):
-        part = slice(first, first + solids.counts[kind])
-        first += solids.counts[kind]
-        if solids.counts[kind]:
-            found.append(test(solids.to_unit[:, part], offset[:, part], direction))
-    if not found:
-        return direction.new_full((len(direction), 1, direction.shape[2]), NOTHING)
-    return torch.cat(found, 1)
+def least(start: Tensor, row: Tensor, values: Tensor) -> Tensor:
+    """Return the least of each row of start [R, 64] and of the values [P, 64] that belong to it."""
+    return start.scatter_reduce(0, row[:, None].expand_as(values), values, "amin")
 
 
-def to_unit_axis(matrix: Tensor, direction: Tensor, axis: int) -> Tensor:
-    """Return one coordinate of directions [B, 3, K] in unit frames, [B, S, K].
+def layout(count: int) -> tuple[int, int, int, int]:
+    """Return rows and columns of rays, and rows and columns of a bundle.
+
+    The rays of a square image are bundled square by square, others as they come.
+    """
+    side = math.isqrt(count)
+    return (side, side, SIDE, SIDE) if side**2 == count else (1, count, 1, SIDE**2)
+
+
+def bundle(direction: Tensor) -> Tensor:
+    """Put rays [B, 3, K] into bundles [B, T, 3, 64]; the last ones are repeated to fill them."""
+    height, width, rows, columns = layout(direction.shape[2])
+    image = direction.unflatten(2, (height, width))
+    if height % rows or width % columns:
+        image = F.pad(image, (0, -width % columns, 0, -height % rows), "replicate")
+    return rearrange(image, "b i (y p) (x q) -> b (y x) i (p q)", p=rows, q=columns)
+
+
+def separate(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return values [B * T, 64] of bundles as those of rays [B, K], whose shape was [B, 3, K]."""
+    height, width, rows, columns = layout(shape[2])
+    sizes = {"b": shape[0], "y": -(-height // rows), "p": rows}
+    image = rearrange(values, "(b y x) (p q) -> b (y p) (x q)", **sizes)
+    return image[:, :height, :width].flatten(1)
+
+
+def solidify(scenes: Scenes, placed: Placed, origin: Tensor) -> Solids:
+    """Prepare shapes for rays from one point [B, 3] in each scene."""
+    counts = tuple(scenes.shapes.counts.amax(0).tolist())
+    slots = [torch.arange(count, device=origin.device) for count in counts]
+    slot = torch.cat([first + part for first, part in zip(FIRST_SLOT, slots)])
+    centre, axes, half_size = (part.index_select(1, slot) for part in placed)
+    to_unit = axes.transpose(2, 3) / half_size[..., None]
+    point = rotate(to_unit, origin[:, None] - centre)
+    unit = torch.cat((to_unit, point[..., None]), 3)
+    return Solids(slot, counts, centre - origin[:, None], axes, half_size, unit)
+
+
+def may_meet(rays: Tensor, solids: Solids, longest: float) -> Tensor:
+    """Tell which bundles [B, T, 3, 64] may meet which shapes before t = longest, [B, T, S].
+
+    A point in direction u, |u| = 1, at distance w is in the box around a shape if along each of
+    its axes |w u - c| <= h, that is, v (c - h) <= u <= v (c + h) for v = 1 / w. The axes are turned
+    so that c >= 0; within a bundle u is between ahead - aside and ahead + aside.
+    """
+    length = rays.square().sum(2).sqrt()
+    unit = rays / length[:, :, None]
+    low, high = unit.amin(3)[..., None, None], unit.amax(3)[..., None, None]
+    c = (solids.axes * solids.centre[..., None]).sum(2)  # [B, S, 3]
+    axes = torch.where(c[:, :, None] < 0, -solids.axes, solids.axes)
+    c = rearrange(c.abs(), "b s n -> b 1 n s")
+    h = rearrange(solids.half_size + SLACK[0], "b s n -> b 1 n s")
+    axes = rearrange(axes, "b s i n -> i b 1 n s")
+    ahead = dot(axes, ((high + low) / 2).unbind(2))  # [B, T, 3, S]
+    aside = dot(axes.abs(), ((high - low) / 2).unbind(2)).add_(SLACK[1])
+    v_low = (ahead - aside).div_(c + h)
+    bound, outside = ahead.add_(aside).div_(c - h), c >= h
+    v_low = torch.maximum(v_low, torch.where(outside, -math.inf, bound))
+    v_high = torch.where(outside, bound, math.inf)
+    x, y, z = v_low.unbind(2)
+    v_low = torch.maximum(torch.maximum(x, y), z)
+    x, y, z = v_high.unbind(2)
+    v_high = torch.minimum(torch.minimum(x, y), z)
+    nearest = 1 / (longest * length.amax(2)[..., None])
+    return ~(torch.maximum(v_low, nearest) > v_high)  # what is not a number is not certain
+
+
+def dot(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> Tensor:
+    """Return x1 x2 + y1 y2 + z1 z2 of two triples.
 
     Sums instead of a matrix product: as fast for three terms, and it stays float32 whatever
     matmul precision the process has set.
     """
-    row = rearrange(matrix[:, :, axis], "b s i -> i b s 1")
-    x, y, z = rearrange(direction, "b i k -> i b 1 k")
-    return (row[0] * x).addcmul_(row[1], y).addcmul_(row[2], z)
+    (x, y, z), (u, v, w) = first, second
+    return (x * u).addcmul_(y, v).addcmul_(z, w)
 
 
-def enter_box(to_unit: Tensor, offset: Tensor, direction: Tensor) -> Tensor:
-    """Return where rays enter the box [-1, 1]^3: the slab test, all [B, S, K]."""
+def in_unit_frame(unit: Tensor, rays: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return per axis of frames [P, 3, 4] where rays [P, 3, 64] start [P, 1] and head to [P, 64]."""
+    directions = rays.unbind(1)
+    rows = (row[..., None].unbind(1) for row in unit.unbind(1))
+    return [(row[3], dot(row[:3], directions)) for row in rows]
+
+
+def enter_box(unit: Tensor, rays: Tensor) -> Tensor:
+    """Return where rays enter the box [-1, 1]^3, [P, 64]: the slab test."""
     enter = leave = None
-    for axis in range(3):
-        inverse = to_unit_axis(to_unit, direction, axis).add_(TINY).reciprocal_()
-        middle = inverse * -offset[:, :, axis, None]
+    for start, heading in in_unit_frame(unit, rays):
+        inverse = heading.add_(TINY).reciprocal_()
+        middle = inverse * -start
         half = inverse.abs_()
         near, far = middle - half, middle.add_(half)
         enter = near if enter is None else torch.maximum(enter, near, out=enter)
@@ -137,25 +194,21 @@ def enter_box(to_unit: Tensor, offset: Tensor, direction: Tensor) -> Tensor:
     return enter.masked_fill_((enter > leave) | (enter < NEAREST), NOTHING)
 
 
-def enter_ball(to_unit: Tensor, offset: Tensor, direction: Tensor) -> Tensor:
-    """Return where rays enter the unit ball: a t^2 + 2 b t + c = 0, all [B, S, K]."""
-    a = b = None
-    for axis in range(3):
-        d = to_unit_axis(to_unit, direction, axis)
-        o = offset[:, :, axis, None]
-        a = d * d if a is None else a.addcmul_(d, d)
-        b = d * o if b is None else b.addcmul_(d, o)
-    c = offset.square().sum(2, keepdim=True) - 1
+def enter_ball(unit: Tensor, rays: Tensor) -> Tensor:
+    """Return where rays enter the unit ball, [P, 64]: a t^2 + 2 b t + c = 0."""
+    (ox, dx), (oy, dy), (oz, dz) = in_unit_frame(unit, rays)
+    a = (dx * dx).addcmul_(dy, dy).addcmul_(dz, dz)
+    b = (dx * ox).addcmul_(dy, oy).addcmul_(dz, oz)
+    c = unit[:, :, 3].square().sum(1, keepdim=True) - 1
     root = torch.addcmul(b * b, a, c, value=-1)
     missed = root < 0
     t = b.add_(root.clamp_(min=0).sqrt_()).neg_().div_(a)
     return t.masked_fill_(missed | (t < NEAREST), NOTHING)
 
 
-def enter_cylinder(to_unit: Tensor, offset: Tensor, direction: Tensor) -> Tensor:
-    """Return where rays enter the cylinder x^2 + y^2 <= 1, |z| <= 1, all [B, S, K]."""
-    dx, dy, dz = (to_unit_axis(to_unit, direction, axis) for axis in range(3))
-    ox, oy, oz = offset[..., None].unbind(2)
+def enter_cylinder(unit: Tensor, rays: Tensor) -> Tensor:
+    """Return where rays enter the cylinder x^2 + y^2 <= 1, |z| <= 1, [P, 64]."""
+    (ox, dx), (oy, dy), (oz, dz) = in_unit_frame(unit, rays)
     a = (dx * dx).addcmul_(dy, dy)
     b = (dx * ox).addcmul_(dy, oy)
     root = torch.addcmul(b * b, a, ox * ox + oy * oy - 1, value=-1)

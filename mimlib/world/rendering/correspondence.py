@@ -10,8 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.world.rendering.cameras import in_view, inside, pixel_centres, project
-from mimlib.world.rendering.cast import reaches, solidify
+from mimlib.world.rendering.cameras import inside, pixel_centres, project
+from mimlib.world.rendering.cast import reaches
 from mimlib.world.rendering.render import Frame, Surfaces, shape_frames
 from mimlib.world.rooms.scenes import Placed, rotate_planes
 
@@ -35,9 +35,7 @@ def match(points: Tensor, frame: Frame) -> Match:
     """Find world points [B, 3, K] in the views of a frame."""
     cameras, placed = frame.cameras, frame.placed
     pixels, depth = project(cameras, points, frame.size)
-    seen = in_view(cameras, placed.centre, placed.half_size)
-    solids = solidify(frame.scenes, placed, seen)
-    free = reaches(solids, cameras.position, points - cameras.position[..., None])
+    free = reaches(frame.scenes, placed, cameras.position, points - cameras.position[..., None])
     return Match(pixels, depth > 0.05, free & inside(pixels, depth, frame.size))
 
 

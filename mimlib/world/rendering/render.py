@@ -7,12 +7,11 @@ Letters: B scenes, K pixels of one image (H * W), S shape slots.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.world.rendering.cameras import Cameras, in_view, pixel_rays
-from mimlib.world.rendering.cast import first_hit, reaches, solidify
+from mimlib.world.rendering.cameras import Cameras, pixel_rays
+from mimlib.world.rendering.cast import first_hit, reaches
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.scenes import (
     FIRST_SLOT,
@@ -21,6 +20,7 @@ from mimlib.world.rooms.scenes import (
     Scenes,
     place_shapes,
     rotate_planes,
+    unit_planes,
 )
 
 SHADOW_LIFT = 0.01  # m above a surface where shadow rays end, against a surface shading itself
@@ -61,15 +61,14 @@ def trace(scenes: Scenes, cameras: Cameras, size: int, placed: Placed | None = N
         placed: the shapes in the world, if they are known already.
     """
     placed = placed or place_shapes(scenes)
-    seen = in_view(cameras, placed.centre, placed.half_size)
     ray = pixel_rays(cameras, size)
-    hits = first_hit(solidify(scenes, placed, seen), cameras.position, ray)
+    hits = first_hit(scenes, placed, cameras.position, ray)
     point = cameras.position[..., None] + hits.t[:, None] * ray
     rotation, centre, half_size = shape_frames(placed, hits.slot)
     local = rotate_planes(rotation.transpose(1, 2), point - centre) / half_size
     normal = rotate_planes(rotation, shape_normals(hits.slot, local, half_size))
     normal = torch.where(hits.slot[:, None] < 0, wall_normals(hits.surface, ray), normal)
-    normal = F.normalize(torch.where((normal * ray).sum(1, keepdim=True) > 0, -normal, normal))
+    normal = unit_planes(torch.where((normal * ray).sum(1, keepdim=True) > 0, -normal, normal))
     part = torch.where(hits.surface < 4, WALL, torch.where(hits.surface == 4, FLOOR, CEILING))
     owner = scenes.shapes.owner.gather(1, hits.slot.clamp(min=0))
     instance = torch.where(hits.slot < 0, part, owner)
@@ -204,11 +203,10 @@ def shade(frame: Frame, atlas: Atlas) -> Tensor:
     """
     room, surfaces = frame.scenes.room, frame.surfaces
     normal = surfaces.normal
-    solids = solidify(frame.scenes, frame.placed)
     to_light = room.light[..., None] - surfaces.point
     distance = to_light.square().sum(1).sqrt()
     facing = (normal * to_light).sum(1).clamp(min=0) / distance
-    lit = reaches(solids, room.light, SHADOW_LIFT * normal - to_light)
+    lit = reaches(frame.scenes, frame.placed, room.light, SHADOW_LIFT * normal - to_light)
     direct = 1.1 * facing * lit / (1 + 0.06 * distance.square())
     fill = 0.18 * (normal * room.fill[..., None]).sum(1).clamp(min=0)
     bounce = 0.15 * normal[:, 2].clamp(min=0) + 0.5 * (-normal[:, 2]).clamp(min=0)

@@ -151,6 +151,15 @@ def rotate_planes(rotation: Tensor, vectors: Tensor) -> Tensor:
     return x + y + z
 
 
+def unit_planes(vectors: Tensor) -> Tensor:
+    """Scale vectors given as planes [B, 3, K] to unit length.
+
+    Roots of doubles are the same on every processor, those of single numbers are not.
+    """
+    x, y, z = vectors.square().unbind(1)
+    return vectors / (x + y + z).double().sqrt_().float().clamp_(min=1e-12)[:, None]
+
+
 def place_shapes(scenes: Scenes) -> Placed:
     """Move the shapes from their objects' frames to the world's."""
     shapes, objects = scenes.shapes, scenes.objects

@@ -13,7 +13,7 @@ from mimlib.world.sets.threads import one_thread
 
 Progress = Callable[[int, int], None]  # items done, items in all
 Fields = dict[str, Tensor]
-CPU_PIXELS, DEVICE_PIXELS = 1 << 14, 1 << 19  # rendered in one call
+CPU_PIXELS, DEVICE_PIXELS = 1 << 16, 1 << 19  # rendered in one call
 
 
 @lru_cache(maxsize=2)

@@ -108,15 +108,15 @@ def run_workers(jobs: list[Job], outs: list[Path], count: int, progress: Progres
                 break
             if progress is not None:
                 progress(sum(items_done(out) for out in outs), count)
+        failed = [(worker.poll(), out) for worker, out in zip(running, outs) if worker.poll()]
     finally:
         for worker in running:
             if worker.poll() is None:
                 worker.terminate()
             worker.wait()
-    for worker, out in zip(running, outs):
-        if worker.returncode:
-            said = Path(f"{out}.error").read_text(errors="replace").strip()
-            raise RuntimeError(f"worker ended with {worker.returncode}: {said[-500:]}")
+    for code, out in failed:
+        said = Path(f"{out}.error").read_text(errors="replace").strip()
+        raise RuntimeError(f"worker ended with {code}: {said[-500:]}")
 
 
 def items_done(out: Path) -> int:
