@@ -4,7 +4,6 @@ import re
 from math import isqrt
 
 import torch
-import torch.nn.functional as F
 from parity_files import (
     DECODER,
     NO_DROPOUT,
@@ -16,7 +15,6 @@ from parity_files import (
     losses,
     numbered,
 )
-from torch import nn
 
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_noise
@@ -25,6 +23,7 @@ from mimlib.layers.positions import resize_table
 from mimlib.methods.autoencoder import MAEViews
 from mimlib.methods.mae import MAEConfig
 from mimlib.methods.objectives.masked import normalize_patches
+from mimlib.tasks.classification import ClassifierConfig
 from mimlib.weights import load_official
 
 
@@ -110,21 +109,21 @@ def fine_tuning_outputs(golden):
     inputs = golden.inputs
     with golden.arguments() as given:
         given.expect(**NO_DROPOUT)
-        given.take("num_classes"), given.take("global_pool")
-        encoder = ViTConfig(**given.read(VIT), learned_positions=True).build().eval()
-    unused = load_official(encoder, golden.state)
-    assert set(unused) <= {f"{m}.{p}" for m in ("fc_norm", "head") for p in ("weight", "bias")}
+        given.take("global_pool")
+        num_classes = given.take("num_classes", 1000)
+        encoder = ViTConfig(**given.read(VIT), learned_positions=True)
     out = {}
-    with torch.no_grad():
-        features = encoder(inputs["images"], levels=(-1,))
-        out["features_class_token"] = features.class_token
-        if "fc_norm.weight" in unused:
-            norm = nn.LayerNorm(encoder.width, eps=encoder.config.norm_eps)
-            norm.load_state_dict({n: unused[f"fc_norm.{n}"] for n in ("weight", "bias")})
-            out["features_global_pool"] = norm(features.levels[0].mean(dim=(2, 3)))
-    for name, value in list(out.items()):
-        logits = F.linear(value, unused["head.weight"], unused["head.bias"])
-        out[name.replace("features", "logits")] = logits
+    for pool, kind in (("mean", "global_pool"), ("class_token", "class_token")):
+        task = ClassifierConfig(encoder=encoder, num_classes=num_classes, pool=pool).build()
+        task.to(inputs["images"].dtype).eval()
+        rest = load_official(task.encoder, golden.state)
+        missing, unexpected = task.load_state_dict(rest, strict=False)
+        if any(not name.startswith("encoder.") for name in missing):
+            continue  # a file of the other mode alone
+        assert pool == "class_token" or not unexpected
+        with torch.no_grad():
+            features = task.features(inputs["images"])
+            out |= {f"features_{kind}": features, f"logits_{kind}": task.head(features)}
     for name in golden.outputs:
         if new := re.fullmatch(r"pos_table_resized_to_(\d+)(?:x(\d+))?", name):
             table, sides = inputs["pos_table"][0], [int(side) for side in new.groups(new[1])]

@@ -147,7 +147,8 @@ def head_alone(method, inputs):
 def loss_alone(golden, config):
     """The losses of given logits: heads that change nothing, as many dimensions as classes."""
     inputs, where = golden.inputs, f"{golden.name}.json, loss_only"
-    with Arguments(where, golden.facts["loss"] | golden.facts["loss_only"]) as given:
+    told = {n: v for n, v in golden.facts["loss"].items() if n != "teacher_temp_at_that_epoch"}
+    with Arguments(where, told | golden.facts["loss_only"]) as given:
         batch, num_global = given.take("batch"), given.take("global_crops", 2)
         weight, compared = given.take("patch_loss_weight", 0.1), comparison(given)
         counts = given.take("out_dim"), given.take("out_dim_selfpatch")

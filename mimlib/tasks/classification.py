@@ -65,8 +65,8 @@ class Classifier(Task):
         super().__init__()
         self.config = config
         self.encoder = config.encoder.build()
-        width = self.encoder.width
-        self.fc_norm = nn.LayerNorm(width, eps=1e-6) if config.pool == "mean" else nn.Identity()
+        width, eps = self.encoder.width, config.encoder.norm_eps
+        self.fc_norm = nn.LayerNorm(width, eps=eps) if config.pool == "mean" else nn.Identity()
         self.head = linear_head(width, config.num_classes, std=2e-5)
         if config.pool == "mean":
             self.encoder.norm.requires_grad_(False)
