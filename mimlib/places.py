@@ -1,5 +1,6 @@
 """Where things lie, from whichever folder a process was started in."""
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -77,3 +78,19 @@ def studies() -> Path:
 def notebooks() -> tuple[Path, ...]:
     """Return the lessons in their order; none without a checkout."""
     return tuple(sorted((SHIPPED / "notebooks").glob("[0-9][0-9]_*.ipynb")))
+
+
+def record_work(part: str, count: int, seconds: float) -> None:
+    """Add what was done, in how long, to the file that MIMLIB_WORK names, if it names one.
+
+    This is how the time of a lesson is told apart; every process adds lines to the one file.
+
+    Args:
+        part: of a lesson's time: training, rendering, rendering_together (by several processes).
+        count: of images, pairs, views or clips.
+        seconds: on the clock.
+    """
+    path = os.environ.get("MIMLIB_WORK")
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps([part, count, seconds]) + "\n")

@@ -35,8 +35,11 @@ ALLOWED: dict[str, set[str]] = {
         *("protocol", "world", "data", "encoders", "decoders", "methods", "tasks", "evaluation"),
         "training",
     },
-    "runs": {"protocol", "places", "data", "presets", "evaluation", "training", "weights"},
-    "evidence": {"protocol", "places", "presets", "runs", "training"},
+    "runs": {
+        *("protocol", "places", "data", "presets", "evaluation", "training", "weights"),
+        "machine.origin",
+    },
+    "evidence": {"protocol", "places", "presets", "runs", "training", "machine.origin"},
     "machine": {
         *("protocol", "places", "world", "data.batches", "encoders", "decoders", "methods"),
         *("presets", "training"),

@@ -11,6 +11,11 @@ from mimlib import places
 from mimlib.course.lesson import report
 from mimlib.course.notebooks import render
 
+WORK = """if "MIMLIB_WORK" in os.environ:
+    with open(os.environ["MIMLIB_WORK"], "a") as file:
+        file.write('["training", 2, 0.5]\\n["training", 4, 1.5]\\n')
+    with open(os.environ["MIMLIB_WORK"].replace(".work", ".rates"), "w") as file:
+        file.write('{"preset": "small_%s"}' % PRESET)"""
 SOURCES = (
     ("markdown", "# Small\n\nMeasured: soon.\n"),
     ("code", "import os\nprint('a')\nprint('b', os.environ['OMP_NUM_THREADS'])"),
@@ -18,6 +23,7 @@ SOURCES = (
     ("code", "print('half\\rwhole')"),
     ("code", "2 + 2"),
     ("code", "2 + 2"),
+    ("code", 'PRESET = "lesson"\n' + WORK),
 )
 
 
@@ -34,7 +40,10 @@ def notebook(tmp_path, monkeypatch):
     return path
 
 
-def test_two_runs_give_the_same_bytes_and_measuring_fills_the_banner(notebook, capsys):
+def test_two_runs_give_the_same_bytes_and_measuring_fills_the_banner(notebook, monkeypatch):
+    made = {"commit": "abc", "dirty": False, "hardware": "2 cores of Bird"}
+    made["number_type"] = "float32"
+    monkeypatch.setattr(render, "origin", lambda: made)
     assert render.main([str(notebook)]) == 0
     first = notebook.read_bytes()
     assert "Measured: not yet." in first.decode()
@@ -43,16 +52,22 @@ def test_two_runs_give_the_same_bytes_and_measuring_fills_the_banner(notebook, c
     stored = json.loads(first)
     assert set(stored["metadata"]) == {"kernelspec", "language_info"}
     codes = [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in codes] == [1, 2, 3, 4, 5]
+    assert [cell["execution_count"] for cell in codes] == [1, 2, 3, 4, 5, 6]
     assert codes[0]["outputs"][0]["text"] == ["a\n", f"b {os.environ['OMP_NUM_THREADS']}\n"]
     assert [output["output_type"] for output in codes[1]["outputs"]] == ["execute_result"]
     assert codes[2]["outputs"][0]["text"] == ["whole\n"]
     assert all(cell["metadata"] == {"tags": ["x"]} for cell in stored["cells"])
     assert len({cell["id"] for cell in stored["cells"]}) == len(SOURCES)
     render.main(["--measure", str(notebook)])
-    assert "Measured: about" in notebook.read_text()
+    assert "on 2 cores of Bird (float32)" in notebook.read_text()
     cost = report.receipt("notebooks/small")
     assert cost["seconds"] > 0 and 20 < cost["peak_memory_mib"] < 4000
+    assert cost["work"]["training"] == {"count": 6, "seconds": 2.0}
+    assert cost["tiny_seconds"] > 0 and cost["preset"] == "small_lesson"
+    assert "tiny" not in notebook.read_text()
+    made["dirty"] = True
+    with pytest.raises(ValueError, match="commit abc with changes: a receipt in .*Commit your"):
+        render.main(["--measure", str(notebook)])
 
 
 def test_ids_follow_the_text_not_the_place(notebook):

@@ -6,6 +6,8 @@ import pytest
 
 from mimlib import places
 from mimlib.course.lesson import report
+from mimlib.machine.costs import Rates
+from mimlib.presets import preset
 
 
 def test_band_asserts_and_prints_no_measurement(capsys):
@@ -29,26 +31,55 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_receipts_are_written_whole_and_say_where(shelf):
-    path = report.write_receipt("notebooks/x", {"seconds": 41.0, "peak_memory_mib": 700})
-    stored = json.loads(path.read_text())
-    assert {"commit", "hardware", "torch", "python", "threads", "mimlib"} <= set(stored)
-    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
-    found = report.receipt("notebooks/x")
-    assert {"seconds", "peak_memory_mib", "hardware", "torch", "matmul_gflops"} <= set(found)
+COST = {
+    "preset": "mae_lesson",
+    "seconds": 100.0,
+    "tiny_seconds": 20.0,
+    "peak_memory_mib": 700,
+    "work": {"training": {"seconds": 60.0}, "rendering": {"seconds": 10.0}},
+    "rates": {"images": 900.0, "views": 100.0, "views_together": 200.0, "rounds": 50.0},
+    "environment": {"hardware": "2 cores of Bird", "number_type": "bfloat16"},
+}
+
+
+def keep(shelf, name, receipt):
+    (shelf / name).parent.mkdir(exist_ok=True)
+    (shelf / f"{name}.json").write_text(json.dumps(receipt))
+
+
+def test_a_missing_receipt_is_named_with_those_there_are(shelf):
+    keep(shelf, "notebooks/x", COST)
+    assert report.receipt("notebooks/x") == COST
     with pytest.raises(FileNotFoundError, match="no receipt 'y'; there is notebooks/x"):
         report.receipt("y")
 
 
-def test_banner_rounds_and_adds_the_gpu_run(shelf):
+def test_banner_names_the_processor_rounds_and_adds_the_gpu_run(shelf):
     assert report.banner("x") == "Measured: not yet."
-    cost = {"seconds": 41.0, "peak_memory_mib": 700, "hardware": "2 CPU cores"}
-    (shelf / "notebooks").mkdir()
-    (shelf / "runs").mkdir()
-    (shelf / "notebooks/x.json").write_text(json.dumps(cost))
-    assert "about 45 s and 0.75 GiB of memory on 2 CPU cores" in report.banner("x", "mae")
-    (shelf / "runs/mae_gpu.json").write_text(json.dumps({"seconds": 601, "hardware": "one GPU"}))
+    keep(shelf, "notebooks/x", COST | {"seconds": 41.0})
+    line = report.banner("x", "mae")
+    assert "about 45 s and 0.75 GiB of memory on 2 cores of Bird (bfloat16)" in line
+    keep(shelf, "runs/mae_gpu", {"seconds": 601, "hardware": "one GPU"})
     assert '`PRESET = "gpu"`: about 11 min on one GPU.' in report.banner("x", "mae")
+    old = {"seconds": 41.0, "peak_memory_mib": 700, "hardware": "2 CPU cores"}
+    keep(shelf, "notebooks/x", old)
+    assert "on 2 CPU cores (processor not recorded)" in report.banner("x")
+
+
+def test_a_slow_machine_is_told_before_what_it_costs_and_what_there_is_instead(shelf, monkeypatch):
+    keep(shelf, "notebooks/x", COST)
+    monkeypatch.setattr(report, "rates", lambda run: Rates(300.0, 50.0, 50.0, 50.0))
+    monkeypatch.setattr(report, "hardware", lambda: "1 core of Snail")
+    monkeypatch.setattr(report, "number_type", lambda: "float32")
+    first, second = report.costs_here("x", preset("mae_lesson")).splitlines()
+    assert "about 230 s and 0.75 GiB here, on 1 core of Snail (float32)" in first  # 180 + 20 + 30
+    assert "100 s on 2 cores of Bird (bfloat16)" in first
+    assert 'PRESET = "tiny" runs every cell in about 20 s' in second and "shipped" not in second
+    keep(shelf, "notebooks/x", COST | {"preset": "croco_lesson"})
+    assert 'shipped("croco_small") is trained' in report.costs_here("x", preset("croco_lesson"))
+    monkeypatch.setattr(report, "rates", lambda run: Rates(900.0, 100.0, 200.0, 50.0))
+    assert len(report.costs_here("x", preset("croco_lesson")).splitlines()) == 1
+    assert report.costs_here("x", preset("mae_tiny")) == report.costs_here("y", None) == ""
 
 
 def test_verdict_prints_rules(shelf, capsys):
@@ -62,12 +93,15 @@ def test_verdict_prints_rules(shelf, capsys):
         ],
         "verdict": "inconclusive",
         "seeds": 3,
+        "environment": {"hardware": "2 CPU cores", "commit": "abc-dirty"},
     }
     (shelf / "mae.9.json").write_text(json.dumps(study))
     assert report.verdict("mae.9")["seeds"] == 3
     printed = capsys.readouterr().out
     assert "0.450 +- 0.050" in printed and "paper: table 9: 12.3" in printed
     assert "verdict: inconclusive at this scale (3 seeds)" in printed
+    where = "on 2 CPU cores (processor not recorded) by commit abc with changes"
+    assert f"measured {where}" in printed
     study["settings"]["a"]["metrics"]["seconds"] = metric
     (shelf / "mae.9.json").write_text(json.dumps(study))
     report.verdict("mae.9", ("seconds",))

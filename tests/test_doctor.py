@@ -4,7 +4,16 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from mimlib.machine import checks, doctor
+from mimlib.machine.costs import Rates
+
+
+@pytest.fixture(autouse=True)
+def known_rates(monkeypatch):
+    """No test waits for a clock."""
+    monkeypatch.setattr(checks, "rates", lambda run: Rates(300.0, 1.0, 1.0, 25.0))
 
 
 def test_this_machine_is_fit_for_the_lessons(capsys):
@@ -38,7 +47,7 @@ def test_a_release_candidate_is_a_version(monkeypatch):
 def test_the_doctor_works_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['torchmetrics'] = None\n"
-        "from mimlib import doctor; real = doctor._version\n"
+        "from mimlib.machine import doctor; real = doctor._version\n"
         "doctor._version = lambda name: None if name == 'torch' else real(name)\n"
         "from mimlib.__main__ import main; raise SystemExit(main(['doctor']))"
     )
@@ -47,11 +56,22 @@ def test_the_doctor_works_without_torch():
 
 
 def test_lesson_costs_scale_with_the_machine(monkeypatch, tmp_path):
-    receipt = {"seconds": 100.0, "peak_memory_mib": 1024.0, "matmul_gflops": 200.0}
-    (tmp_path / "01_mae.json").write_text(json.dumps(receipt))
-    monkeypatch.setattr(checks, "LESSON_RECEIPTS", tmp_path)
-    monkeypatch.setattr(checks, "matmul_rate", lambda *_: 100e9)
-    assert [f.text for f in checks._lessons()] == ["lesson 01_mae: about 200 s and 1.0 GiB here"]
+    made = {"hardware": "2 cores of Bird", "number_type": "bfloat16"}
+    old = {"seconds": 100.0, "peak_memory_mib": 1024.0}
+    new = old | {
+        "preset": "mae_lesson",
+        "work": {"training": {"seconds": 60.0}},
+        "rates": {"images": 900.0, "views": 100.0, "views_together": 200.0, "rounds": 50.0},
+        "environment": made,
+    }
+    (tmp_path / "notebooks").mkdir()
+    for name, receipt in {"01_mae": new, "02_old": old | {"hardware": "2 CPU cores"}}.items():
+        (tmp_path / f"notebooks/{name}.json").write_text(json.dumps(receipt))
+    monkeypatch.setattr(checks.places, "receipts", lambda: tmp_path)
+    assert [finding.text for finding in checks._lessons()] == [
+        "lesson 01_mae: about 260 s and 1.0 GiB here; 100 s on 2 cores of Bird, bfloat16",
+        "lesson 02_old: 1.0 GiB; 100 s on 2 CPU cores whose rates were not recorded",
+    ]
 
 
 def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path):

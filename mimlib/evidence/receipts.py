@@ -1,30 +1,88 @@
-"""Receipts: where a number was measured, and files that are written whole or not at all."""
+"""Receipts: measured results kept in the repository, each with where and by what it was made."""
 
-import platform
-import subprocess
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-import torch
+from mimlib import places
+from mimlib.places import write_text
 
-from mimlib import __version__
-from mimlib.places import INSTALLED, SHIPPED, num_cores
-from mimlib.training.profile import matmul_rate
-
-CPU = torch.device("cpu")
+Origin = Mapping[str, object]  # see machine/origin.py
 
 
-def provenance() -> dict[str, object]:
-    """Return commit, hardware, its speed in float32 matrix products, and versions."""
-    git = ["git", "-C", str(SHIPPED), "describe", "--always", "--dirty", "--exclude=*"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    rate = matmul_rate(CPU, torch.float32, torch.get_num_threads())
-    return {
-        "commit": None if INSTALLED else found.stdout.strip() or None,
-        "hardware": gpu or f"{num_cores()} CPU cores",
-        "machine": platform.machine(),
-        "matmul_gflops": round(rate / 1e9, 1),
-        "threads": torch.get_num_threads(),
-        "mimlib": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+def read(name: str) -> dict:
+    """Read a committed result, for instance "mae.1" or "notebooks/01_mae".
+
+    Raises:
+        FileNotFoundError: if it was never measured; the message lists the receipts there are.
+    """
+    path = places.receipts() / f"{name}.json"
+    if not path.is_file():
+        have = [p.relative_to(places.receipts()) for p in places.receipts().rglob("*.json")]
+        names = ", ".join(sorted(str(p).removesuffix(".json") for p in have))
+        raise FileNotFoundError(f"no receipt {name!r}; there is {names or 'none yet'}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, receipt: Mapping) -> None:
+    """Store a receipt; among the committed ones only if a commit says what code made it.
+
+    Raises:
+        ValueError: as `refuse_uncommitted`.
+    """
+    if places.receipts().resolve() in path.resolve().parents:
+        refuse_uncommitted(origins(receipt))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(receipt, indent=1) + "\n")
+
+
+def refuse_uncommitted(found: Iterable[Origin]) -> None:
+    """Raise unless all of it was made by committed code.
+
+    Raises:
+        ValueError: saying what is not, and what to do.
+    """
+    for made in found:
+        if made.get("commit") is None or made.get("dirty") is not False:
+            raise ValueError(
+                f"measured by {code_of(made)}: a receipt in {places.receipts()} needs code that a "
+                "commit names. Commit your changes and measure again, or try out with receipts "
+                "written to another folder"
+            )
+
+
+def origins(receipt: Mapping) -> list[Origin]:
+    """Return where the numbers of a receipt come from, each place and code once.
+
+    Receipts from before mimlib kept it run by run have one origin, that of one of the runs.
+    """
+    if "environments" in receipt:
+        return receipt["environments"]
+    return [receipt.get("environment", receipt)]
+
+
+def number_origins(found: Iterable[Origin]) -> tuple[list[Origin], list[int]]:
+    """Return the different origins, and for each run the index of its own."""
+    different: list[Origin] = []
+    indices = []
+    for made in found:
+        if made not in different:
+            different.append(made)
+        indices.append(different.index(made))
+    return different, indices
+
+
+def code_of(made: Origin) -> str:
+    """Say which code made a number."""
+    commit = made.get("commit")
+    if commit is None:
+        return "code that no commit names"
+    if "dirty" not in made:  # written before 2026-12, when a suffix of the commit said so
+        commit, _, changed = str(commit).partition("-")
+        return f"commit {commit}" + (" with changes" if changed else "")
+    return f"commit {commit}" + (" with changes" if made["dirty"] else "")
+
+
+def hardware_of(made: Origin) -> str:
+    """Name what a number was made on, with the number type; older receipts do not know it."""
+    return f"{made.get('hardware')} ({made.get('number_type', 'processor not recorded')})"

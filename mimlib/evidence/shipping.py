@@ -15,9 +15,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from mimlib.evidence.receipts import provenance
+from mimlib.evidence import receipts
+from mimlib.evidence.receipts import number_origins
 from mimlib.evidence.studies import LESSON_SEEDS, RECEIPTS, summarise
-from mimlib.places import weights, write_text
+from mimlib.places import weights
 from mimlib.presets import PRESETS, preset
 from mimlib.protocol import Trainable
 from mimlib.runs.launch import SUMMARY_FILE, run_info
@@ -79,6 +80,7 @@ def receipt_of(name: str, folders: Sequence[Path]) -> dict:
             f"{LESSON_SEEDS} seeds or more, each once, and one start"
         )
     summaries = [each["summary"] for each in found]
+    different, made_by = number_origins(each.get("origin", {}) for each in found)
     return {
         "preset": name,
         "config": expected | {"pretrained": starts.pop()},
@@ -87,7 +89,8 @@ def receipt_of(name: str, folders: Sequence[Path]) -> dict:
         "seconds": [round(summary["seconds"], 1) for summary in summaries],
         "images_per_second": [round(summary["images_per_second"]) for summary in summaries],
         "peak_memory_mib": [round(summary["peak_memory_mib"]) for summary in summaries],
-        "environment": provenance(),
+        "environments": different,
+        "made_by": made_by,  # index of the environment of each seed
     }
 
 
@@ -124,14 +127,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=sorted(PRESETS))
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("--receipt-only", action="store_true", help="keep no network")
+    parser.add_argument("--receipts", type=Path, help="another folder, to try out: keep no network")
     parser.add_argument("--label", default="", help="what else to call the receipt: NAME_LABEL")
 
 
 def main(known: argparse.Namespace) -> None:
     """Write the receipt of all runs, and the weights of the first."""
-    path = RECEIPTS / f"{'_'.join(filter(None, (known.name, known.label)))}.json"
-    write_text(path, json.dumps(receipt_of(known.name, known.runs), indent=1) + "\n")
+    path = (
+        known.receipts or RECEIPTS
+    ) / f"{'_'.join(filter(None, (known.name, known.label)))}.json"
+    receipts.write(path, receipt_of(known.name, known.runs))
     print(path)
-    if not known.receipt_only:
+    if not (known.receipt_only or known.receipts):
         keep(known.name, known.runs[0])
         print(weights_of(known.name))

@@ -4,7 +4,8 @@
 seed, keeps every executed notebook and its result, and writes a receipt with means, 95 % intervals
 and the verdict. A notebook whose result is already there is not run again.
 
-Each pre-training run has a folder of its own, named by its resolved preset, and in it one per seed.
+Each pre-training run has a folder of its own, named by its resolved preset and the sources behind
+it, and in it one per seed: a changed mimlib runs again, and one whose comments changed does not.
 All notebooks that start from this run and seed work there, one at a time, also those of another
 `study` command: what one of them has trained, the others load.
 """
@@ -28,8 +29,12 @@ from scipy import stats
 from tqdm import tqdm
 
 from mimlib import places
+from mimlib.evidence import receipts
 from mimlib.evidence.claims import STUDIES, Rule, Study
-from mimlib.places import num_cores, write_text
+from mimlib.evidence.receipts import number_origins, refuse_uncommitted
+from mimlib.evidence.sources import sources_of
+from mimlib.machine.origin import origin
+from mimlib.places import num_cores
 from mimlib.presets import preset
 from mimlib.presets.run import Run, override, part_of
 
@@ -101,11 +106,13 @@ def run_study(
         size: size of the preset: tiny, lesson, small or gpu; empty: the study's own.
         seeds: number of seeds, 0 .. seeds - 1.
         jobs: notebooks at a time; the cores are shared among them.
-        runs: folder of the runs; default runs/studies in the current folder.
+        runs: folder of the runs; default runs/studies in the current folder. What uncommitted code
+            makes lies apart from the rest.
     """
     if seeds < 2 or jobs < 1:
         raise ValueError(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
     runs = Path("runs/studies") if runs is None else runs
+    runs = runs / "uncommitted" if origin()["dirty"] else runs
     plans = [
         plan(study, size or study.size, label) for label in study.settings
     ]  # mistakes are refused here
@@ -139,15 +146,16 @@ class Plan:
     def result(self, runs: Path, seed: int) -> Path:
         """Return the file of the result, in the folder that all notebooks of this run share.
 
-        A changed preset has another folder, changed code cells or parameters another file. A change
-        of mimlib itself does not show: remove the folder after one.
+        A changed preset, or a change of the code that trains it, has another folder; changed cells
+        or parameters, or a change of what the cells import, another file.
         """
         notebook = (NOTEBOOKS / self.study.notebook).read_text(encoding="utf-8")
         cells = json.loads(notebook)["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
         further = {k: v for k, v in self.parameters.items() if k != "OVERRIDES"}  # in the run
-        name = f"{Path(self.study.notebook).stem}_{_digest(code, further)}.json"
-        return runs / f"{self.run.name}_{_digest(self.run)}" / f"seed{seed}" / name
+        name = _digest(code, further, sources_of(self.run, code))
+        folder = f"{self.run.name}_{_digest(self.run, sources_of(self.run))}"
+        return runs / folder / f"seed{seed}" / f"{Path(self.study.notebook).stem}_{name}.json"
 
 
 def plan(study: Study, size: str, label: str) -> Plan:
@@ -210,6 +218,8 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         for planned, runs in zip(plans, results)
     }
     rules = [judge(rule, values) for rule in study.rules]
+    different, made_by = number_origins(run["environment"] for runs in results for run in runs)
+    numbers = iter(made_by)
     settings = {
         planned.label: {
             "preset": planned.run.name,
@@ -219,6 +229,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
             "seconds": [round(run["seconds"], 1) for run in runs],
             "images_per_second": [round(run["pretrain_images_per_second"]) for run in runs],
             "peak_memory_mib": [round(run["peak_memory_mib"]) for run in runs],
+            "made_by": [next(numbers) for _ in runs],  # index of the environment of each seed
         }
         for planned, runs in zip(plans, results)
     }
@@ -233,7 +244,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         "settings": settings,
         "rules": rules,
         "verdict": overall([rule["verdict"] for rule in rules]),
-        "environment": results[0][0]["environment"],
+        "environments": different,
     }
 
 
@@ -243,7 +254,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="", help="tiny, lesson, small or gpu; else its own")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
-    parser.add_argument("--receipts", type=Path, help="folder of the receipts")
+    parser.add_argument("--receipts", type=Path, help="folder of the receipts, for trying out")
 
 
 def main(known: argparse.Namespace) -> None:
@@ -252,9 +263,10 @@ def main(known: argparse.Namespace) -> None:
         own = known.size in ("", STUDIES[name].size) and known.seeds >= LESSON_SEEDS
         elsewhere = Path("runs/receipts") / (known.size or STUDIES[name].size)
         folder = known.receipts or (RECEIPTS if own and not places.INSTALLED else elsewhere)
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.resolve() == RECEIPTS:
+            refuse_uncommitted([origin()])  # now, not after the runs
         receipt = run_study(STUDIES[name], known.size, known.seeds, known.jobs)
-        write_text(folder / f"{name}.json", json.dumps(receipt, indent=1) + "\n")
+        receipts.write(folder / f"{name}.json", receipt)
         print(f"{name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:
             low, high = rule["interval"]

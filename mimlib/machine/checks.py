@@ -11,16 +11,15 @@ import psutil
 import torch
 
 from mimlib import places
+from mimlib.machine.costs import predict, rates
 from mimlib.machine.finding import Finding
-from mimlib.places import num_cores
+from mimlib.machine.origin import hardware, number_type
+from mimlib.presets import preset
 from mimlib.training.config import pick_device
-from mimlib.training.precision import has_fast_bfloat16
-from mimlib.training.profile import matmul_rate
 from mimlib.world.sets.cache import cache_folder
 
 NEEDED_MEMORY_GIB = 3.0
 NEEDED_DISK_GIB = 1.0
-LESSON_RECEIPTS = places.receipts() / "notebooks"
 
 
 def examine() -> list[Finding]:
@@ -38,8 +37,7 @@ def _device() -> list[Finding]:
         ]
     if device.type != "cpu":
         return [Finding("ok", f"will train on {device.type}")]
-    fast = "fast bfloat16" if has_fast_bfloat16(device) else "no fast bfloat16: float32"
-    text = f"no GPU: will train on {num_cores()} CPU core(s), {fast}. The lessons are made for this"
+    text = f"no GPU: will train on {hardware()} in {number_type()}. The lessons are made for this"
     return [Finding("ok", text)]
 
 
@@ -67,16 +65,18 @@ def _cache() -> list[Finding]:
 
 
 def _lessons() -> list[Finding]:
-    """Scale the measured time of each lesson by how fast this machine multiplies matrices."""
-    receipts = sorted(LESSON_RECEIPTS.glob("*.json"))
-    if not receipts:
-        return [Finding("note", "no measured lesson times found beside this package")]
-    here = matmul_rate(torch.device("cpu"), torch.float32, torch.get_num_threads()) / 1e9
+    """Predict what each lesson costs here; its receipt says what it did and where it was made."""
     findings = []
-    for path in receipts:
+    for path in sorted((places.receipts() / "notebooks").glob("*.json")):
         receipt = json.loads(path.read_text(encoding="utf-8"))
-        seconds = receipt["seconds"] * max(1.0, receipt["matmul_gflops"] / here)
         memory = receipt["peak_memory_mib"] / 1024
-        text = f"lesson {path.stem}: about {seconds:.0f} s and {memory:.1f} GiB here"
-        findings.append(Finding("ok", text))
-    return findings
+        made = receipt.get("environment", receipt)
+        there = f"{receipt['seconds']:.0f} s on {made['hardware']}"
+        if "rates" in receipt:
+            seconds = predict(receipt, rates(preset(receipt["preset"])))
+            text = f"about {seconds:.0f} s and {memory:.1f} GiB here; {there}"
+            findings.append(Finding("ok", f"lesson {path.stem}: {text}, {made['number_type']}"))
+        else:
+            text = f"{memory:.1f} GiB; {there} whose rates were not recorded"
+            findings.append(Finding("note", f"lesson {path.stem}: {text}"))
+    return findings or [Finding("note", "no measured lesson times found beside this package")]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from mimlib.machine.origin import origin
 from mimlib.places import write_text
 from mimlib.presets import preset
 from mimlib.presets.run import Run
@@ -72,7 +73,7 @@ def train_here(run: Run, out: Path, progress: bool = True) -> Result:
     )
     summary = trainer.fit()
     if trainer.is_main and not summary.stopped:
-        made = {"run": run_info(run), "num_ranks": trainer.ranks.num_ranks}
+        made = {"run": run_info(run), "num_ranks": trainer.ranks.num_ranks, "origin": origin()}
         text = json.dumps({**made, "summary": dataclasses.asdict(summary)}, indent=1)
         write_text(out / SUMMARY_FILE, text + "\n")
     return Result(method.cpu().eval(), summary, out)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mimlib.places import write_text
+from mimlib.places import record_work, write_text
 from mimlib.training.parallel import mean_over_ranks
 
 MIB = 2**20
@@ -75,6 +75,7 @@ class Meter:
         values["images_per_second"] = self.images_per_step * self.num_steps / elapsed
         values["memory_mib"] = memory_mib(self.device)
         values["seconds"] = self.seconds
+        record_work("training", self.images_per_step * self.num_steps, elapsed)
         self.sums, self.num_steps, self.clock = {}, 0, now
         return values
 

@@ -1,15 +1,19 @@
 """Printed results that read the same on every machine, and the receipts behind stored numbers."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 
 from mimlib import places
-from mimlib.evidence.receipts import provenance
-from mimlib.places import write_text
+from mimlib.evidence import receipts
+from mimlib.evidence.receipts import read as receipt
+from mimlib.machine.costs import predict, rates
+from mimlib.machine.origin import hardware, number_type
+from mimlib.presets.run import Run
+
+LONG = 180  # seconds; a lesson that takes longer here says what there is instead
+__all__ = ["band", "banner", "costs_here", "receipt", "table", "verdict"]
 
 
 def band(name: str, value: float, low: float, high: float) -> None:
@@ -55,31 +59,10 @@ def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
             f"{rule['verdict']}: {rule['rule']}; gain {rule['gain']:.3f}, 95 % interval "
             f"{low:.3f} to {high:.3f}"
         )
+    made = receipts.origins(found)
     print(f"verdict: {found['verdict']} at this scale ({found['seeds']} seeds)")
+    print("measured", *(f"on {receipts.hardware_of(m)} by {receipts.code_of(m)}" for m in made))
     return found
-
-
-def receipt(name: str) -> dict:
-    """Read a committed result, for instance "mae.1" or "notebooks/01_mae".
-
-    Raises:
-        FileNotFoundError: if it was never measured; the message lists the receipts there are.
-    """
-    path = places.receipts() / f"{name}.json"
-    if not path.is_file():
-        have = [p.relative_to(places.receipts()) for p in places.receipts().rglob("*.json")]
-        names = ", ".join(sorted(str(p).removesuffix(".json") for p in have))
-        raise FileNotFoundError(f"no receipt {name!r}; there is {names or 'none yet'}")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_receipt(name: str, results: Mapping[str, object]) -> Path:
-    """Store results together with where they were measured; return the file written."""
-    path = places.receipts() / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**results, **provenance()}, indent=1, sort_keys=True)
-    write_text(path, text + "\n")
-    return path
 
 
 def banner(notebook: str, lesson: str = "") -> str:
@@ -94,14 +77,43 @@ def banner(notebook: str, lesson: str = "") -> str:
         cost = receipt(f"notebooks/{notebook}")
     except FileNotFoundError:
         return "Measured: not yet."
+    (made,) = receipts.origins(cost)
     line = (
         f"Measured: about {rounded_seconds(cost['seconds'])} and "
-        f"{rounded_memory(cost['peak_memory_mib'])} of memory on {cost['hardware']}, "
+        f"{rounded_memory(cost['peak_memory_mib'])} of memory on {receipts.hardware_of(made)}, "
         "first run, nothing cached."
     )
     if (places.receipts() / f"runs/{lesson}_gpu.json").is_file():
         gpu = receipt(f"runs/{lesson}_gpu")
         line += f' `PRESET = "gpu"`: about {rounded_seconds(gpu["seconds"])} on {gpu["hardware"]}.'
+    return line
+
+
+def costs_here(notebook: str, run: Run) -> str:
+    """Say what a lesson will cost on this machine, and what there is instead if that is much.
+
+    Takes some seconds when this machine runs the preset for the first time. Empty for a lesson
+    that was not measured, or measured with another preset.
+    """
+    try:
+        cost = receipt(f"notebooks/{notebook}")
+    except FileNotFoundError:
+        return ""
+    if cost.get("preset") != run.name:
+        return ""
+    here, (made,) = rates(run), receipts.origins(cost)
+    seconds = predict(cost, here)
+    line = (
+        f"this lesson takes about {rounded_seconds(seconds)} and "
+        f"{rounded_memory(cost['peak_memory_mib'])} here, on {hardware()} ({number_type()}); "
+        f"{rounded_seconds(cost['seconds'])} on {receipts.hardware_of(made)}"
+    )
+    if seconds > LONG:
+        tiny = rounded_seconds(cost["tiny_seconds"] * cost["rates"]["rounds"] / here.rounds)
+        line += f'\nPRESET = "tiny" runs every cell in about {tiny}, but learns nothing'
+        shipped = f"{run.name.partition('_')[0]}_small"
+        if (places.weights() / f"{shipped}.safetensors").is_file():
+            line += f'; mimlib.evidence.shipping.shipped("{shipped}") is trained already'
     return line
 
 

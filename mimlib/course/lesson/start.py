@@ -4,7 +4,9 @@ import ast
 import atexit
 import difflib
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import mimlib
 from mimlib import places
+from mimlib.course.lesson import report
+from mimlib.machine.costs import rates
 from mimlib.presets import PRESETS, preset
 from mimlib.presets.run import Run, override
 from mimlib.training.config import pick_device
@@ -44,6 +48,7 @@ def start(
     overrides: Mapping[str, object] | str | None = None,
     run_dir: str = "",
     num_processes: int = 1,
+    notebook: str = "",
 ) -> Lesson:
     """Resolve the parameters of a lesson and print one line that says what will run.
 
@@ -59,6 +64,7 @@ def start(
         run_dir: folder for checkpoints and logs, relative to the repository root; a finished run
             with the same configuration is loaded from it. Empty: a temporary folder.
         num_processes: ranks; more than one goes through torchrun.
+        notebook: file name of the lesson without suffix, to say what it will cost here.
 
     Raises:
         ValueError: for an unknown name or a value of the wrong type; the message lists what is
@@ -75,7 +81,9 @@ def start(
     line = f"mimlib {mimlib.__version__} | {run.name} | seed {seed}"
     if num_processes > 1:
         line += f" | {num_processes} processes"
-    print(f"{line} | device {pick_device(run.train.device).type}")
+    print(f"{line} | device {pick_device(run.train.device).type}", flush=True)
+    if notebook:
+        _tell_costs(notebook, run)
     return Lesson(
         name=lesson,
         run=run,
@@ -83,6 +91,18 @@ def start(
         run_dir=_folder(run_dir),
         num_processes=num_processes,
     )
+
+
+def _tell_costs(notebook: str, run: Run) -> None:
+    """Tell a reader what is coming, or the renderer the rates of this machine.
+
+    On stderr, which is neither stored nor compared: it is another text on every machine.
+    """
+    if "MIMLIB_WORK" in os.environ:
+        place = Path(os.environ["MIMLIB_WORK"]).with_suffix(".rates")
+        place.write_text(json.dumps({"preset": run.name, "rates": rates(run)._asdict()}))
+    elif os.environ.get("MIMLIB_STATIC") != "1":
+        print(report.costs_here(notebook, run), file=sys.stderr, flush=True)
 
 
 def refuse_unknown_parameters() -> None:

@@ -7,7 +7,9 @@ python -m mimlib.course.notebooks.render --check NOTEBOOK    execute, compare, s
 
 import argparse
 import base64
+import copy
 import hashlib
+import json
 import os
 import re
 import sys
@@ -22,8 +24,12 @@ from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from mimlib import places
 from mimlib.course.lesson import report
 from mimlib.course.notebooks import sandbox
+from mimlib.evidence import receipts
+from mimlib.machine import costs
+from mimlib.machine.origin import origin
 from mimlib.places import write_text
 
 METADATA = {
@@ -31,6 +37,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 MEASURED = re.compile(r"^Measured:.*$", re.MULTILINE)
+LESSON_PRESET = re.compile(r'^PRESET = "lesson"', re.MULTILINE)
 KEPT = re.compile(r"^# kept as (assets/[\w-]+\.png)$", re.MULTILINE)
 TEXT_BEFORE_RETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
 CELL_TIMEOUT = 600  # seconds
@@ -69,21 +76,48 @@ def render(path: Path, measure: bool = False) -> str:
         measure: start with an empty world cache, and write receipts/notebooks/<name>.json.
 
     Raises:
+        ValueError: if costs are to be measured by code that is not committed.
         nbclient.exceptions.CellExecutionError: if a cell fails.
     """
+    if measure:
+        receipts.refuse_uncommitted([origin()])
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    with tempfile.TemporaryDirectory(prefix="mimlib-") as cache:
-        extra = {"MIMLIB_CACHE": cache} if measure else {}
-        seconds, peak = execute(notebook, path.parent, extra)
     if measure:
-        cost = {"seconds": round(seconds, 1), "peak_memory_mib": round(peak)}
-        report.write_receipt(f"notebooks/{path.stem}", cost)
+        cost = measured(notebook, path.parent)
+        receipts.write(places.receipts() / f"notebooks/{path.stem}.json", cost)
+    else:
+        execute(notebook, path.parent, {})
     write_banner(notebook, path.stem)
     clean(notebook)
     return nbformat.writes(notebook) + "\n"
+
+
+def measured(notebook: NotebookNode, folder: Path) -> dict[str, object]:
+    """Run a lesson with an empty cache, and a copy of it with PRESET = "tiny"; return its costs.
+
+    Seconds in all and in each part, the rates of this machine at each, memory, and where.
+    """
+    tiny = copy.deepcopy(notebook)
+    for cell in tiny.cells:
+        cell.source = LESSON_PRESET.sub('PRESET = "tiny"', cell.source)
+    with tempfile.TemporaryDirectory(prefix="mimlib-") as cache:
+        work = Path(cache) / "lesson.work"
+        surroundings = {"MIMLIB_CACHE": cache, "MIMLIB_WORK": str(work)}
+        seconds, peak = execute(notebook, folder, surroundings)
+        parts, told = costs.read_work(work), work.with_suffix(".rates")
+        found = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        tiny_seconds, _ = execute(tiny, folder, {"MIMLIB_CACHE": cache})
+    return {
+        **found,
+        "seconds": round(seconds, 1),
+        "tiny_seconds": round(tiny_seconds, 1),
+        "peak_memory_mib": round(peak),
+        "work": parts,
+        "environment": origin(),
+    }
 
 
 def execute(notebook: NotebookNode, folder: Path, extra: dict[str, str]) -> tuple[float, float]:

@@ -1,9 +1,11 @@
 """Ready-made sets: views, pairs, stereo and clips, deterministic by seed and kept on disk."""
 
+import time
 from collections.abc import Iterable
 
 import torch
 
+from mimlib.places import record_work
 from mimlib.world.rendering.truth import WIDE
 from mimlib.world.sets.cache import load, store
 from mimlib.world.sets.chunks import Fields, Progress, render_here
@@ -163,10 +165,14 @@ def provide(
         if fields is not None:
             found[kind] = fields
     missing = tuple(kind for kind in kinds if kind not in found)
+    start = time.perf_counter()
     if missing and device is None and workers > 1:
         found |= render_with_workers(recipe, count, missing, workers, progress)
     elif missing:
         found |= render_here(recipe, 0, count, missing, device, progress)
+    if missing:
+        part = "rendering_together" if workers > 1 and device is None else "rendering"
+        record_work(part, count, time.perf_counter() - start)
     for kind in missing if use_cache else ():
         store(recipe.key(kind), count, found[kind])
     joined = {name: tensor for kind in kinds for name, tensor in found[kind].items()}
