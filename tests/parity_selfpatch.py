@@ -57,7 +57,7 @@ def comparison(loss):
     """Temperatures and momentum; the teacher's temperature rises linearly in its first epochs."""
     warm, last = loss.take("warmup_teacher_temp", 0.04), loss.take("teacher_temp", 0.04)
     epoch, epochs = loss.take("epoch_used", 0), loss.take("warmup_teacher_temp_epochs", 0)
-    loss.take("epochs")
+    loss.take("epochs"), loss.take("nepochs"), loss.take("ncrops")
     rise = torch.linspace(warm, last, epochs, dtype=torch.float64)
     now = rise[epoch].item() if epoch < epochs else last
     now = loss.take("teacher_temp_at_that_epoch", now)

@@ -96,3 +96,11 @@ def test_a_contrast_head_normalises_the_batch():
         theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(head(inputs), plain(inputs))
     torch.testing.assert_close(head.eval()(inputs), plain.eval()(inputs))
+
+
+def test_a_head_is_as_deep_as_asked():
+    """Official names count every layer, GELUs too; their weights fit."""
+    for depth, names in ((2, {"0", "2"}), (4, {"0", "2", "4", "6"})):
+        head = PrototypeHead(6, 16, 8, 10, depth=depth)
+        assert {name.split(".")[1] for name in head.state_dict() if name[:3] == "mlp"} == names
+        assert head(torch.randn(3, 6)).shape == (3, 10)
