@@ -10,7 +10,7 @@ from mimlib.layers.patches import patchify
 from mimlib.layers.rope import rotary_table, rotate
 from mimlib.methods.croco import CroCoViews
 from mimlib.methods.objectives.masked import masked_mse, normalize_patches
-from mimlib.weights.croco import CROCO_PARTS, official_croco_config
+from mimlib.weights.croco import PARTS, official_croco_config
 
 CROCO = (
     "img_size", "patch_size", "mask_ratio", "enc_embed_dim", "enc_depth", "enc_num_heads",
@@ -45,7 +45,7 @@ def croco_outputs(golden):
 
 def published(named):
     """The official names."""
-    for ours, theirs in CROCO_PARTS.items():
+    for ours, theirs in PARTS.items():
         named = {
             theirs + name.removeprefix(ours) if name.startswith(ours) else name: tensor
             for name, tensor in named.items()

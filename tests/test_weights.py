@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from mimlib import weights
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.methods.mae import MAEConfig
 from mimlib.weights import load_encoder, load_official, to_official
@@ -141,3 +142,23 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path, name):
         path.write_bytes(path.read_bytes()[:200] if name == "cut.pt" else b"hello, no weights")
     with pytest.raises(ValueError, match="is not readable as weights"):
         load_encoder(build_encoder(), path)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    state = dict(build_encoder().state_dict())
+    state["norm.bias"] = torch.full_like(state["norm.bias"], torch.nan)
+    save_file(state, tmp_path / "broken.safetensors")
+    encoder = build_encoder()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    with pytest.raises(ValueError, match="1 with values that are not finite: norm.bias"):
+        load_encoder(encoder, tmp_path / "broken.safetensors")
+    assert_same(encoder.state_dict(), before)
+
+
+def test_a_file_is_read_once_for_all_its_parts(tmp_path, monkeypatch):
+    method = build_method()
+    save_file(method.state_dict(), tmp_path / "whole.safetensors")
+    read = []
+    monkeypatch.setattr(weights, "read_weights", lambda path: read.append(path) or load_file(path))
+    weights.load_pretrained(build_method(), tmp_path / "whole.safetensors")
+    assert read == [tmp_path / "whole.safetensors"]

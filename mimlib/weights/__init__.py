@@ -1,28 +1,15 @@
 """Published checkpoints and ours: names, both directions, and loading parts from a file.
 
-Inside an encoder our names are the published ones, so a name of MAE (facebookresearch/mae) is ours
-without the leading `encoder.`:
+One adapter per way of naming: `mae`, `convmae`, `croco`, `selfpatch`. Each says whether a file is
+of its kind (`is_published`), translates it into the state of our method (`our_names`), and back
+(`published_names`). `dpt` does so for the dense head of CroCo's stereo and flow models.
 
-    encoder.blocks.0.attn.qkv.weight   <->   blocks.0.attn.qkv.weight
-    decoder_blocks.0.norm1.bias        <->   decoder_blocks.0.norm1.bias
-
-CroCo (naver/croco) names its parts otherwise, see CROCO_PARTS, and the same inside them:
-
-    encoder.blocks.0.attn.qkv.weight   <->   enc_blocks.0.attn.qkv.weight
-    decoder.blocks.0.norm_y.bias       <->   dec_blocks.0.norm_y.bias
-
-ConvMAE (Alpha-VL/ConvMAE) has MAE's way of naming; its linear maps of positions are 1 x 1
-convolutions, see POINTWISE.
-
-The names of SelfPatch (alinlab/SelfPatch) are in weights/selfpatch.py.
-
-Published files of MAE hold them under the key `model`, in three kinds: the whole pre-training model
-(254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have `fc_norm` and
-`head` in place of `norm`. Those of CroCo hold the whole model, and beside it `croco_kwargs`. The
-released ConvMAE holds an encoder, perhaps without its final `norm`.
+Published files of MAE hold the weights under the key `model`, in three kinds: the whole model of
+pre-training (254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have
+`fc_norm` and `head` in place of `norm`. Those of CroCo hold the whole model, and beside it
+`croco_kwargs`. The released ConvMAE holds an encoder, perhaps without its final `norm`.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,18 +19,17 @@ from mimlib.decoders.pair import PairDecoder
 from mimlib.encoders.convvit import ConvViT
 from mimlib.encoders.vit import ViT
 from mimlib.methods.autoencoder import Autoencoder
+from mimlib.methods.convmae import ConvMAE
 from mimlib.methods.croco import CroCo
 from mimlib.methods.selfpatch import SelfPatch
 from mimlib.protocol import Encoder, Trainable
-from mimlib.weights import selfpatch
-from mimlib.weights.croco import CROCO_PARTS, CROCO_TABLES
-from mimlib.weights.files import copy_weights, read_weights
+from mimlib.weights import convmae, croco, mae, selfpatch
+from mimlib.weights.files import copy_weights, part_of, read_weights, strip
 
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
 FUSION = ("stage1_output_decode.", "stage2_output_decode.")  # of ConvMAE
 BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.", *FUSION)
-POINTWISE = re.compile(r"blocks[12]\.\d+\.(conv[12]|mlp\.fc[12])\.weight")  # linear maps of ours
 
 
 def load_official(
@@ -64,7 +50,7 @@ def load_official(
     Raises:
         ValueError: naming all missing, unexpected and mis-shaped entries.
     """
-    state = _our_names(_unwrap(state_dict))
+    state = _our_names(state_dict)
     if isinstance(model, ViT | ConvViT):
         return _copy_encoder(model, _encoder_part(state), "the given weights")
     if isinstance(model, Autoencoder):
@@ -79,16 +65,9 @@ def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
 
     A ViT alone gets those of MAE. Of a SelfPatch these are the entries of a training file.
     """
-    state = model.state_dict()
-    if isinstance(model, SelfPatch):
-        return selfpatch.published_names(state)
-    if not isinstance(model, CroCo):
-        state = _strip("encoder.", state)
-        return {n: t[..., None, None] if POINTWISE.match(n) else t for n, t in state.items()}
-    return {
-        _rename(name, CROCO_PARTS): tensor[0] if name in CROCO_TABLES else tensor
-        for name, tensor in state.items()
-    }
+    kinds = {SelfPatch: selfpatch, CroCo: croco, ConvMAE: convmae, ConvViT: convmae}
+    adapter = next((a for kind, a in kinds.items() if isinstance(model, kind)), mae)
+    return adapter.published_names(model.state_dict())
 
 
 def load_encoder(encoder: Encoder, path: str | Path) -> None:
@@ -114,10 +93,7 @@ def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the decoder.
     """
-    state = _part("decoder.", _stored(path))
-    if "pos_embed" in state:
-        state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
-    copy_weights(decoder, state, path)
+    _copy_decoder(decoder, part_of(_stored(path), "decoder."), path)
 
 
 def load_pretrained(method: Trainable, path: str | Path) -> None:
@@ -128,53 +104,36 @@ def load_pretrained(method: Trainable, path: str | Path) -> None:
     Raises:
         ValueError: if the file is not readable as weights, or does not fit.
     """
-    load_encoder(method.encoder, path)
+    stored = _stored(path)
+    _copy_encoder(method.encoder, _encoder_part(stored), path)
     if student := getattr(method, "student", None):
-        load_encoder(student.encoder, path)
-    decoder = getattr(method, "decoder", None)
-    if isinstance(decoder, PairDecoder) and _part("decoder.", _stored(path)):
-        load_decoder(decoder, path)
+        _copy_encoder(student.encoder, _encoder_part(stored), path)
+    decoder, found = getattr(method, "decoder", None), part_of(stored, "decoder.")
+    if isinstance(decoder, PairDecoder) and found:
+        _copy_decoder(decoder, found, path)
 
 
-def _rename(name: str, parts: Mapping[str, str]) -> str:
-    """Replace the part a name begins with."""
-    for old, new in parts.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
+def _stored(path: str | Path) -> dict[str, Tensor]:
+    """Read a file's weights under our names."""
+    return _our_names(read_weights(Path(path)))
 
 
-def _our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the names of a published CroCo and the shapes of a ConvMAE; others stay."""
-    if "enc_norm.weight" not in state:
-        return {n: t.flatten(1) if POINTWISE.match(n) else t for n, t in state.items()}
-    parts = {published: ours for ours, published in CROCO_PARTS.items()}
-    named = {_rename(name, parts): tensor for name, tensor in state.items()}
-    return {n: t[None] if n in CROCO_TABLES else t for n, t in named.items()}
+def _our_names(content: Mapping) -> dict[str, Tensor]:
+    """Translate what a file holds; names that no adapter knows are ours, or MAE's."""
+    state = content.get("model", content)
+    adapter = next((a for a in (selfpatch, croco, convmae) if a.is_published(state)), mae)
+    return adapter.our_names(state)
 
 
 def _encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Pick what belongs to the encoder, and what follows it in files of one flat list."""
-    return _part("teacher.encoder.", state) or _strip("encoder.", state)
+    return part_of(state, "teacher.encoder.") or strip("encoder.", state)
 
 
-def _part(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return _strip(prefix, {n: t for n, t in state.items() if n.startswith(prefix)})
-
-
-def _strip(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-
-
-def _stored(path: str | Path) -> dict[str, Tensor]:
-    """Read a file's weights, those of a published CroCo under our names."""
-    return _our_names(_unwrap(read_weights(Path(path))))
-
-
-def _unwrap(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    if selfpatch.is_published(state_dict):
-        return selfpatch.our_names(state_dict)
-    return state_dict.get("model", state_dict)
+def _copy_decoder(decoder: PairDecoder, state: dict[str, Tensor], source: str | Path) -> None:
+    if "pos_embed" in state:
+        state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
+    copy_weights(decoder, state, source)
 
 
 def _copy_encoder(

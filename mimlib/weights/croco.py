@@ -1,13 +1,22 @@
-"""The published names and settings of CroCo (naver/croco), and ours."""
+"""Names and settings of published CroCo files (naver/croco), both directions.
+
+Its parts have other names, and the same inside them:
+
+    encoder.blocks.0.attn.qkv.weight   <->   enc_blocks.0.attn.qkv.weight
+    decoder.blocks.0.norm_y.bias       <->   dec_blocks.0.norm_y.bias
+"""
 
 import re
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.methods.croco import CroCoConfig
+from mimlib.weights.files import rename
 
-CROCO_PARTS = {  # ours -> published
+PARTS = {  # ours -> published
     "encoder.patch_embed.": "patch_embed.",
     "encoder.pos_embed": "enc_pos_embed",
     "encoder.blocks.": "enc_blocks.",
@@ -18,10 +27,25 @@ CROCO_PARTS = {  # ours -> published
     "decoder.norm.": "dec_norm.",
     "decoder_pred.": "prediction_head.",
 }
-
-
 ROTARY = re.compile(r"RoPE(\d+(?:\.\d+)?)")  # of CroCo v2: rotary positions of this base
-CROCO_TABLES = ("encoder.pos_embed", "decoder.pos_embed")  # as official: without a batch axis
+TABLES = ("encoder.pos_embed", "decoder.pos_embed")  # as official: without a batch axis
+
+
+def is_published(content: Mapping) -> bool:
+    """Whether this is a CroCo under its published names."""
+    return "enc_norm.weight" in content
+
+
+def our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate a published file into the state of a CroCo."""
+    parts = {published: ours for ours, published in PARTS.items()}
+    named = {rename(name, parts): tensor for name, tensor in state.items()}
+    return {n: t[None] if n in TABLES else t for n, t in named.items()}
+
+
+def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the state of a CroCo."""
+    return {rename(n, PARTS): t[0] if n in TABLES else t for n, t in state.items()}
 
 
 def official_croco_config(croco_kwargs: Mapping[str, object] | None = None) -> CroCoConfig:

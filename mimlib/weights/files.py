@@ -52,7 +52,11 @@ def copy_weights(
     source: str | Path,
     may_miss: Iterable[str] = (),
 ) -> None:
-    """Copy tensors of our names, all or none of them."""
+    """Copy tensors of our names, all or none of them.
+
+    Raises:
+        ValueError: naming what is missing, unexpected, of another shape or not finite.
+    """
     own = model.state_dict()
     problems = {
         "missing": [n for n in own if n not in state and n not in set(may_miss)],
@@ -62,6 +66,7 @@ def copy_weights(
             for n in own
             if n in state and state[n].shape != own[n].shape
         ],
+        "with values that are not finite": [n for n in state if not state[n].isfinite().all()],
     }
     if any(problems.values()):
         lines = [
@@ -72,6 +77,24 @@ def copy_weights(
             "check size, patch size, class token and which part of the network the file holds"
         )
     model.load_state_dict(state, strict=False)
+
+
+def rename(name: str, parts: Mapping[str, str]) -> str:
+    """Replace the part that a name begins with, the first of `parts` that fits."""
+    for old, new in parts.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Pick the entries whose names begin with `prefix`, without it."""
+    return strip(prefix, {n: t for n, t in state.items() if n.startswith(prefix)})
+
+
+def strip(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take `prefix` away from the names that begin with it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def _shorten(names: list[str], limit: int = 8) -> str:

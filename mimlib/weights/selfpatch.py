@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mimlib.weights.files import rename
+
 NETWORKS = ("student", "teacher")
 PARTS = {  # ours -> published
     "encoder.norm.": "ca_head.norm.",
@@ -73,11 +75,7 @@ def _our_network(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 raise ValueError(f"{name} has rows of other lengths than 1, which is not supported")
             continue
         name = name.replace(DIRECTION, "last_layer.weight")
-        for ours, published in PARTS.items():
-            if name.startswith(published):
-                name = ours + name.removeprefix(published)
-                break
-        state[name] = tensor
+        state[rename(name, {published: ours for ours, published in PARTS.items()})] = tensor
     return state
 
 
@@ -100,8 +98,4 @@ def published_names(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
 
 def published_name(name: str) -> str:
     """Translate the name of a parameter of one network."""
-    for ours, published in PARTS.items():
-        if name.startswith(ours):
-            name = published + name.removeprefix(ours)
-            break
-    return name.replace("last_layer.weight", DIRECTION)
+    return rename(name, PARTS).replace("last_layer.weight", DIRECTION)
