@@ -40,17 +40,8 @@ class Chosen(DetectionSource):
     def __len__(self):
         return len(self.indices)
 
-    def image(self, index):
-        return self.source.image(self.indices[index])
-
-    def objects(self, index):
-        return self.source.objects(self.indices[index])
-
-    def image_id(self, index):
-        return self.source.image_id(self.indices[index])
-
-    def truth(self, image_id):
-        return self.source.truth(image_id)
+    def example(self, index):
+        return self.source.example(self.indices[index])
 
 
 def real_images(folder: Path, size: int, count: int) -> Chosen:
@@ -65,7 +56,7 @@ def real_images(folder: Path, size: int, count: int) -> Chosen:
     ).build()
     indices = []
     for index in range(len(source)):
-        objects = source.objects(index)
+        objects = source.example(index).objects
         areas = objects.areas[~objects.crowd]
         if 0 < len(areas) <= MOST_OBJECTS and areas.min() >= LEAST_AREA:
             indices.append(index)

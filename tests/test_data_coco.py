@@ -17,9 +17,10 @@ from coco_files import (
 )
 from pycocotools import mask as coco_mask
 
+from mimlib.data.objects import coco as coco_module
 from mimlib.data.objects.coco import CocoConfig
 from mimlib.data.objects.masks import coco_results, read_runs
-from mimlib.data.objects.views import Objects
+from mimlib.data.objects.views import Objects, clip_objects
 
 INSIDE = (4, 6, 10, 8)  # left, top, width, height
 
@@ -38,17 +39,22 @@ def source(root, annotations, **options):
 def only(root, **changes) -> Objects:
     """The objects of the one image that one annotation with changes makes, for training."""
     given = annotation(1, 5, 3, INSIDE, rectangle(4, 6, 14, 14)) | changes
-    return source(root, [given]).objects(0)
+    return clip_objects(source(root, [given]).example(0).objects)
+
+
+def truth(coco, index=0) -> Objects:
+    """The objects of an image as the file has them."""
+    return coco.example(index).objects
 
 
 def test_images_come_in_the_order_of_their_ids_and_labels_without_gaps(tmp_path):
     given = [annotation(n, 7, c, INSIDE, rectangle(4, 6, 14, 14)) for n, c in ((1, 90), (2, 17))]
     coco = source(tmp_path, given)
-    assert [coco.image_id(i) for i in range(len(coco))] == [5, 7]
+    assert [coco.example(i).image_id for i in range(len(coco))] == [5, 7]
     assert coco.category_ids == (3, 17, 90) and coco.class_names == ("car", "cat", "toothbrush")
-    assert coco.truth(7).labels.tolist() == [2, 1]
-    assert [coco.category_ids[label] for label in coco.truth(7).labels] == [90, 17]
-    assert coco.image(0).shape == (3, HEIGHT, WIDTH)
+    assert truth(coco, 1).labels.tolist() == [2, 1]
+    assert [coco.category_ids[label] for label in truth(coco, 1).labels] == [90, 17]
+    assert coco.example(0).image.shape == (3, HEIGHT, WIDTH)
 
 
 def test_polygons_and_both_kinds_of_run_lengths_give_the_same_mask(tmp_path):
@@ -74,7 +80,7 @@ def test_parts_of_one_object_and_overlapping_objects(tmp_path):
         annotation(1, 5, 3, (0, 0, 20, 20), parts),
         annotation(2, 5, 3, (2, 2, 10, 10), rectangle(2, 2, 12, 12)),
     ]
-    masks = source(tmp_path, given).truth(5).masks
+    masks = truth(source(tmp_path, given)).masks
     assert masks.sum(dim=(1, 2)).tolist() == [116, 100] and (masks[0] & masks[1]).sum() == 8
 
 
@@ -84,14 +90,13 @@ def test_boxes_are_clipped_to_the_image_and_empty_ones_left_out(tmp_path):
         "out at the bottom right": ((20, 20, 100, 100), [20, 20, WIDTH, HEIGHT]),
         "outside": ((40, 6, 10, 8), None),
         "no width": ((4, 6, 0, 8), None),
-        "negative height": ((4, 6, 10, -8), None),
     }
     for number, (given, expected) in enumerate(boxes.values()):
         objects = only(tmp_path / str(number), bbox=list(given))
         assert objects.boxes.tolist() == ([expected] if expected else [])
         assert objects.masks.shape == (len(objects.labels), HEIGHT, WIDTH)
         coco = CocoConfig(root=str(tmp_path / str(number)), size=32).build()
-        (kept,) = coco.truth(5).boxes.tolist()
+        (kept,) = truth(coco).boxes.tolist()
         left, top, width, height = given
         assert kept == [left, top, left + width, top + height], "the metric wants what is written"
 
@@ -100,16 +105,32 @@ def test_crowds_are_marked(tmp_path):
     assert only(tmp_path, iscrowd=1, segmentation=runs(square())).crowd.tolist() == [True]
 
 
-def test_degenerate_polygons_cover_nothing(tmp_path):
-    for number, polygons in enumerate(([], [[1, 1, 5, 5]], [[1, 1, 5, 1, 5]])):
-        objects = only(tmp_path / str(number), segmentation=polygons)
-        assert len(objects.labels) == 1 and not objects.masks.any()
+NO_MASK = (None, [], [[]], [[1, 1, 5, 5]])
+
+
+def test_objects_without_a_mask_are_refused_or_get_their_box(tmp_path):
+    for number, segmentation in enumerate(NO_MASK):
+        root = tmp_path / str(number)
+        with pytest.raises(ValueError, match="annotation 1 of image 5 has no mask.*missing_masks"):
+            only(root, segmentation=segmentation)
+        objects = truth(CocoConfig(root=str(root), size=32, missing_masks="box").build())
+        assert torch.equal(objects.masks[0], torch.from_numpy(square()))
+    boxes_only = annotation(1, 5, 3, INSIDE, None)
+    del boxes_only["segmentation"]
+    coco = source(tmp_path / "boxes", [boxes_only], missing_masks="box")
+    batch = next(coco.batches(0, 2, seed=0))
+    assert sorted(batch.labels.flatten().tolist()) == [-1, 0], "trained with, not left out"
+
+
+def test_parts_of_too_few_corners_cover_nothing(tmp_path):
+    polygons = [[1, 1, 5, 5], *rectangle(4, 6, 14, 14)]
+    assert torch.equal(only(tmp_path, segmentation=polygons).masks[0], torch.from_numpy(square()))
     assert only(tmp_path / "out", segmentation=rectangle(50, 50, 60, 60)).masks.sum() == 0
 
 
 def test_images_without_objects_are_negatives_or_left_out(tmp_path):
     coco = source(tmp_path, [annotation(1, 7, 3, INSIDE, rectangle(4, 6, 14, 14))])
-    assert len(coco) == 2 and coco.truth(5).masks.shape == (0, HEIGHT, WIDTH)
+    assert len(coco) == 2 and truth(coco).masks.shape == (0, HEIGHT, WIDTH)
     batch = coco.first(2)
     assert batch.labels.tolist() == [[-1], [0]] and batch.boxes.shape == (2, 1, 4)
     assert len(CocoConfig(root=str(tmp_path), size=32, skip_empty=True).build()) == 1
@@ -117,7 +138,7 @@ def test_images_without_objects_are_negatives_or_left_out(tmp_path):
     with pytest.raises(ValueError, match="lists no image with objects"):
         source(tmp_path, crowd, skip_empty=True)
     nothing = source(tmp_path, []).first(2)
-    assert nothing.labels.shape == (2, 0) and nothing.masks.shape == (2, 0, 32, 32)
+    assert nothing.labels.shape == (2, 0) and nothing.masks.shape == (2, 0, 32, 4)
 
 
 @pytest.mark.parametrize("changes,message", [
@@ -125,8 +146,18 @@ def test_images_without_objects_are_negatives_or_left_out(tmp_path):
     ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 2]}}, "5 pixels in all"),
     ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "0d"}}, "pixels in all"),
     ({"segmentation": {"counts": [3]}}, "'size'"),
-    ({"segmentation": None}, "annotation 1 of image 5 is no list of polygons"),
-    ({"bbox": [1, 2, 3]}, "expected four numbers"),
+    ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [768, -10, 10]}}, "pixels in all"),
+    ({"segmentation": 7}, "annotation 1 of image 5 is no list of polygons"),
+    ({"segmentation": [[1, 1, 9, 1, 9]]}, "polygon of an odd count"),
+    ({"segmentation": rectangle(4, 6, float("nan"), 14)}, "not finite"),
+    ({"bbox": [4, 6, 10, -8]}, "last two 0 or more"),
+    ({"bbox": [4, float("nan"), 10, 8]}, "expected four finite"),
+    ({"area": float("nan")}, "annotation 1 has the area nan"),
+    ({"area": -3}, "annotation 1 has the area -3"),
+    ({"image_id": 99}, "annotation 1 is of image 99, which is not among its 2 images"),
+    ({"image_id": "5"}, "annotation 1 is of image '5', which is not among its 2 images"),
+    ({"id": "a"}, r"ids of 1 annotations are no whole numbers: \['a'\]"),
+    ({"bbox": [1, 2, 3]}, "expected four finite numbers"),
     ({"category_id": 4}, "category 4, which is not among its 3"),
 ])  # fmt: skip
 def test_broken_annotations_are_refused_by_name(tmp_path, changes, message):
@@ -170,10 +201,24 @@ def test_files_that_are_no_annotations_are_refused(tmp_path):
         config.build()
 
 
-def test_annotations_of_other_images_are_left_out(tmp_path):
-    given = [annotation(n, i, 3, INSIDE, rectangle(4, 6, 14, 14)) for n, i in ((1, 5), (2, 99))]
-    coco = source(tmp_path, given)
-    assert len(coco) == 2 and len(coco.truth(5).labels) == 1
+@pytest.mark.parametrize("section,ids,message", [
+    ("images", ["0005", "0007"], r"ids of 2 images are no whole numbers: \['0005', '0007'\]"),
+    ("images", [5, 5], r"1 ids of images occur more than once: \[5\]"),
+    ("images", [5, 7.0], r"ids of 1 images are no whole numbers: \[7.0\]"),
+    ("annotations", [2, 2], r"1 ids of annotations occur more than once: \[2\]"),
+    ("categories", [3, 3, 17], r"1 ids of categories occur more than once: \[3\]"),
+    ("categories", ["a", "b", "c"], "ids of 3 categories are no whole numbers"),
+])  # fmt: skip
+def test_ids_that_do_not_tell_apart_are_refused(tmp_path, section, ids, message):
+    given = [annotation(n, 5, 3, INSIDE, rectangle(4, 6, 14, 14)) for n in (1, 2)]
+    path = write_instances(tmp_path, given)
+    content = json.loads(path.read_text())
+    for row, each in zip(content[section], ids, strict=True):
+        row["id"] = each
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as refused:
+        CocoConfig(root=str(tmp_path), size=32).build()
+    assert str(path) in str(refused.value)
 
 
 def segments(*rows):
@@ -186,21 +231,21 @@ def test_things_of_panoptic_pictures_are_objects(tmp_path):
     write_panoptic(tmp_path, ids, segments((300, 17, 0), (70_000, 3, 1), (5, 90, 0), (6, 3, 0)))
     path = "annotations/panoptic_train2017.json"
     coco = CocoConfig(root=str(tmp_path), annotations=path, size=32).build()
-    objects = coco.truth(5)
+    objects = truth(coco)
     assert coco.class_names == ("car", "cat"), "toothbrushes are no things here"
     assert objects.labels.tolist() == [1, 0] and objects.crowd.tolist() == [False, True]
     assert objects.boxes.tolist() == [[3, 2, 9, 8], [10, 10, 30, 20]]
     assert torch.equal(objects.masks[0], torch.from_numpy(ids == 300))
     write_panoptic(tmp_path, ids[:, 1:], segments((300, 17, 0)))
     with pytest.raises(ValueError, match=r"panoptic file 5.png has \(24, 31\).*\(24, 32\)"):
-        coco.truth(5)
+        coco.example(0)
 
 
 def test_results_are_what_coco_takes(tmp_path):
     coco = source(tmp_path, [annotation(1, 5, 90, INSIDE, rectangle(4, 6, 14, 14))])
-    truth = coco.truth(5)
+    known = truth(coco)
     (entry,) = coco_results(
-        5, truth.boxes, truth.labels, torch.tensor([0.5]), truth.masks, coco.category_ids
+        5, known.boxes, known.labels, torch.tensor([0.5]), known.masks, coco.category_ids
     )
     assert entry["category_id"] == 90 and entry["bbox"] == list(INSIDE) and entry["score"] == 0.5
     assert (coco_mask.decode(entry["segmentation"]) == square()).all()
@@ -212,4 +257,18 @@ def test_results_are_what_coco_takes(tmp_path):
 def test_workers_give_the_same_batches(tmp_path):
     given = [annotation(1, 5, 3, INSIDE, rectangle(4, 6, 14, 14))]
     batches = [next(source(tmp_path, given, workers=w).batches(0, 2, seed=1)) for w in (0, 1)]
-    assert all(torch.equal(a, b) for a, b in zip(*batches))
+    assert all(torch.equal(a, b) for a, b in zip(batches[0][:-1], batches[1][:-1]))
+
+
+def test_what_is_measured_is_read_once_and_carries_what_is_true(tmp_path, monkeypatch):
+    given = [annotation(1, 5, 17, (-2.5, 6, 12, 8), rectangle(0, 6, 9, 14), area=71.25)]
+    coco, read = source(tmp_path, given), []
+    record, decode = coco.record, coco_module.decode_mask
+    monkeypatch.setattr(coco, "record", lambda index: read.append(index) or record(index))
+    monkeypatch.setattr(coco_module, "decode_mask", lambda *a: read.append("mask") or decode(*a))
+    (batch,) = coco.once(2)
+    assert read == [0, "mask", 1]
+    ((entry,), nothing) = batch.truth
+    assert nothing == [] and entry["category_id"] == 1 and entry["iscrowd"] == 0
+    assert entry["bbox"] == [-2.5, 6, 12, 8] and entry["area"] == 71.25
+    assert (coco_mask.decode(entry["segmentation"]) == square(0, 6, 9, 14)).all()

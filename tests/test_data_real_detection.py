@@ -5,6 +5,7 @@ import torch
 from real_data import sample
 
 from mimlib.data.objects.coco import CocoConfig
+from mimlib.data.objects.masks import unpack_masks
 from mimlib.data.objects.views import tight_boxes
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -24,15 +25,15 @@ def test_panoptic_coco():
     assert len(coco) == 75 and len(coco.category_ids) == 80
     assert (coco.category_ids[0], coco.category_ids[79]) == (1, 90)
     batch = coco.first(8)
-    assert batch.images.shape == (8, 3, 256, 256) and batch.masks.shape[2:] == (256, 256)
+    assert batch.images.shape == (8, 3, 256, 256) and batch.masks.shape[2:] == (256, 32)
     seen = batch.labels >= 0
-    gaps = (tight_boxes(batch.masks[seen]) - batch.boxes[seen]).abs()
+    gaps = (tight_boxes(unpack_masks(batch.masks[seen], 256)) - batch.boxes[seen]).abs()
     assert gaps.max() < 1.5, "boxes fit their masks after resizing"
-    index = [coco.image_id(i) for i in range(len(coco))].index(250)
-    assert len(coco.objects(index).labels) == 0 and coco.image(index).shape[0] == 3
+    examples = [coco.example(i) for i in range(len(coco))]
+    (empty,) = [each for each in examples if each.image_id == 250]
+    assert len(empty.objects.labels) == 0 and empty.image.shape[0] == 3
     assert len(subset(size=256, skip_empty=True)) < 75
-    crowds = [coco.objects(i).crowd.sum() for i in range(len(coco))]
-    assert sum(crowds) > 0
+    assert sum(each.objects.crowd.sum() for each in examples) > 0
 
 
 def test_boxes_are_those_of_the_detection_labels():
@@ -40,10 +41,10 @@ def test_boxes_are_those_of_the_detection_labels():
     coco, root = subset(size=256), sample("coco_subset")
     close = total = 0
     for index in range(30):
-        image_id, objects = coco.image_id(index), coco.objects(index)
+        image, objects, image_id = coco.example(index)
         path = root / f"yolo_object_detection/train2017/{image_id:012d}.txt"
         lines = path.read_text().split("\n") if path.exists() else []
-        height, width = coco.image(index).shape[1:]
+        height, width = image.shape[1:]
         for label, x, y, w, h in (map(float, line.split()) for line in lines if line):
             box = torch.tensor([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
             box = box * torch.tensor([width, height, width, height])
@@ -59,8 +60,9 @@ def test_panoptic_and_detection_format_agree():
         CocoConfig(root=str(root), images="input_images", annotations=name, size=256).build()
         for name in ("panoptic_examples.json", "panoptic_coco_detection_format.json")
     ]
+    known = [{e.image_id: e.objects for e in map(c.example, range(len(c)))} for c in both]
     for image_id in (142238, 439180):
-        ours, theirs = (coco.truth(image_id) for coco in both)
+        ours, theirs = (objects[image_id] for objects in known)
         names = [[c.class_names[label] for label in o.labels] for c, o in zip(both, (ours, theirs))]
         things = [name in both[0].class_names for name in names[1]]
         assert names[0] == [n for n, thing in zip(names[1], things) if thing]

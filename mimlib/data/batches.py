@@ -1,6 +1,6 @@
 """What sources yield and methods read. Images are uint8 RGB until a method takes them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -58,7 +58,10 @@ class DetectionBatch(NamedTuple):
     images: Tensor  # [B, 3, H, W] uint8
     boxes: Tensor  # [B, R, 4] float32 xyxy in pixels, right and bottom exclusive
     labels: Tensor  # [B, R] int64 from 0 without gaps
-    masks: Tensor  # [B, R, H, W] bool
+    masks: Tensor  # [B, R, H, W / 8] uint8, a bit for each pixel: `unpack_masks`
     crowd: Tensor  # [B, R] bool: many things in one, or too small: neither learned nor counted
     sizes: Tensor  # [B, 2] int64, height and width of the image as it is stored
-    image_ids: Tensor  # [B] int64, by which the source tells what is true of that image
+    image_ids: Tensor  # [B] int64, names of the images in their data set
+    truth: tuple[
+        list[dict[str, Any]], ...
+    ] = ()  # as COCO writes it, of each image that is measured

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from mimlib.data.batches import DetectionBatch
+from mimlib.data.objects.masks import unpack_masks
 from mimlib.encoders import EncoderConfig
 from mimlib.encoders.pyramid import Pyramid, build_encoder
 from mimlib.layers.patches import grid_of, normalize
@@ -70,7 +71,7 @@ class DetectionViews(NamedTuple):
     images: Tensor  # [B, 3, H, W] float32, ImageNet-normalised
     boxes: Tensor  # [B, R, 4] float32 xyxy in pixels
     labels: Tensor  # [B, R] int64, NO_OBJECT where there is nothing to learn
-    masks: Tensor  # [B, R, H, W] bool
+    masks: Tensor  # [B, R, H, W / 8] uint8, packed: `unpack_masks`
     anchor_keys: Tensor  # [B, anchors] float32, uniform in [0, 1)
     proposal_keys: Tensor  # [B, proposals + R] float32, uniform in [0, 1)
 
@@ -131,11 +132,11 @@ class DetectionTask(Trainable):
 
     def forward(self, views: DetectionViews) -> Output:
         """Return the sum of Mask R-CNN's five losses, in training and in evaluation."""
-        targets = []
-        for boxes, labels, masks in zip(views.boxes, views.labels, views.masks):
+        targets, width = [], views.images.shape[-1]
+        for boxes, labels, packed in zip(views.boxes, views.labels, views.masks):
             kept = labels != NO_OBJECT
-            rows = {"boxes": boxes[kept], "labels": labels[kept] + 1, "masks": masks[kept]}
-            targets.append(rows)
+            masks = unpack_masks(packed[kept], width)
+            targets.append({"boxes": boxes[kept], "labels": labels[kept] + 1, "masks": masks})
         terms = self.head.losses(
             self.pyramid(self.encoder, views.images),
             views.images,
@@ -186,14 +187,15 @@ def check_objects(batch: DetectionBatch, num_classes: int) -> None:
     Raises:
         ValueError: on shapes that do not fit each other, or a label outside the range.
     """
-    count, sides, most = len(batch.images), batch.images.shape[2:], batch.labels.shape[1]
-    expected = {"boxes": (count, most, 4), "masks": (count, most, *sides), "crowd": (count, most)}
+    (count, _, height, width), most = batch.images.shape, batch.labels.shape[1]
+    packed = (count, most, height, -(-width // 8))
+    expected = {"boxes": (count, most, 4), "masks": packed, "crowd": (count, most)}
     for name, shape in expected.items():
         got = tuple(getattr(batch, name).shape)
         if got != shape:
             raise ValueError(
                 f"{name} has shape {got}, but the images and labels ask for {shape}; masks must "
-                "have the size of their image"
+                "have the size of their image, eight pixels in a byte"
             )
     if batch.labels.is_cpu:  # elsewhere looking at values would make everything wait
         check_labels(batch.labels[batch.labels != NO_OBJECT], num_classes)

@@ -18,9 +18,15 @@ import torch
 from torch import Tensor
 
 from mimlib.data.files.pictures import read_image, read_segments
-from mimlib.data.objects.annotations import Annotated, Annotations, Record, read_annotations
-from mimlib.data.objects.masks import check_size, decode_mask, sides_of
-from mimlib.data.objects.source import DetectionSource
+from mimlib.data.objects.annotations import (
+    Annotated,
+    Annotations,
+    MissingMasks,
+    Record,
+    read_annotations,
+)
+from mimlib.data.objects.masks import check_size, decode_mask
+from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects, tight_boxes
 
 
@@ -35,16 +41,18 @@ class CocoConfig(LargeScaleJitter):
     images: str = "train2017"  # folder of the images, below root
     annotations: str = "annotations/instances_train2017.json"  # below root; PNGs in .../NAME/
     skip_empty: bool = False  # leave out images without objects, as official training does
+    missing_masks: MissingMasks = "refuse"  # box: such objects get their whole box; box AP counts
     workers: int = 0  # decoding processes
 
     def build(self) -> "CocoObjects":
         """Read the annotations.
 
         Raises:
-            ValueError: if they are missing, no JSON in this form, or name no image.
+            ValueError: if they are missing, no JSON in this form, or name no image; see
+                `read_annotations`.
         """
         path = Path(os.path.expanduser(self.root)) / self.annotations
-        found = read_annotations(path)
+        found = read_annotations(path, self.missing_masks)
         if self.skip_empty:
             kept = [r for r in found.records if not all(each.crowd for each in r.objects)]
             found = found._replace(records=kept)
@@ -69,62 +77,37 @@ class CocoObjects(DetectionSource):
         self.augmentation, self.workers, self.path = config, config.workers, path
         self.folder = Path(os.path.expanduser(config.root)) / config.images
         records, self.category_ids, self.class_names = annotations
-        self._ids = np.array([record.image_id for record in records])
         packed = [pickle.dumps(record) for record in records]
         self._ends = np.cumsum([len(each) for each in packed])
         self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ends)
 
     def record(self, index: int) -> Record:
         """Return what the file says of an image."""
         start = self._ends[index - 1] if index else 0
         return pickle.loads(self._bytes[start : self._ends[index]].tobytes())
 
-    def image(self, index: int) -> Tensor:
-        """Read an image, [3, H, W] uint8.
+    def example(self, index: int) -> Example:
+        """Read an image and decode its masks, once.
 
         Raises:
-            ValueError: if it cannot be read, or has another size than the annotations say.
+            ValueError: if the image or a mask cannot be read, or their sizes are not what the
+                annotations say.
         """
         record = self.record(index)
         image = read_image(self.folder / record.image_file)
         check_size(record, f"the file {record.image_file}", tuple(image.shape[1:]))
-        return image
-
-    def objects(self, index: int) -> Objects:
-        """Decode the masks of an image; boxes are clipped to it, those that are empty left out.
-
-        Raises:
-            ValueError: if a mask cannot be read or has another size than the image.
-        """
-        whole = self.annotated(index)
-        height, width = whole.masks.shape[1:]
-        boxes = whole.boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        return Objects(*(field[kept] for field in whole._replace(boxes=boxes)))
-
-    def annotated(self, index: int) -> Objects:
-        """Return the objects of an image as the file has them.
-
-        Raises:
-            ValueError: if a mask cannot be read or has another size than the image.
-        """
-        record = self.record(index)
         if record.panoptic_file:
-            return _panoptic_objects(record, self.path.with_suffix("") / record.panoptic_file)
-        masks = [decode_mask(each, record) for each in record.objects]
-        masks = torch.stack(masks) if masks else torch.zeros(0, *sides_of(record), dtype=torch.bool)
-        return _objects(record.objects, torch.tensor([each.box for each in record.objects]), masks)
-
-    def image_id(self, index: int) -> int:
-        """Return the id the file gives an image."""
-        return int(self._ids[index])
-
-    def truth(self, image_id: int) -> Objects:
-        """Return the objects of the image of that id, for the metric: as the file has them."""
-        return self.annotated(int(np.searchsorted(self._ids, image_id)))
+            objects = _panoptic_objects(record, self.path.with_suffix("") / record.panoptic_file)
+        else:
+            masks = torch.zeros(len(record.objects), *image.shape[1:], dtype=torch.bool)
+            for mask, each in zip(masks, record.objects):
+                mask.copy_(decode_mask(each, record))
+            boxes = torch.tensor([each.box for each in record.objects], dtype=torch.float64)
+            objects = _objects(record.objects, boxes, masks)
+        return Example(image, objects, record.image_id)
 
 
 def _panoptic_objects(record: Record, path: Path) -> Objects:
@@ -139,13 +122,11 @@ def _panoptic_objects(record: Record, path: Path) -> Objects:
 
 
 def _objects(rows: Sequence[Annotated], boxes: Tensor, masks: Tensor) -> Objects:
-    areas = torch.tensor([each.area for each in rows])
-    if (areas < 0).any():
-        areas = torch.where(areas < 0, masks.sum(dim=(1, 2)), areas)
+    areas = [int(m.sum()) if r.area is None else r.area for r, m in zip(rows, masks)]
     return Objects(
-        boxes=boxes.float().reshape(-1, 4),
+        boxes=boxes.reshape(-1, 4),
         labels=torch.tensor([each.label for each in rows], dtype=torch.int64),
         masks=masks,
         crowd=torch.tensor([each.crowd for each in rows], dtype=torch.bool),
-        areas=areas,
+        areas=torch.tensor(areas, dtype=torch.float64),
     )

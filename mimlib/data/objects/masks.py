@@ -1,4 +1,4 @@
-"""Masks of objects: polygons and run lengths, both ways."""
+"""Masks of objects: polygons, run lengths and packed bits, both ways."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,32 +9,27 @@ from einops import rearrange
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from mimlib.data.objects.annotations import Annotated, Record
-
-LEAST_POLYGON = 6  # numbers: three corners
+from mimlib.data.objects.annotations import LEAST_POLYGON, Annotated, Record
 
 
 def decode_mask(annotated: Annotated, record: Record) -> Tensor:
     """Decode polygons, or run lengths of either kind, to [H, W] bool.
 
-    Polygons of fewer than three corners cover nothing, as official.
-
     Raises:
-        ValueError: if there is no mask, it is broken, or of another size than the image.
+        ValueError: if it is broken, or of another size than the image.
     """
-    (height, width), given = sides_of(record), annotated.segmentation
+    height, width, given = record.height, record.width, annotated.segmentation
     what = f"the mask of annotation {annotated.annotation_id}"
     try:
         if isinstance(given, list):
-            polygons = [p for p in given if len(p) >= LEAST_POLYGON and len(p) % 2 == 0]
-            if not polygons:
-                return torch.zeros(height, width, dtype=torch.bool)
+            polygons = [polygon for polygon in given if len(polygon) >= LEAST_POLYGON]
             runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         else:
             check_size(record, what, tuple(given["size"]))
             counts = given["counts"]
             counts = counts if isinstance(counts, list) else read_runs(counts)
-            if sum(counts) != height * width:  # pycocotools leaves the rest to chance
+            # pycocotools leaves what is missing to chance
+            if sum(counts) != height * width or min(counts, default=0) < 0:
                 raise ValueError(f"its runs have {sum(counts)} pixels in all")
             runs = coco_mask.frPyObjects({**given, "counts": counts}, height, width)
         return torch.from_numpy(coco_mask.decode(runs)).bool()
@@ -67,6 +62,26 @@ def read_runs(compressed: str | bytes) -> list[int]:
     return counts
 
 
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """Write masks [R, H, W] bool as compressed run lengths, ready for JSON."""
+    columns = np.asfortranarray(rearrange(masks.cpu().numpy().astype(np.uint8), "r h w -> h w r"))
+    return [
+        {"size": runs["size"], "counts": runs["counts"].decode("ascii")}
+        for runs in coco_mask.encode(columns)
+    ]
+
+
+def pack_masks(masks: Tensor) -> Tensor:
+    """Pack masks [..., H, W] bool into bits, [..., H, W / 8] uint8, rounded up."""
+    return torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
+
+
+def unpack_masks(packed: Tensor, width: int) -> Tensor:
+    """Return the masks [..., H, W] bool of that width in pixels, on the device they are on."""
+    bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> bits) & 1).flatten(-2)[..., :width].bool()
+
+
 def coco_results(
     image_id: int,
     boxes: Tensor,
@@ -85,25 +100,17 @@ def coco_results(
         masks: [R, H, W] bool.
         category_ids: of labels 0, 1, ... (`CocoObjects.category_ids`).
     """
-    columns = np.asfortranarray(rearrange(masks.cpu().numpy().astype(np.uint8), "r h w -> h w r"))
-    entries = []
-    rows = zip(boxes.tolist(), labels.tolist(), scores.tolist(), coco_mask.encode(columns))
-    for (left, top, right, bottom), label, score, rle in rows:
-        entries.append(
-            {
-                "image_id": image_id,
-                "category_id": category_ids[label],
-                "bbox": [left, top, right - left, bottom - top],
-                "score": score,
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-            }
-        )
-    return entries
-
-
-def sides_of(record: Record) -> tuple[int, int]:
-    """Return (height, width) of the image, pixels."""
-    return record.height, record.width
+    rows = zip(boxes.tolist(), labels.tolist(), scores.tolist(), encode_masks(masks))
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": score,
+            "segmentation": runs,
+        }
+        for (left, top, right, bottom), label, score, runs in rows
+    ]
 
 
 def check_size(record: Record, what: str, got: tuple[int, ...]) -> None:
@@ -112,8 +119,8 @@ def check_size(record: Record, what: str, got: tuple[int, ...]) -> None:
     Raises:
         ValueError: naming both.
     """
-    if got != sides_of(record):
+    if got != (record.height, record.width):
         raise ValueError(
             f"{what} has {got} pixels (height, width), image {record.image_id} "
-            f"{sides_of(record)}; masks and images must have one size"
+            f"{record.height, record.width}; masks and images must have one size"
         )

@@ -9,7 +9,7 @@ Letters: R objects of one image.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from torchvision.ops import masks_to_boxes
 
 from mimlib.data.batches import DetectionBatch
+from mimlib.data.objects.masks import encode_masks, pack_masks
 from mimlib.data.transforms.crops import COLUMN, FLIP, ROW, crop_resized, nearest_pixels
 
 SCALE = 0  # which random number of an image decides its size
@@ -29,11 +30,11 @@ SMALLEST_SIDE = 1.0  # pixels; objects that become smaller are left out
 class Objects(NamedTuple):
     """What is known of the objects in one image, a row each."""
 
-    boxes: Tensor  # [R, 4] float32 xyxy in pixels, right and bottom exclusive
+    boxes: Tensor  # [R, 4] floats, xyxy in pixels, right and bottom exclusive
     labels: Tensor  # [R] int64 from 0 without gaps
     masks: Tensor  # [R, H, W] bool
     crowd: Tensor  # [R] bool: many things in one, or too small: neither learned nor counted
-    areas: Tensor  # [R] float32 pixels, by which the metric tells small from large
+    areas: Tensor  # [R] floats, pixels, by which the metric tells small from large
 
 
 class Placement(NamedTuple):
@@ -92,8 +93,10 @@ def place_image(image: Tensor, placement: Placement, size: int) -> Tensor:
 def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
     """Move objects as their image is moved; those that are not seen any more are left out.
 
-    An object that is cut gets the box of what is left of its mask.
+    Boxes are clipped to the image, those without an area left out. An object that is cut gets the
+    box of what is left of its mask.
     """
+    objects = clip_objects(objects)
     top, left, cut_height, cut_width = placement.box
     height, width = placement.sides
     rows = top + nearest_pixels(cut_height, height)
@@ -108,12 +111,35 @@ def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
     inside = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
     seen = masks.any(dim=2).any(dim=1)
     is_cut = seen & ((inside - boxes).abs() > ROUNDING).any(dim=1)
-    inside[is_cut] = tight_boxes(masks[is_cut])
+    inside[is_cut] = tight_boxes(masks[is_cut]).to(inside)
     seen &= (inside[:, 2:] - inside[:, :2] >= SMALLEST_SIDE).all(dim=1)
     kept = Objects(inside, objects.labels, masks, objects.crowd, objects.areas * factor[:2].prod())
     kept = Objects(*(field[seen] for field in kept))
     padded = pad(kept.masks, (0, size - width, 0, size - height))
     return kept._replace(masks=padded)
+
+
+def clip_objects(objects: Objects) -> Objects:
+    """Clip boxes to the image; objects without an area there are left out."""
+    height, width = objects.masks.shape[1:]
+    boxes = objects.boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return Objects(*(field[kept] for field in objects._replace(boxes=boxes)))
+
+
+def coco_truth(objects: Objects) -> list[dict[str, Any]]:
+    """Write the objects of an image as COCO writes its truth, with labels for categories."""
+    rows = zip(objects.boxes.tolist(), encode_masks(objects.masks))
+    return [
+        {
+            "category_id": int(objects.labels[row]),
+            "bbox": [left, top, right - left, bottom - top],
+            "area": float(objects.areas[row]),
+            "iscrowd": int(objects.crowd[row]),
+            "segmentation": runs,
+        }
+        for row, ((left, top, right, bottom), runs) in enumerate(rows)
+    ]
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
@@ -127,12 +153,12 @@ def collate(
     objects: Sequence[Objects],
     sizes: Sequence[tuple[int, int]],
     image_ids: Sequence[int],
+    truth: Sequence[list[dict[str, Any]]] = (),
 ) -> DetectionBatch:
     """Make a batch of images of one size, rows of objects padded to the largest number."""
     most = max(len(each.labels) for each in objects)
 
-    def stack(name: str, value: float) -> Tensor:
-        fields = [getattr(each, name) for each in objects]
+    def stack(fields: list[Tensor], value: float) -> Tensor:
         whole = fields[0].new_full((len(fields), most, *fields[0].shape[1:]), value)
         for row, field in zip(whole, fields):
             row[: len(field)] = field
@@ -140,10 +166,11 @@ def collate(
 
     return DetectionBatch(
         images=torch.stack(list(images)),
-        boxes=stack("boxes", 0.0),
-        labels=stack("labels", -1),
-        masks=stack("masks", False),
-        crowd=stack("crowd", False),
+        boxes=stack([each.boxes.float() for each in objects], 0.0),
+        labels=stack([each.labels for each in objects], -1),
+        masks=stack([pack_masks(each.masks) for each in objects], 0),
+        crowd=stack([each.crowd for each in objects], False),
         sizes=torch.tensor(sizes),
         image_ids=torch.tensor(image_ids),
+        truth=tuple(truth),
     )

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from mimlib import world
-from mimlib.data.objects.source import DetectionSource
+from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects
 
 ROOM_CLASSES = len(world.CLASSES) - len(world.OBJECT_CLASSES)  # floor, wall, ceiling: no objects
@@ -53,27 +52,16 @@ class WorldObjects(DetectionSource):
     def __len__(self) -> int:
         return len(self.views["image"])
 
-    def image(self, index: int) -> Tensor:
-        """Return a view, [3, H, W] uint8."""
-        return self.views["image"][index]
-
-    def objects(self, index: int) -> Objects:
-        """Return what is seen of each object; the room itself is none."""
+    def example(self, index: int) -> Example:
+        """Return a view with what is seen of each object; the room itself is none."""
         slots = self.views["boxes_valid"][index].nonzero()[:, 0]  # [R] instance ids
         masks = self.views["instances"][index] == slots[:, None, None].to(torch.uint8)
         areas = masks.sum(dim=(1, 2))
-        return Objects(
+        objects = Objects(
             boxes=self.views["boxes"][index, slots],
             labels=self.views["boxes_class"][index, slots] - ROOM_CLASSES,
             masks=masks,
             crowd=areas < self.smallest,
             areas=areas.float(),
         )
-
-    def image_id(self, index: int) -> int:
-        """Return the index."""
-        return index
-
-    def truth(self, image_id: int) -> Objects:
-        """Return what is seen of each object."""
-        return self.objects(image_id)
+        return Example(self.views["image"][index], objects, index)
