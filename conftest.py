@@ -3,6 +3,9 @@
 nbval is pinned in pyproject.toml because it is patched here; tests/test_course_nbval.py holds the
 three changes: a kernel that dies is reported at once, cells run with history (so that a trailing
 semicolon means what it means in JupyterLab), and stderr, SVG and GIF are not compared.
+
+The whole suite runs in several processes side by side, one file in one process, long files first;
+whoever names files or folders, or writes `-n 0`, gets one process.
 """
 
 import os
@@ -26,9 +29,13 @@ import torch
 from nbval import kernel as nbval_kernel
 
 from mimlib.course.notebooks import sandbox
+from mimlib.places import num_cores
 
 sandbox.fix_environment()
 torch.set_num_threads(1)  # of this process: two cores are better spent on two things
+if "PYTEST_XDIST_WORKER" in os.environ:  # then the same holds for the kernels of notebooks
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+MOST_PROCESSES = 4  # a lesson and the tests beside it take some 4 GiB each
 LOCAL = ["127.0.0.1", "::1", "localhost"]
 REPLY_TIMEOUT = 3600  # seconds, where nbval names none
 PRELUDE_TIMEOUT = 120  # seconds
@@ -41,6 +48,28 @@ def pytest_configure(config):
         os.environ["MIMLIB_CACHE"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
         config.add_cleanup(lambda: os.environ.pop("MIMLIB_CACHE", None))
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Start several processes for the whole suite and none for a part of it: `-n auto`."""
+    whole = config.option.nbval and config.args == config.getini("testpaths")
+    return min(num_cores(), MOST_PROCESSES) if whole else 0
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with notebooks, those of most cells first, then with files that hold slow tests.
+
+    Files stay together, each in the order it is written in.
+    """
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def rank(path):
+        slow = any(item.get_closest_marker("slow") for item in files[path])
+        return (0, -len(files[path])) if path.suffix == ".ipynb" else (1 if slow else 2, 0)
+
+    items[:] = [item for path in sorted(files, key=rank) for item in files[path]]
 
 
 def pytest_collectstart(collector):
