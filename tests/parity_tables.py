@@ -6,9 +6,12 @@ from math import isqrt
 import pytest
 import torch
 
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
+from mimlib.layers.views.multicrop import MultiCropConfig
 from mimlib.methods.convmae import ConvMAEConfig
+from mimlib.methods.croco import CroCoConfig
 from mimlib.methods.mae import MAEConfig
 from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
@@ -16,7 +19,6 @@ from mimlib.tasks.classification import ClassifierConfig
 from mimlib.training.optimizer import parameter_groups
 from mimlib.training.schedules import warmup_cosine
 from mimlib.weights import to_official
-from mimlib.weights.croco import official_croco_config
 
 POOLS = {"global_pool": "mean", "class_token": "class_token"}
 
@@ -87,23 +89,24 @@ def vit(shapes, embed="patch_embed.", blocks="blocks.", **more):
     """The Vision Transformer of these shapes; heads do not show in them."""
     width, _, patch, _ = shapes[f"{embed}proj.weight"]
     size = {"width": width, "depth": count(shapes, blocks), "heads": 1, "patch_size": patch}
-    return size | {"image_size": 224} | more
+    size |= {"mlp_ratio": shapes[f"{blocks}0.mlp.fc1.weight"][0] / width}
+    return size | {"qkv_bias": f"{blocks}0.attn.qkv.bias" in shapes} | more
 
 
 def decoder(shapes):
     """The decoder of MAE and ConvMAE."""
     width, _ = shapes["decoder_embed.weight"]
-    depth = count(shapes, "decoder_blocks.")
-    return {"decoder_width": width, "decoder_depth": depth, "decoder_heads": 1}
+    size = {"decoder_width": width, "decoder_depth": count(shapes, "decoder_blocks.")}
+    ratio = shapes["decoder_blocks.0.mlp.fc1.weight"][0] / width
+    return size | {"decoder_heads": 1, "decoder_mlp_ratio": ratio}
 
 
 def mae(shapes):
     """MAE of these shapes."""
     side = isqrt(shapes["pos_embed"][1] - 1)
     size = vit(shapes)
-    return MAEConfig(
-        encoder=ViTConfig(**size | {"image_size": side * size["patch_size"]}), **decoder(shapes)
-    )
+    encoder = ViTConfig(**size, image_size=side * size["patch_size"])
+    return MAEConfig(encoder=encoder, **decoder(shapes))
 
 
 def convmae(shapes):
@@ -111,38 +114,43 @@ def convmae(shapes):
     entries = [shapes[f"patch_embed{i}.proj.weight"] for i in (1, 2, 3)]
     depths = tuple(count(shapes, f"blocks{i}.") for i in (1, 2, 3))
     names = [f"blocks{i}.0.mlp.fc1.weight" for i in (1, 2, 3)]
-    ratios = tuple(shapes[n][0] // shapes[n][1] for n in names)
+    ratios = tuple(shapes[n][0] / shapes[n][1] for n in names)
     encoder = ConvViTConfig(
         widths=tuple(e[0] for e in entries), depths=depths, heads=1, mlp_ratios=ratios,
         entries=tuple(e[2] for e in entries), image_size=16 * isqrt(shapes["pos_embed"][1]),
+        qkv_bias="blocks3.0.attn.qkv.bias" in shapes,
     )  # fmt: skip
-    return ConvMAEConfig(encoder=encoder, **decoder(shapes), decoder_mlp_ratio=float(ratios[0]))
+    return ConvMAEConfig(encoder=encoder, **decoder(shapes))
 
 
 def croco(shapes):
     """CroCo of these shapes."""
-    size = vit(shapes, blocks="enc_blocks.")
-    return official_croco_config({
-        "enc_embed_dim": size["width"], "enc_depth": size["depth"], "enc_num_heads": 1,
-        "dec_embed_dim": shapes["decoder_embed.weight"][0], "dec_num_heads": 1,
-        "dec_depth": count(shapes, "dec_blocks."), "patch_size": size["patch_size"],
-        "pos_embed": "cosine" if "enc_pos_embed" in shapes else "RoPE100",
-    })  # fmt: skip
+    size, has_tables = vit(shapes, blocks="enc_blocks."), "enc_pos_embed" in shapes
+    side = isqrt(shapes["enc_pos_embed"][0]) if has_tables else 14
+    encoder = ViTConfig(
+        **size, image_size=side * size["patch_size"], class_token=False, rotary=not has_tables
+    )
+    decoder = PairDecoderConfig(
+        width=shapes["decoder_embed.weight"][0], depth=count(shapes, "dec_blocks."), heads=1,
+        norm_memory="dec_blocks.0.norm_y.weight" in shapes,
+    )  # fmt: skip
+    return CroCoConfig(encoder=encoder, decoder=decoder)
 
 
 def selfpatch(shapes):
     """One network of SelfPatch of these shapes."""
     size = vit(shapes, "backbone.patch_embed.", "backbone.blocks.", class_token=False)
-    hidden, bottleneck = shapes["c_head.mlp.0.weight"][0], shapes["c_head.last_layer.weight_v"][1]
-    images, patches = (
-        DistillationConfig(
-            prototypes=shapes[f"{head}.last_layer.weight_v"][0], hidden=hidden,
-            bottleneck=bottleneck,
+    crops = {"global_size": 14 * size["patch_size"], "local_size": 6 * size["patch_size"]}
+    objectives = {
+        name: DistillationConfig(
+            prototypes=shapes[f"{head}.last_layer.weight_v"][0],
+            bottleneck=shapes[f"{head}.last_layer.weight_v"][1],
+            hidden=shapes[f"{head}.mlp.0.weight"][0], layers=count(shapes, f"{head}.mlp."),
         )
-        for head in ("c_head", "p_head")
-    )  # fmt: skip
-    encoder = ViTConfig(**size, learned_positions=True)
-    return SelfPatchConfig(encoder=encoder, image=images, patches=patches)
+        for name, head in (("image", "c_head"), ("patches", "p_head"))
+    }  # fmt: skip
+    encoder = ViTConfig(**size, image_size=crops["global_size"], learned_positions=True)
+    return SelfPatchConfig(encoder=encoder, crops=MultiCropConfig(**crops), **objectives)
 
 
 BUILD = {  # a name that no other model has: its description
