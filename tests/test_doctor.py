@@ -1,6 +1,7 @@
 """What `python -m mimlib doctor` says."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -74,8 +75,20 @@ def test_lesson_costs_scale_with_the_machine(monkeypatch, tmp_path):
     ]
 
 
-def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path):
-    monkeypatch.setattr(checks, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(checks.os, "access", lambda *_: False)
+@pytest.mark.parametrize("place", ["a file", "below a file", "no home"])
+def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    places = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "cache"}
+    if place == "no home":
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(os.path, "expanduser", str)  # the system does not list this user
+    monkeypatch.setenv("MIMLIB_CACHE", str(places.get(place, "~/cache")))
     (note,) = checks._cache()
-    assert note.state == "note" and "MIMLIB_CACHE" in note.text
+    assert note.state == "note" and "set MIMLIB_CACHE to a writable folder" in note.text
+
+
+def test_the_cache_of_the_home_folder_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MIMLIB_CACHE", "~/cache")
+    (found,) = checks._cache()
+    assert str(tmp_path / "cache") in found.text and "~" not in found.text

@@ -1,25 +1,25 @@
 """Sets on disk: whatever happens to the files, the right set comes back and nothing is lost."""
 
 import errno
-import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import zlib
 
 import pytest
 import torch
+from psutil import Process
+from safetensors import safe_open
+from safetensors.torch import save
 
 from mimlib import world
 from mimlib.world.rooms.atlas import PER_FAMILY, SIDE
 from mimlib.world.sets import cache
 from mimlib.world.sets import provide as sets
-from mimlib.world.sets.cache import MAGIC, cache_folder, load, read_file, store, write_file
+from mimlib.world.sets.cache import cache_folder, load, read_file, store, write_file
 
 KEY = {"recipe": "Toy", "size": 4, "seed": 0, "truth": "image"}
 
@@ -97,26 +97,24 @@ def test_writing_to_a_result_does_not_change_the_file():
     assert torch.equal(make()["image"], expected)
 
 
+HEADER = 8  # bytes before the header, its length
+
 DAMAGE = {
     "empty": lambda data: b"",
     "foreign": lambda data: b"PK\x03\x04" + data,
-    "only the magic line": lambda data: MAGIC,
-    "header cut": lambda data: data[: len(MAGIC) + 40],
+    "only a length": lambda data: data[:HEADER],
+    "header cut": lambda data: data[: HEADER + 40],
     "half": lambda data: data[: len(data) // 2],
     "last byte missing": lambda data: data[:-1],
+    "a byte too many": lambda data: data + b"\0",
     "bit in the header": lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],
     "bit in the data": lambda data: data[:-9] + bytes([data[-9] ^ 16]) + data[-8:],
     "zeros": lambda data: bytes(len(data)),
     "random": lambda data: os.urandom(len(data)),
-    "a header that promises too much": lambda data: forge(length=2**32 - 1),
-    "a header that is no table": lambda data: forge(header=b"[1, 2]"),
-    "a header without fields": lambda data: forge(header=b"{}"),
+    "a header that promises too much": lambda data: struct.pack("<Q", 2**40) + data[HEADER:],
+    "another program's": lambda data: save({"image": torch.zeros(4, 3, 16, 16)}),
+    "no fields": lambda data: save({}, {"set": "x", "checksum": "00000000"}),
 }
-
-
-def forge(header=b"{}", length=None):
-    length = len(header) if length is None else length
-    return MAGIC + struct.pack("<II", length, zlib.crc32(header)) + header
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -197,17 +195,30 @@ def test_no_folder_to_write_to_costs_time_only(tmp_path, monkeypatch, place):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_a_full_or_read_only_disk_costs_time_only(folder, monkeypatch, recwarn, code):
-    """One warning, whatever name the temporary file has that cannot be written."""
+    """One warning, whatever name the file has that cannot be written, and nothing left behind."""
     expected = make(cache=False)
 
-    def refuse(dir, prefix):
-        raise OSError(code, os.strerror(code), f"{dir}/{prefix}{os.urandom(4).hex()}")
+    def refuse(path, data):
+        if code == errno.ENOSPC:
+            open(path, "wb").close()
+        raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(cache.Path, "write_bytes", refuse)
     for _ in range(3):
         assert equal(make(), expected)
     said = [str(warning.message) for warning in recwarn if "MIMLIB_CACHE" in str(warning.message)]
     assert len(said) == 1 and os.strerror(code) in said[0]
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_read_only_folder_costs_time_only(folder):
+    expected = make()
+    folder.chmod(0o555)
+    with pytest.warns(UserWarning, match="cannot keep rendered sets in .*set MIMLIB_CACHE"):
+        make(seed=1)
+    assert equal(make(), expected), "what is there is read"
+    folder.chmod(0o755)
 
 
 def test_an_interrupted_write_leaves_nothing(folder, monkeypatch):
@@ -218,25 +229,48 @@ def test_an_interrupted_write_leaves_nothing(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_file(folder / "set.world", toy())
+        write_file(folder / "set.safetensors", toy())
     assert not list(folder.iterdir())
 
 
 def test_files_are_readable_by_others_and_say_what_they_are(folder):
     make()
     for path in folder.iterdir():
-        assert path.stat().st_mode & 0o777 == 0o644
+        assert path.stat().st_mode & 0o444 == 0o444
         assert path.name.startswith("ViewsRecipe-paper-16-")
-        data = path.read_bytes()
-        assert data.startswith(MAGIC)
-        length = struct.unpack_from("<I", data, len(MAGIC))[0]
-        header = json.loads(data[len(MAGIC) + 8 :][:length])
-        assert header["count"] == 4 and header["fields"]
+        with safe_open(path, "pt") as file:
+            assert file.metadata()["set"] == path.stem and len(file.metadata()["checksum"]) == 8
+            names = file.keys()
+            assert names and all(len(file.get_tensor(name)) == 4 for name in names)
 
 
-def test_an_empty_name_means_the_home_folder(monkeypatch):
+def test_a_set_is_mapped_and_not_read_as_a_whole(folder):
+    make()
+    mapped = make()
+    assert set(map(str, folder.glob("*-image-*"))) <= {m.path for m in Process().memory_maps()}
+    assert mapped["image"].any()
+
+
+def test_an_empty_name_means_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MIMLIB_CACHE", "")
-    assert cache_folder() == cache.Path.home() / ".cache" / "mimlib"
+    assert cache_folder() == tmp_path / ".cache" / "mimlib"
+    monkeypatch.setenv("MIMLIB_CACHE", "~/worlds")
+    assert cache_folder() == tmp_path / "worlds"
+
+
+@pytest.mark.parametrize("place", ["", "~/worlds", "~nobody-of-that-name/worlds"])
+def test_a_user_without_a_home_goes_on_without_a_cache(monkeypatch, tmp_path, place):
+    """As with `docker run --user 12345`: no HOME, and the system does not list the user."""
+    expected = make(cache=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", str)
+    monkeypatch.setenv("MIMLIB_CACHE", place)
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="cannot keep .*no home folder.*set MIMLIB_CACHE"):
+        assert equal(make(), expected)
+    assert equal(make(), expected)
+    assert not list(tmp_path.iterdir()), "a folder called ~"
 
 
 def test_threads_that_write_and_read_one_set(folder):
@@ -284,4 +318,4 @@ def test_two_processes_at_once(folder):
     files = sorted(folder.iterdir())
     assert [path.name.split("-")[0] for path in files] == ["ViewsRecipe", "atlas"]
     for path in files:
-        read_file(path)
+        read_file(path, path.stem)

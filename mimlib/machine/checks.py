@@ -4,8 +4,8 @@ Apart from doctor.py because it needs torch, which the doctor must be able to mi
 """
 
 import json
-import os
 import shutil
+import tempfile
 
 import psutil
 import torch
@@ -52,12 +52,14 @@ def _memory() -> list[Finding]:
 
 
 def _cache() -> list[Finding]:
-    folder = cache_folder()
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    if not os.access(nearest, os.W_OK):
-        text = f"cannot write {folder}: worlds are rendered again each time; set MIMLIB_CACHE"
-        return [Finding("note", text)]
-    free = shutil.disk_usage(nearest).free / 2**30
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free / 2**30
+    except OSError as error:
+        text = f"cannot keep rendered worlds, each is rendered every time ({error})"
+        return [Finding("note", f"{text}; set MIMLIB_CACHE to a writable folder")]
     if free < NEEDED_DISK_GIB:
         text = f"{free:.1f} GiB of disk free at {folder}; set MIMLIB_CACHE to a roomier place"
         return [Finding("note", text)]

@@ -175,7 +175,7 @@ def dot(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> Tensor:
 
 
 def in_unit_frame(unit: Tensor, rays: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return per axis of frames [P, 3, 4] where rays [P, 3, 64] start [P, 1] and head to [P, 64]."""
+    """Return per axis of frames [P, 3, 4] where rays [P, 3, 64] start [P, 1] and head [P, 64]."""
     directions = rays.unbind(1)
     rows = (row[..., None].unbind(1) for row in unit.unbind(1))
     return [(row[3], dot(row[:3], directions)) for row in rows]

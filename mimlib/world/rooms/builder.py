@@ -197,6 +197,8 @@ class Thing:
         wanted = wanted & (shapes.counts[:, kind] < CAPACITY[kind])
         slots = FIRST_SLOT[kind] + shapes.counts[:, kind]
         rows = wanted.nonzero().squeeze(1)
+        if not len(rows):  # with few rooms often so
+            return slots
         columns = slots[rows]
         numbers = torch.stack([build.full(value) for value in centre_and_half_size], 1)[rows]
         shapes.centre[rows, columns] = numbers[:, :3]

@@ -1,15 +1,12 @@
-"""Rendered sets on disk: one memory-mapped file per kind of ground truth.
+"""Rendered sets on disk: one memory-mapped safetensors file per kind of ground truth.
 
-A file is a magic line, the length and checksum of a JSON header, the header, and the fields, each
-with a checksum. It is written under a temporary name and renamed, so that a reader never sees half
-a file and two writers never mix. A file that fails any check is removed and rendered again.
+Its metadata say which set it holds and the checksum of all fields. A file appears whole or not at
+all; one that fails any check is removed and rendered again.
 """
 
 import hashlib
 import json
 import os
-import struct
-import tempfile
 import warnings
 import zlib
 from contextlib import suppress
@@ -17,19 +14,27 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-MAGIC = b"mimlib world 1\n"
-SUFFIX = ".world"
-ALIGNMENT = 64  # bytes
+from mimlib.places import written_whole
+
+SUFFIX = ".safetensors"
 Fields = dict[str, Tensor]
 
 
 def cache_folder() -> Path:
-    """Return where sets are kept: MIMLIB_CACHE, or ~/.cache/mimlib."""
-    return Path(os.environ.get("MIMLIB_CACHE") or Path.home() / ".cache" / "mimlib")
+    """Return where sets are kept: MIMLIB_CACHE, or ~/.cache/mimlib.
+
+    Raises:
+        FileNotFoundError: if that is in the home of a user who has none, as in some containers.
+    """
+    folder = Path(os.environ.get("MIMLIB_CACHE") or "~/.cache/mimlib")
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no home folder for {folder}") from error
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +70,7 @@ def load(key: dict[str, object], count: int) -> Fields | None:
         if length < count:
             continue
         try:
-            fields = read_file(path, expected={"stem": stem, "count": length})
+            fields = read_file(path, path.stem)
         except FileNotFoundError:
             continue  # removed by another process
         except (OSError, ValueError) as error:
@@ -85,88 +90,61 @@ def file_count(path: Path) -> int:
 
 def store(key: dict[str, object], count: int, fields: Fields) -> None:
     """Keep a set on disk; without a writable folder or free space, warn and go on."""
-    stem = file_stem(key)
-    path = cache_folder() / f"{stem}-{count}{SUFFIX}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, fields, {"stem": stem, "count": count})
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / f"{file_stem(key)}-{count}{SUFFIX}", fields)
     except OSError as error:
-        warn_unwritable(str(path.parent), error.strerror or str(error))
+        warn_unwritable(error.strerror or str(error))  # without the name of the file
 
 
 @lru_cache(maxsize=8)
-def warn_unwritable(folder: str, reason: str) -> None:
-    """Warn once per folder and reason that sets are rendered anew each time."""
+def warn_unwritable(reason: str) -> None:
+    """Warn once per reason that sets are rendered anew each time."""
     warnings.warn(
-        f"cannot keep rendered sets in {folder} ({reason}); set MIMLIB_CACHE to a writable folder "
-        "to render them only once",
+        f"cannot keep rendered sets in {os.environ.get('MIMLIB_CACHE') or '~/.cache/mimlib'} "
+        f"({reason}); set MIMLIB_CACHE to a writable folder to render them only once",
         stacklevel=3,
     )
 
 
-def write_file(path: Path, fields: Fields, about: dict[str, object] | None = None) -> None:
+def write_file(path: Path, fields: Fields) -> None:
     """Write fields to a file that appears complete or not at all.
 
     Raises:
         OSError: if it cannot be written; nothing is left behind.
     """
-    arrays = {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in fields.items()}
-    entries, offset = [], 0
-    for name, array in arrays.items():
-        entries.append(
-            {
-                "name": name,
-                "dtype": array.dtype.str,
-                "shape": array.shape,
-                "offset": offset,
-                "checksum": zlib.crc32(array.reshape(-1).view(np.uint8)),
-            }
-        )
-        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    header = json.dumps((about or {}) | {"fields": entries}).encode()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + struct.pack("<II", len(header), zlib.crc32(header)) + header)
-            for array in arrays.values():
-                file.write(b"\0" * (-file.tell() % ALIGNMENT))
-                file.write(array.reshape(-1).view(np.uint8))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    fields = {name: tensor.contiguous() for name, tensor in fields.items()}
+    about = {"set": path.stem, "checksum": checksum(fields)}
+    with written_whole(path) as part:
+        part.write_bytes(save(fields, about))
 
 
-def read_file(path: Path, expected: dict[str, object] | None = None) -> Fields:
+def read_file(path: Path, what: str) -> Fields:
     """Map a file into memory and check it.
 
     Raises:
-        ValueError: if it is truncated, corrupt, or not what is expected.
+        ValueError: if it is truncated, corrupt, or not the set `what`.
         OSError: if it cannot be read.
     """
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise ValueError("not a file of the world")
-        lengths = file.read(8)
-        if len(lengths) != 8:
-            raise ValueError("truncated")
-        length, checksum = struct.unpack("<II", lengths)
-        text = file.read(length)
-        if zlib.crc32(text) != checksum:
-            raise ValueError("broken header")
-        start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
-    header = json.loads(text)
-    if not isinstance(header, dict) or not (expected or {}).items() <= header.items():
+    try:
+        with safe_open(path, "pt") as file:
+            about, names = file.metadata() or {}, file.keys()
+            fields = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if about.get("set") != what:
         raise ValueError("it holds another set")
-    fields = {}
-    for entry in header["fields"]:
-        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
-        # Copy on write: tensors may be written to, the file stays as it is.
-        array = np.memmap(path, dtype, "c", start + entry["offset"], shape)
-        if zlib.crc32(array.reshape(-1).view(np.uint8)) != entry["checksum"]:
-            raise ValueError(f"checksum of {entry['name']} is wrong")
-        fields[entry["name"]] = torch.from_numpy(array)
+    if about.get("checksum") != checksum(fields):
+        raise ValueError("its checksum is wrong")
     return fields
+
+
+def checksum(fields: Fields) -> str:
+    """Return a checksum of names, kinds, shapes and contents."""
+    total = 0
+    for name, tensor in sorted(fields.items()):
+        array = tensor.numpy()
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(array.data, total)
+    return f"{total:08x}"

@@ -79,7 +79,7 @@ def render_with_workers(
         outs = [Path(folder) / f"{number}.part" for number in range(len(jobs))]
         try:
             run_workers(jobs, outs, count, progress)
-            return join_parts([read_file(out) for out in outs])
+            return join_parts([read_file(out, out.stem) for out in outs])
         except (OSError, ValueError, RuntimeError) as error:
             warnings.warn(f"rendering in one process, as workers failed: {error}", stacklevel=2)
     return render_here(recipe, 0, count, kinds, progress=progress)
