@@ -1,11 +1,10 @@
 """Exercises of lesson 02 about masks: one mask for all stages, how far stages see, what leaks."""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from mimlib.course.exercises.exercise import Exercise, Wrong
 from mimlib.encoders.convvit import ConvViT, ConvViTConfig
@@ -21,7 +20,7 @@ from mimlib.layers.masking import (
 from mimlib.layers.patches import grid_of, patchify, unpatchify
 
 
-def _at_stage(hidden: Tensor, side: int) -> Tensor:
+def _at_stage(hidden, side):
     batch, h, w = hidden.shape
     visible = mask_from_bool(hidden.flatten(1)).visible
     places = find_places(visible, (h, w), (side, 1))
@@ -30,7 +29,7 @@ def _at_stage(hidden: Tensor, side: int) -> Tensor:
     return ~shown.view(batch, h * side, w * side)
 
 
-def _stage_cases() -> tuple[tuple, ...]:
+def _stage_cases():
     draw = torch.Generator().manual_seed(3)
     hidden = as_bool(random_mask(3, 15, 11, draw)).unflatten(1, (3, 5))
     return (
@@ -41,21 +40,9 @@ def _stage_cases() -> tuple[tuple, ...]:
     )
 
 
-def _side_by_side(hidden: Tensor, side: int) -> Tensor:
-    return hidden.repeat(1, side, side)
-
-
-def _in_one_line(hidden: Tensor, side: int) -> Tensor:
-    batch, h, w = hidden.shape
-    return hidden.flatten(1).repeat_interleave(side**2, dim=1).view(batch, h * side, w * side)
-
-
-def _shown_instead(hidden: Tensor, side: int) -> Tensor:
-    return ~_at_stage(hidden, side)
-
-
-def _grown(hidden: Tensor, side: int) -> Tensor:
-    return F.interpolate(hidden[:, None].float(), scale_factor=side, mode="bilinear")[:, 0] > 0
+def _in_one_line(hidden, side):
+    line = hidden.flatten(1).repeat_interleave(side**2, dim=1)
+    return line.view(len(hidden), -1, hidden.shape[2] * side)
 
 
 STAGE = Exercise(
@@ -69,22 +56,24 @@ STAGE = Exercise(
     cases=_stage_cases,
     wrong=(
         Wrong(
-            answer=_side_by_side,
-            hint="repeat lays copies of the whole mask side by side; every single value has to "
+            lambda hidden, side: hidden.repeat(1, side, side),
+            "repeat lays copies of the whole mask side by side; every single value has to "
             "become a square of its own: repeat_interleave along both sides",
         ),
         Wrong(
-            answer=_in_one_line,
-            hint="side * side repetitions in a row make a line of the next cells, not a square; "
+            _in_one_line,
+            "side * side repetitions in a row make a line of the next cells, not a square; "
             "repeat along rows and along columns separately",
         ),
         Wrong(
-            answer=_shown_instead,
-            hint="True has to go on meaning hidden; the m of the paper is its opposite",
+            lambda hidden, side: ~_at_stage(hidden, side),
+            "True has to go on meaning hidden; the m of the paper is its opposite",
         ),
         Wrong(
-            answer=_grown,
-            hint="interpolation between neighbours hides positions of visible cells, too; nearest "
+            lambda hidden, side: (
+                F.interpolate(hidden[:, None].float(), scale_factor=side, mode="bilinear")[:, 0] > 0
+            ),
+            "interpolation between neighbours hides positions of visible cells, too; nearest "
             "keeps every cell whole",
         ),
     ),
@@ -95,7 +84,7 @@ STAGE = Exercise(
 )
 
 
-def _sees(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
+def _sees(entries, depths, kernel):
     """Ask the package's encoder: which pixels have a part in the middle of a map?"""
     side = 4 * sum(depths[:2]) * kernel * entries[0] * entries[1]
     side -= side % (entries[0] * entries[1] * entries[2])
@@ -120,7 +109,7 @@ def _sees(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _sees_cases() -> tuple[tuple, ...]:
+def _sees_cases():
     return (
         ((2, 2, 2), (1, 1, 1), 3),
         ((2, 2, 2), (2, 1, 1), 5),
@@ -128,31 +117,12 @@ def _sees_cases() -> tuple[tuple, ...]:
     )
 
 
-def _by_formula(entries: tuple, depths: tuple, grow: Callable[[int], int], kernel: int) -> tuple:
-    one = 1 + depths[0] * grow(kernel)
-    two = (1 + depths[1] * grow(kernel)) * entries[1] + depths[0] * grow(kernel)
-    return one * entries[0], two * entries[0]
-
-
-def _whole_kernels(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
-    return _by_formula(entries, depths, lambda k: k, kernel)
-
-
-def _half_kernels(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
-    return _by_formula(entries, depths, lambda k: k // 2, kernel)
-
-
-def _one_block(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
-    return _by_formula(entries, (1, 1, 1), lambda k: k - 1, kernel)
-
-
-def _positions(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
-    return _by_formula((1, *entries[1:]), depths, lambda k: k - 1, kernel)
-
-
-def _each_stage_alone(entries: tuple, depths: tuple, kernel: int) -> tuple[int, int]:
-    one, two = (1 + depth * (kernel - 1) for depth in depths[:2])
-    return one * entries[0], two * entries[0] * entries[1]
+def _by_formula(
+    entries, depths, kernel, grow=lambda kernel: kernel - 1, deep=True, in_pixels=True, alone=False
+):
+    one, two = (1 + (depth if deep else 1) * grow(kernel) for depth in depths[:2])
+    two = two * entries[1] + (0 if alone else one - 1)
+    return tuple(side * (entries[0] if in_pixels else 1) for side in (one, two))
 
 
 SEES = Exercise(
@@ -166,25 +136,25 @@ SEES = Exercise(
     cases=_sees_cases,
     wrong=(
         Wrong(
-            answer=_whole_kernels,
-            hint="a k x k kernel adds k - 1 positions to the side of what is seen: one of the k "
+            partial(_by_formula, grow=lambda kernel: kernel),
+            "a k x k kernel adds k - 1 positions to the side of what is seen: one of the k "
             "was seen before",
         ),
         Wrong(
-            answer=_half_kernels,
-            hint="k // 2 positions are added on each of the two sides",
+            partial(_by_formula, grow=lambda kernel: kernel // 2),
+            "k // 2 positions are added on each of the two sides",
         ),
         Wrong(
-            answer=_one_block,
-            hint="every block of a stage looks further: multiply by the depth",
+            partial(_by_formula, deep=False),
+            "every block of a stage looks further: multiply by the depth",
         ),
         Wrong(
-            answer=_positions,
-            hint="the answer is asked in pixels: a position of stage 1 is entries[0] pixels wide",
+            partial(_by_formula, in_pixels=False),
+            "the answer is asked in pixels: a position of stage 1 is entries[0] pixels wide",
         ),
         Wrong(
-            answer=_each_stage_alone,
-            hint="a position of stage 2 sees positions of stage 1, and each of those has looked "
+            partial(_by_formula, alone=True),
+            "a position of stage 2 sees positions of stage 1, and each of those has looked "
             "around itself before",
         ),
     ),
@@ -199,22 +169,22 @@ SEES = Exercise(
 class _Encode:
     """What encodes images under a mask, with a name for messages."""
 
-    def __init__(self, name: str, function: Callable):
+    def __init__(self, name, function):
         self.name, self.function = name, function
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images):
         with torch.no_grad():
             return self.function(images)
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         return f"encode_{self.name}"
 
 
-def _leaks(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
+def _leaks(encode, images, hidden, patch_size):
     return not torch.equal(encode(images), encode(_exchanged(images, hidden, patch_size, 1e3)))
 
 
-def _exchanged(images: Tensor, where: Tensor, patch_size: int, value: float) -> Tensor:
+def _exchanged(images, where, patch_size, value):
     """Fill some patches with a number."""
     mask = mask_from_bool(where)
     patches = patchify(images, patch_size)
@@ -223,17 +193,17 @@ def _exchanged(images: Tensor, where: Tensor, patch_size: int, value: float) -> 
     return unpatchify(patches, patch_size, grid_of(images, patch_size))
 
 
-def _leak_cases() -> tuple[tuple, ...]:
+def _leak_cases():
     draw = torch.Generator().manual_seed(4)
     images, mask = torch.rand(2, 3, 32, 32, generator=draw), random_mask(2, 16, 12, draw)
 
-    def _of(config: ConvViTConfig | ViTConfig) -> Callable:
+    def _of(config):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             encoder = config.build().eval()
         return lambda images: encoder(images, mask).tokens
 
-    def _slightly(images: Tensor) -> Tensor:
+    def _slightly(images):
         """Leak so little that nobody would see it in a picture."""
         means = patchify(images, 8).clamp(-1, 1).mean(dim=2, keepdim=True)  # [B, N, 1]
         return gather_tokens(means, mask.visible) + 1e-5 * means.mean(dim=1, keepdim=True)
@@ -249,17 +219,9 @@ def _leak_cases() -> tuple[tuple, ...]:
     return tuple((encode, images, as_bool(mask), 8) for encode in encoders)
 
 
-def _what_is_visible(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
-    return _leaks(encode, images, ~hidden, patch_size)
-
-
-def _roughly(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
+def _roughly(encode, images, hidden, patch_size):
     torn = _exchanged(images, hidden, patch_size, 1e3)
     return not torch.allclose(encode(images), encode(torn), atol=1e-3)
-
-
-def _other_way_round(encode: Callable, images: Tensor, hidden: Tensor, patch_size: int) -> bool:
-    return not _leaks(encode, images, hidden, patch_size)
 
 
 LEAKS = Exercise(
@@ -273,18 +235,18 @@ LEAKS = Exercise(
     cases=_leak_cases,
     wrong=(
         Wrong(
-            answer=_what_is_visible,
-            hint="the memory has to depend on what is visible: exchange hidden pixels and leave "
+            lambda encode, images, hidden, size: _leaks(encode, images, ~hidden, size),
+            "the memory has to depend on what is visible: exchange hidden pixels and leave "
             "all others as they are",
         ),
         Wrong(
-            answer=_roughly,
-            hint="a small leak is a leak: a network learns to read what torch.allclose overlooks. "
+            _roughly,
+            "a small leak is a leak: a network learns to read what torch.allclose overlooks. "
             "Exchange hidden pixels by something large and ask for equality",
         ),
         Wrong(
-            answer=_other_way_round,
-            hint="equal memories mean that nothing leaks; True is asked for when something does",
+            lambda encode, images, hidden, size: not _leaks(encode, images, hidden, size),
+            "equal memories mean that nothing leaks; True is asked for when something does",
         ),
     ),
     hints=(

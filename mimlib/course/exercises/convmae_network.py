@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from mimlib.course.exercises.exercise import Exercise, Wrong
 from mimlib.layers.blocks import NORM_EPS
@@ -12,7 +12,7 @@ from mimlib.layers.masking import gather_tokens
 from mimlib.methods.convmae import ConvMAE
 
 
-def _sums(maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+def _sums(maps, shown, matrix, bias, kernels):
     conv = DepthwiseConv(len(matrix), kernels.shape[-1])
     conv.weight.data, conv.bias.data = kernels, torch.zeros(len(matrix))
     values = F.linear(maps, matrix, bias)[shown]  # [K, C]
@@ -21,8 +21,8 @@ def _sums(maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Te
         return conv(values[None], places)[0]
 
 
-def _sums_cases() -> tuple[tuple, ...]:
-    def _case(h: int, w: int, channels: int, side: int, part: float) -> tuple:
+def _sums_cases():
+    def _case(h, w, channels, side, part):
         draw = torch.Generator().manual_seed(h)
         maps = torch.randn(h, w, channels, generator=draw)
         shown = torch.rand(h, w, generator=draw) < part
@@ -34,42 +34,24 @@ def _sums_cases() -> tuple[tuple, ...]:
     return _case(1, 3, 1, 3, 0.5), _case(4, 6, 3, 3, 0.4), _case(7, 5, 8, 5, 0.4)
 
 
-def _depthwise(maps: Tensor, kernels: Tensor) -> Tensor:
+def _depthwise(maps, kernels):
     reach = kernels.shape[-1] // 2
     mixed = F.conv2d(maps.permute(2, 0, 1), kernels, padding=reach, groups=len(kernels))
     return mixed.permute(1, 2, 0)
 
 
-def _nothing_hidden(
-    maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Tensor
-) -> Tensor:
-    return _depthwise(F.linear(maps, matrix, bias), kernels)[shown]
-
-
-def _bias_after(
-    maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Tensor
-) -> Tensor:
+def _bias_after(maps, shown, matrix, bias, kernels):
     """Mask the input of the matrix, whose bias then stands where nothing should."""
     return _depthwise(F.linear(maps * shown[..., None], matrix, bias), kernels)[shown]
 
 
-def _scaled_up(
-    maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Tensor
-) -> Tensor:
+def _scaled_up(maps, shown, matrix, bias, kernels):
     """Divide by the share of terms that are there, as partial convolutions do."""
     size = kernels.shape[-1]
     flags = shown[None, None].float()
     count = F.conv2d(flags, torch.ones(1, 1, size, size), padding=size // 2)[0, 0]
     sums = _sums(maps, shown, matrix, bias, kernels)
     return sums * size**2 / count[shown][:, None]
-
-
-def _turned(maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
-    return _sums(maps, shown, matrix, bias, kernels.flip(2, 3))
-
-
-def _no_bias(maps: Tensor, shown: Tensor, matrix: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
-    return _sums(maps, shown, matrix, torch.zeros_like(bias), kernels)
 
 
 SUMS = Exercise(
@@ -85,28 +67,34 @@ SUMS = Exercise(
     tolerance=1e-5,
     wrong=(
         Wrong(
-            answer=_nothing_hidden,
-            hint="hidden positions have a part in your sums: that is the leak. Reading only shown "
+            lambda maps, shown, matrix, bias, kernels: _depthwise(
+                F.linear(maps, matrix, bias), kernels
+            )[shown],
+            "hidden positions have a part in your sums: that is the leak. Reading only shown "
             "positions afterwards does not undo it",
         ),
         Wrong(
-            answer=_bias_after,
-            hint="you mask before the matrix, so that hidden positions still hold its bias; the "
+            _bias_after,
+            "you mask before the matrix, so that hidden positions still hold its bias; the "
             "mask comes after the matrix, right before the kernels",
         ),
         Wrong(
-            answer=_scaled_up,
-            hint="ConvMAE does not scale sums with fewer terms up: masked positions count as zero, "
+            _scaled_up,
+            "ConvMAE does not scale sums with fewer terms up: masked positions count as zero, "
             "like those beyond the border",
         ),
         Wrong(
-            answer=_turned,
-            hint="torch's convolutions are correlations: kernels[c, 0, 0, 0] meets the position "
+            lambda maps, shown, matrix, bias, kernels: _sums(
+                maps, shown, matrix, bias, kernels.flip(2, 3)
+            ),
+            "torch's convolutions are correlations: kernels[c, 0, 0, 0] meets the position "
             "above and to the left, not below and to the right",
         ),
         Wrong(
-            answer=_no_bias,
-            hint="the matrix has a bias, which shown positions keep",
+            lambda maps, shown, matrix, bias, kernels: _sums(
+                maps, shown, matrix, torch.zeros_like(bias), kernels
+            ),
+            "the matrix has a bias, which shown positions keep",
         ),
     ),
     hints=(
@@ -116,9 +104,7 @@ SUMS = Exercise(
 )
 
 
-def _fused(
-    map_1: Tensor, map_2: Tensor, tokens: Tensor, visible: Tensor, to_1: Tensor, to_2: Tensor
-) -> Tensor:
+def _fused(map_1, map_2, tokens, visible, to_1, to_2):
     total = tokens
     for maps, kernel in ((map_1, to_1), (map_2, to_2)):
         width, channels, side, _ = kernel.shape
@@ -131,8 +117,8 @@ def _fused(
     return F.layer_norm(total, total.shape[-1:], eps=NORM_EPS)
 
 
-def _fused_cases() -> tuple[tuple, ...]:
-    def _case(h: int, w: int, num_visible: int, width: int) -> tuple:
+def _fused_cases():
+    def _case(h, w, num_visible, width):
         draw = torch.Generator().manual_seed(width)
         visible = torch.rand(2, h * w, generator=draw).argsort(1)[:, :num_visible].sort(1).values
         return (
@@ -147,40 +133,22 @@ def _fused_cases() -> tuple[tuple, ...]:
     return _case(2, 2, 2, 4), _case(3, 4, 5, 8)
 
 
-def _parts(
-    map_1: Tensor, map_2: Tensor, visible: Tensor, to_1: Tensor, to_2: Tensor
-) -> list[Tensor]:
+def _parts(map_1, map_2, visible, to_1, to_2):
     """Return what stages 1 and 2 know of the visible cells, [B, V, D] each."""
     found = [F.conv2d(m, k, stride=k.shape[-1]) for m, k in ((map_1, to_1), (map_2, to_2))]
     return [gather_tokens(part.flatten(2).transpose(1, 2), visible) for part in found]
 
 
-def _norm(tokens: Tensor) -> Tensor:
+def _norm(tokens):
     return F.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS)
 
 
-def _norm_first(
-    map_1: Tensor, map_2: Tensor, tokens: Tensor, visible: Tensor, to_1: Tensor, to_2: Tensor
-) -> Tensor:
-    return _norm(tokens) + sum(_parts(map_1, map_2, visible, to_1, to_2))
-
-
-def _no_norm(
-    map_1: Tensor, map_2: Tensor, tokens: Tensor, visible: Tensor, to_1: Tensor, to_2: Tensor
-) -> Tensor:
-    return tokens + sum(_parts(map_1, map_2, visible, to_1, to_2))
-
-
-def _first_cells(
-    map_1: Tensor, map_2: Tensor, tokens: Tensor, visible: Tensor, to_1: Tensor, to_2: Tensor
-) -> Tensor:
+def _first_cells(map_1, map_2, tokens, visible, to_1, to_2):
     places = torch.arange(visible.shape[1]).expand_as(visible)
     return _norm(tokens + sum(_parts(map_1, map_2, places, to_1, to_2)))
 
 
-def _columns_first(
-    map_1: Tensor, map_2: Tensor, tokens: Tensor, visible: Tensor, to_1: Tensor, to_2: Tensor
-) -> Tensor:
+def _columns_first(map_1, map_2, tokens, visible, to_1, to_2):
     w = map_1.shape[3] // 4
     rows, columns = visible // w, visible % w
     places = columns * (map_1.shape[2] // 4) + rows
@@ -200,22 +168,23 @@ FUSED = Exercise(
     tolerance=1e-5,
     wrong=(
         Wrong(
-            answer=_norm_first,
-            hint="first the sum of all three stages, then the norm",
+            lambda map_1, map_2, tokens, visible, to_1, to_2: (
+                _norm(tokens) + sum(_parts(map_1, map_2, visible, to_1, to_2))
+            ),
+            "first the sum of all three stages, then the norm",
         ),
         Wrong(
-            answer=_no_norm,
-            hint="the formula of the paper has no norm; its code has one, after the sum",
+            lambda map_1, map_2, tokens, visible, to_1, to_2: (
+                tokens + sum(_parts(map_1, map_2, visible, to_1, to_2))
+            ),
+            "the formula of the paper has no norm; its code has one, after the sum",
         ),
         Wrong(
-            answer=_first_cells,
-            hint="the tokens of stage 3 are those of the visible cells: pick the same cells from "
+            _first_cells,
+            "the tokens of stage 3 are those of the visible cells: pick the same cells from "
             "the maps, not the first V of them",
         ),
-        Wrong(
-            answer=_columns_first,
-            hint="cells are counted row by row",
-        ),
+        Wrong(_columns_first, "cells are counted row by row"),
     ),
     hints=(
         "a convolution whose kernel is its stride brings a map to one vector for each cell",

@@ -11,6 +11,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -34,8 +35,7 @@ class Mistake(AssertionError):
     """An answer that is not right; the message holds the smallest failing case and a hint."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wrong:
+class Wrong(NamedTuple):
     """A mistake people make, and what to tell them."""
 
     answer: Callable  # the wrong function

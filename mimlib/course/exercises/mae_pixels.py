@@ -1,17 +1,18 @@
 """Exercises of lesson 01 about pixels: normalise, score, undo."""
 
+from functools import partial
+
 import torch
-from torch import Tensor
 
 from mimlib.course.exercises.exercise import Exercise, Wrong
 from mimlib.methods.objectives.masked import TARGET_EPS, masked_mse, normalize_patches
 
 
-def _normalised(patches: Tensor) -> Tensor:
+def _normalized(patches):
     return normalize_patches(patches)[0]
 
 
-def _patch_cases() -> tuple[tuple, ...]:
+def _patch_cases():
     random = torch.rand(2, 3, 12, generator=torch.Generator().manual_seed(3))
     return (
         (torch.tensor([[[0.0, 1.0, 2.0]]]),),
@@ -20,29 +21,10 @@ def _patch_cases() -> tuple[tuple, ...]:
     )
 
 
-def _biased(patches: Tensor) -> Tensor:
-    variance = patches.var(dim=-1, keepdim=True, unbiased=False)
-    return (patches - patches.mean(dim=-1, keepdim=True)) / (variance + TARGET_EPS).sqrt()
-
-
-def _over_batch(patches: Tensor) -> Tensor:
-    mean = patches.mean(dim=(1, 2), keepdim=True)
-    variance = patches.var(dim=(1, 2), keepdim=True)
-    return (patches - mean) / (variance + TARGET_EPS).sqrt()
-
-
-def _eps_outside(patches: Tensor) -> Tensor:
-    mean, std = patches.mean(dim=-1, keepdim=True), patches.std(dim=-1, keepdim=True)
-    return (patches - mean) / (std + TARGET_EPS)
-
-
-def _no_eps(patches: Tensor) -> Tensor:
-    return (patches - patches.mean(dim=-1, keepdim=True)) / patches.std(dim=-1, keepdim=True)
-
-
-def _by_variance(patches: Tensor) -> Tensor:
-    variance = patches.var(dim=-1, keepdim=True)
-    return (patches - patches.mean(dim=-1, keepdim=True)) / (variance + TARGET_EPS)
+def _standardized(patches, axes=(-1,), unbiased=True, inside=TARGET_EPS, outside=0.0, power=0.5):
+    mean = patches.mean(dim=axes, keepdim=True)
+    variance = patches.var(dim=axes, unbiased=unbiased, keepdim=True)
+    return (patches - mean) / ((variance + inside) ** power + outside)
 
 
 NORMALISE = Exercise(
@@ -51,31 +33,31 @@ NORMALISE = Exercise(
     "(x - mean) / sqrt(var + 1e-6), the variance unbiased.",
     minutes=10,
     difficulty=1,
-    answer=_normalised,
+    answer=_normalized,
     source=normalize_patches,
     cases=_patch_cases,
     wrong=(
         Wrong(
-            answer=_biased,
-            hint="the official variance is unbiased, it divides by n - 1: torch's default. With "
+            partial(_standardized, unbiased=False),
+            "the official variance is unbiased, it divides by n - 1: torch's default. With "
             "192 numbers in a patch this is a quarter of a per cent, enough to fail parity",
         ),
         Wrong(
-            answer=_over_batch,
-            hint="the statistics belong to one patch: average over the last axis only, not over "
+            partial(_standardized, axes=(1, 2)),
+            "the statistics belong to one patch: average over the last axis only, not over "
             "the patches of the image",
         ),
         Wrong(
-            answer=_no_eps,
-            hint="a flat patch has variance 0: without the 1e-6 its target is not a number, and "
+            partial(_standardized, inside=0.0),
+            "a flat patch has variance 0: without the 1e-6 its target is not a number, and "
             "one white wall ends the training",
         ),
         Wrong(
-            answer=_eps_outside,
-            hint="the 1e-6 belongs inside the root: outside it is a thousand times weaker for flat "
+            partial(_standardized, inside=0.0, outside=TARGET_EPS),
+            "the 1e-6 belongs inside the root: outside it is a thousand times weaker for flat "
             "patches",
         ),
-        Wrong(answer=_by_variance, hint="divide by the root of the variance"),
+        Wrong(partial(_standardized, power=1.0), "divide by the root of the variance"),
     ),
     hints=(
         "mean and var over dim -1 with keepdim=True",
@@ -85,7 +67,7 @@ NORMALISE = Exercise(
 )
 
 
-def _loss_cases() -> tuple[tuple, ...]:
+def _loss_cases():
     draw = torch.Generator().manual_seed(4)
     prediction = torch.rand(3, 4, 6, generator=draw)
     target = torch.rand(3, 4, 6, generator=draw)
@@ -94,29 +76,8 @@ def _loss_cases() -> tuple[tuple, ...]:
     return ((*tiny, torch.tensor([[True, False]])), (prediction, target, mask))
 
 
-def _squared(prediction: Tensor, target: Tensor) -> Tensor:
+def _error(prediction, target):
     return (prediction - target).square().mean(dim=-1)  # [B, N]
-
-
-def _on_visible(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return (_squared(prediction, target) * ~mask).sum() / (~mask).sum()
-
-
-def _on_all(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return _squared(prediction, target).mean()
-
-
-def _over_all(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return (_squared(prediction, target) * mask).mean()
-
-
-def _per_image(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    error = (_squared(prediction, target) * mask).sum(dim=1)
-    return (error / mask.sum(dim=1)).mean()
-
-
-def _pixel_sum(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return ((prediction - target).square().sum(dim=-1) * mask).sum() / mask.sum()
 
 
 LOSS = Exercise(
@@ -130,26 +91,27 @@ LOSS = Exercise(
     cases=_loss_cases,
     wrong=(
         Wrong(
-            answer=_on_visible,
-            hint="that scores the patches the encoder has seen; copying them is no achievement. "
+            lambda p, t, mask: (_error(p, t) * ~mask).sum() / (~mask).sum(),
+            "that scores the patches the encoder has seen; copying them is no achievement. "
             "True means hidden",
         ),
         Wrong(
-            answer=_on_all,
-            hint="every patch is scored, seen or not: the paper lost half a point that way",
+            lambda p, t, mask: _error(p, t).mean(),
+            "every patch is scored, seen or not: the paper lost half a point that way",
         ),
         Wrong(
-            answer=_over_all,
-            hint="the sum is over masked patches, so divide by their number, mask.sum(), not by "
+            lambda p, t, mask: (_error(p, t) * mask).mean(),
+            "the sum is over masked patches, so divide by their number, mask.sum(), not by "
             "all patches: your loss is too small by the mask ratio",
         ),
         Wrong(
-            answer=_per_image,
-            hint="the average is over the masked patches of the whole batch; averaging image by "
+            lambda p, t, mask: ((_error(p, t) * mask).sum(dim=1) / mask.sum(dim=1)).mean(),
+            "the average is over the masked patches of the whole batch; averaging image by "
             "image first gives another number when images hide different counts",
         ),
         Wrong(
-            answer=_pixel_sum, hint="the error of a patch is the mean over its pixels, not a sum"
+            lambda p, t, mask: (_error(p, t) * p.shape[-1] * mask).sum() / mask.sum(),
+            "the error of a patch is the mean over its pixels, not a sum",
         ),
     ),
     hints=(
@@ -160,12 +122,12 @@ LOSS = Exercise(
 )
 
 
-def _undo(prediction: Tensor, patches: Tensor) -> Tensor:
+def _undo(prediction, patches):
     _, mean, std = normalize_patches(patches)
     return prediction * std + mean
 
 
-def _undo_cases() -> tuple[tuple, ...]:
+def _undo_cases():
     draw = torch.Generator().manual_seed(5)
     patches = torch.rand(2, 3, 12, generator=draw)
     return (
@@ -174,18 +136,9 @@ def _undo_cases() -> tuple[tuple, ...]:
     )
 
 
-def _mean_only(prediction: Tensor, patches: Tensor) -> Tensor:
-    return prediction + patches.mean(dim=-1, keepdim=True)
-
-
-def _wrong_order(prediction: Tensor, patches: Tensor) -> Tensor:
+def _undone(prediction, patches, way):
     _, mean, std = normalize_patches(patches)
-    return (prediction + mean) * std
-
-
-def _normalised_again(prediction: Tensor, patches: Tensor) -> Tensor:
-    _, mean, std = normalize_patches(patches)
-    return (prediction - mean) / std
+    return way(prediction, mean, std)
 
 
 UNDO = Exercise(
@@ -198,12 +151,18 @@ UNDO = Exercise(
     source=normalize_patches,
     cases=_undo_cases,
     wrong=(
-        Wrong(answer=_mean_only, hint="the brightness is right, the contrast is missing"),
         Wrong(
-            answer=_wrong_order,
-            hint="undo in reverse order: first the division (multiply), then the subtraction (add)",
+            partial(_undone, way=lambda x, mean, std: x + mean),
+            "the brightness is right, the contrast is missing",
         ),
-        Wrong(answer=_normalised_again, hint="that normalises a second time; undo it instead"),
+        Wrong(
+            partial(_undone, way=lambda x, mean, std: (x + mean) * std),
+            "undo in reverse order: first the division (multiply), then the subtraction (add)",
+        ),
+        Wrong(
+            partial(_undone, way=lambda x, mean, std: (x - mean) / std),
+            "that normalises a second time; undo it instead",
+        ),
     ),
     hints=("x = normalised * std + mean, with the statistics of the true patch",),
     tolerance=1e-6,

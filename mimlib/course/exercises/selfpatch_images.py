@@ -1,7 +1,8 @@
 """Exercises of lesson 04 about images: what the teacher teaches, and who is compared to whom."""
 
+from functools import partial
+
 import torch
-from torch import Tensor
 
 from mimlib.course.exercises.exercise import Exercise, Wrong
 from mimlib.methods.objectives.distillation import (
@@ -11,42 +12,27 @@ from mimlib.methods.objectives.distillation import (
 )
 
 
-def _objective(prototypes: int, **temperatures: float) -> Distillation:
+def _objective(prototypes, **temperatures: float):
     config = DistillationConfig(prototypes=prototypes, hidden=1, bottleneck=1, **temperatures)
     return config.build()
 
 
-def _targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
+def _targets(logits, centre, temperature):
     objective = _objective(logits.shape[-1], teacher_temperature=temperature)
     objective.centre.copy_(centre)
     return objective.sharpen(logits)
 
 
-def _target_cases() -> tuple[tuple, ...]:
+def _target_cases():
     draw = torch.Generator().manual_seed(11)
     logits, centre = torch.tensor([[0.3, 0.1, -0.2]]), torch.tensor([0.2, 0.0, 0.0])
     many = torch.randn(4, 6, generator=draw).tanh(), torch.randn(6, generator=draw).tanh()
     return (logits, centre, 0.1), (*many, 0.5)
 
 
-def _not_centred(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    return (logits / temperature).softmax(dim=-1)
-
-
-def _centred_late(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    return (logits / temperature - centre).softmax(dim=-1)
-
-
-def _added(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    return ((logits + centre) / temperature).softmax(dim=-1)
-
-
-def _flattened(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    return ((logits - centre) * temperature).softmax(dim=-1)
-
-
-def _over_images(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    return ((logits - centre) / temperature).softmax(dim=0)
+def _taught(logits, centre, temperature, before=1.0, after=0.0, axis=-1, power=1):
+    says = (logits - before * centre) / temperature**power - after * centre
+    return says.softmax(dim=axis)
 
 
 TARGETS = Exercise(
@@ -60,23 +46,24 @@ TARGETS = Exercise(
     cases=_target_cases,
     wrong=(
         Wrong(
-            answer=_not_centred,
-            hint="the centre is missing: without it one class wins for every image",
+            partial(_taught, before=0.0),
+            "the centre is missing: without it one class wins for every image",
         ),
         Wrong(
-            answer=_centred_late,
-            hint="the centre is a mean of logits: take it away before you divide",
+            partial(_taught, before=0.0, after=1.0),
+            "the centre is a mean of logits: take it away before you divide",
         ),
         Wrong(
-            answer=_added, hint="the centre is taken away, not added: that would feed the winner"
+            partial(_taught, before=-1.0),
+            "the centre is taken away, not added: that would feed the winner",
         ),
         Wrong(
-            answer=_flattened,
-            hint="divide by the temperature: a low one must make the teacher surer, not less sure",
+            partial(_taught, power=-1),
+            "divide by the temperature: a low one must make the teacher surer, not less sure",
         ),
         Wrong(
-            answer=_over_images,
-            hint="the softmax runs over the prototypes, the last axis, not over the images",
+            partial(_taught, axis=0),
+            "the softmax runs over the prototypes, the last axis, not over the images",
         ),
     ),
     hints=("centre first, then the temperature", "((logits - centre) / temperature).softmax(-1)"),
@@ -84,15 +71,15 @@ TARGETS = Exercise(
 )
 
 
-def _image_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _image_loss(student, targets, temperature):
     losses = _objective(student.shape[-1]).cross_entropies(student / temperature, targets)
     return mean_over_other_crops(losses.mean(dim=-1))
 
 
-def _loss_cases() -> tuple[tuple, ...]:
+def _loss_cases():
     draw = torch.Generator().manual_seed(12)
 
-    def _case(crops: int, teachers: int, batch: int, prototypes: int) -> tuple[Tensor, Tensor]:
+    def _case(crops, teachers, batch, prototypes):
         student = torch.randn(crops, batch, prototypes, generator=draw).tanh()
         targets = torch.randn(teachers, batch, prototypes, generator=draw).softmax(dim=-1)
         return student, targets
@@ -100,40 +87,23 @@ def _loss_cases() -> tuple[tuple, ...]:
     return (*_case(2, 1, 1, 3), 1.0), (*_case(5, 2, 4, 6), 0.1)
 
 
-def _terms(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Every pair: [Q, V, B]."""
-    says = (student / temperature).log_softmax(dim=-1)
-    return -(targets[:, None] * says).sum(dim=-1)
-
-
-def _others(terms: Tensor) -> Tensor:
-    pairs = [terms[q, v].mean() for q in range(len(terms)) for v in range(terms.shape[1]) if v != q]
-    return torch.stack(pairs)
-
-
-def _with_itself(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _terms(student, targets, temperature).mean()
-
-
-def _locals_only(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _terms(student, targets, temperature)[:, len(targets) :].mean()
-
-
-def _summed(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _others(_terms(student, targets, temperature)).sum()
-
-
-def _at_temperature_one(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _others(_terms(student, targets, 1.0)).mean() + 0 * temperature
-
-
-def _turned_around(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    says = (student / temperature).softmax(dim=-1)
-    return _others(-(says * targets[:, None].log()).sum(dim=-1)).mean()
-
-
-def _mean_over_classes(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _others(_terms(student, targets, temperature)).mean() / student.shape[-1]
+def _mean(
+    student,
+    targets,
+    temperature,
+    pairs=lambda q, v: q != v,
+    divide=lambda pairs, prototypes: pairs,
+    power=1,
+    turned=False,
+):
+    says = student / temperature**power
+    terms = -(targets[:, None] * says.log_softmax(dim=-1)).sum(dim=-1)  # [Q, V, B]
+    if turned:
+        terms = -(says.softmax(dim=-1) * targets[:, None].log()).sum(dim=-1)
+    chosen = [
+        terms[q, v].mean() for q in range(len(targets)) for v in range(len(says)) if pairs(q, v)
+    ]
+    return sum(chosen) / divide(len(chosen), says.shape[-1])
 
 
 IMAGE_LOSS = Exercise(
@@ -147,26 +117,31 @@ IMAGE_LOSS = Exercise(
     cases=_loss_cases,
     wrong=(
         Wrong(
-            answer=_with_itself,
-            hint="a crop does not teach itself: leave out the pairs with v equal to q",
+            partial(_mean, pairs=lambda q, v: True),
+            "a crop does not teach itself: leave out the pairs with v equal to q",
         ),
         Wrong(
-            answer=_locals_only,
-            hint="the other global crop is taught, too: with two teachers and five crops there are "
+            lambda student, targets, temperature: _mean(
+                student, targets, temperature, lambda q, v: v >= len(targets)
+            ),
+            "the other global crop is taught, too: with two teachers and five crops there are "
             "eight pairs",
         ),
-        Wrong(answer=_summed, hint="the mean over pairs, not their sum: divide by their number"),
         Wrong(
-            answer=_at_temperature_one,
-            hint="the student has a temperature, too: divide its logits by it before the softmax",
+            partial(_mean, divide=lambda pairs, prototypes: 1),
+            "the mean over pairs, not their sum: divide by their number",
         ),
         Wrong(
-            answer=_turned_around,
-            hint="H(p, q) = - sum p log q, with the teacher's probabilities outside the logarithm",
+            partial(_mean, power=0),
+            "the student has a temperature, too: divide its logits by it before the softmax",
         ),
         Wrong(
-            answer=_mean_over_classes,
-            hint="sum over the prototypes; the mean is over images and pairs",
+            partial(_mean, turned=True),
+            "H(p, q) = - sum p log q, with the teacher's probabilities outside the logarithm",
+        ),
+        Wrong(
+            partial(_mean, divide=lambda pairs, prototypes: pairs * prototypes),
+            "sum over the prototypes; the mean is over images and pairs",
         ),
     ),
     hints=(

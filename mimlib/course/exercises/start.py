@@ -1,8 +1,9 @@
 """Exercises of lesson 00: patches, counts, positions."""
 
+from functools import partial
+
 import torch
 from einops import rearrange
-from torch import Tensor
 
 from mimlib.course.exercises.exercise import Exercise, Wrong
 from mimlib.encoders.vit import ViTConfig
@@ -11,27 +12,15 @@ from mimlib.layers.positions import sincos_table
 from mimlib.methods.mae import MAEConfig
 
 
-def _image_cases() -> tuple[tuple, ...]:
+def _image_cases():
     small = torch.arange(1 * 3 * 2 * 2).reshape(1, 3, 2, 2)
     wide = torch.arange(1 * 3 * 4 * 6).reshape(1, 3, 4, 6)
     batch = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
     return ((small, 1), (small, 2), (wide, 2), (batch, 4))
 
 
-def _channels_first(images: Tensor, patch_size: int) -> Tensor:
-    return rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", p=patch_size, q=patch_size)
-
-
-def _columns_first(images: Tensor, patch_size: int) -> Tensor:
-    return rearrange(images, "b c (h p) (w q) -> b (w h) (p q c)", p=patch_size, q=patch_size)
-
-
-def _transposed_patches(images: Tensor, patch_size: int) -> Tensor:
-    return rearrange(images, "b c (h p) (w q) -> b (h w) (q p c)", p=patch_size, q=patch_size)
-
-
-def _plain_reshape(images: Tensor, patch_size: int) -> Tensor:
-    return images.reshape(len(images), -1, patch_size * patch_size * 3)
+def _cut(images, patch_size, order):
+    return rearrange(images, f"b c (h p) (w q) -> b {order}", p=patch_size, q=patch_size)
 
 
 PATCHES = Exercise(
@@ -45,22 +34,22 @@ PATCHES = Exercise(
     cases=_image_cases,
     wrong=(
         Wrong(
-            answer=_channels_first,
-            hint="inside a patch the channel must vary fastest: (p q c), not (c p q). The "
+            partial(_cut, order="(h w) (c p q)"),
+            "inside a patch the channel must vary fastest: (p q c), not (c p q). The "
             "convolution's weight has the other order, which is why this is easy to mix up",
         ),
         Wrong(
-            answer=_columns_first,
-            hint="patches are counted row by row, as one reads: (h w), not (w h)",
+            partial(_cut, order="(w h) (p q c)"),
+            "patches are counted row by row, as one reads: (h w), not (w h)",
         ),
         Wrong(
-            answer=_transposed_patches,
-            hint="inside a patch the row comes before the column: (p q c), not (q p c); you see "
+            partial(_cut, order="(h w) (q p c)"),
+            "inside a patch the row comes before the column: (p q c), not (q p c); you see "
             "every patch mirrored at its diagonal",
         ),
         Wrong(
-            answer=_plain_reshape,
-            hint="a reshape keeps the memory order and cuts strips, not squares: the axes have to "
+            lambda images, patch_size: images.reshape(len(images), -1, patch_size**2 * 3),
+            "a reshape keeps the memory order and cuts strips, not squares: the axes have to "
             "be split and moved first",
         ),
     ),
@@ -71,12 +60,12 @@ PATCHES = Exercise(
 )
 
 
-def _count_visible(num_patches: int, mask_ratio: float) -> int:
+def _count_visible(num_patches, mask_ratio):
     encoder = ViTConfig(width=4, depth=1, heads=1, patch_size=1, image_size=32)
     return MAEConfig(encoder=encoder, mask_ratio=mask_ratio).count_visible(num_patches)
 
 
-def _count_cases() -> tuple[tuple, ...]:
+def _count_cases():
     return ((64, 0.75), (196, 0.75), (196, 0.7), (196, 0.9), (64, 0.9), (196, 0.85))
 
 
@@ -90,18 +79,18 @@ COUNTS = Exercise(
     cases=_count_cases,
     wrong=(
         Wrong(
-            answer=lambda num_patches, mask_ratio: round(num_patches * (1 - mask_ratio)),
-            hint="rounding to the nearest agrees most of the time, but MAE cuts the fraction off "
+            lambda count, ratio: round(count * (1 - ratio)),
+            "rounding to the nearest agrees most of the time, but MAE cuts the fraction off "
             "the VISIBLE share: 196 * 0.1 = 19.6 leaves 19",
         ),
         Wrong(
-            answer=lambda num_patches, mask_ratio: num_patches - int(num_patches * mask_ratio),
-            hint="you cut the fraction off the HIDDEN share, which rounds the visible one up. "
+            lambda count, ratio: count - int(count * ratio),
+            "you cut the fraction off the HIDDEN share, which rounds the visible one up. "
             "That is CroCo's rounding: 20 of 196 at 0.9, where MAE shows 19",
         ),
         Wrong(
-            answer=lambda num_patches, mask_ratio: int(num_patches * mask_ratio),
-            hint="that is the number of HIDDEN patches (and its rounding is off)",
+            lambda count, ratio: int(count * ratio),
+            "that is the number of HIDDEN patches (and its rounding is off)",
         ),
     ),
     hints=(
@@ -111,32 +100,14 @@ COUNTS = Exercise(
 )
 
 
-def _positions(grid: tuple[int, int], width: int) -> Tensor:
-    return sincos_table(grid, width)
-
-
-def _axes(grid: tuple[int, int], width: int, power: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Angles of rows and columns for every place of the grid, [N, D/4] each."""
+def _table(grid, width, sign=-1, rows_first=False, pairs=False):
     quarter = width // 4
-    frequency = 10000.0 ** (-power * torch.arange(quarter, dtype=torch.float64) / quarter)
+    frequency = 10000.0 ** (sign * torch.arange(quarter, dtype=torch.float64) / quarter)
     row, column = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    return row.reshape(-1, 1) * frequency, column.reshape(-1, 1) * frequency
-
-
-def _rows_first(grid: tuple[int, int], width: int) -> Tensor:
-    row, column = _axes(grid, width)
-    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1).float()
-
-
-def _interleaved(grid: tuple[int, int], width: int) -> Tensor:
-    row, column = _axes(grid, width)
-    pairs = [torch.stack([axis.sin(), axis.cos()], dim=2).flatten(1) for axis in (column, row)]
-    return torch.cat(pairs, dim=1).float()
-
-
-def _growing(grid: tuple[int, int], width: int) -> Tensor:
-    row, column = _axes(grid, width, power=-1.0)
-    return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1).float()
+    angles = [axis.reshape(-1, 1, 1) * frequency for axis in (column, row)]  # [N, 1, D/4] each
+    halves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles]
+    halves = halves[::-1] if rows_first else halves
+    return torch.cat([(h.mT if pairs else h).flatten(1) for h in halves], dim=1).float()
 
 
 POSITIONS = Exercise(
@@ -145,24 +116,24 @@ POSITIONS = Exercise(
     "[sin(c w), cos(c w), sin(r w), cos(r w)] with w_k = 10000^(-k / q), q = D / 4.",
     minutes=15,
     difficulty=2,
-    answer=_positions,
+    answer=sincos_table,
     source=sincos_table,
     cases=lambda: (((1, 2), 4), ((2, 1), 4), ((2, 3), 8), ((4, 4), 64)),
     wrong=(
         Wrong(
-            answer=_rows_first,
-            hint="the first half encodes the COLUMN, the second half the row. The official "
+            partial(_table, rows_first=True),
+            "the first half encodes the COLUMN, the second half the row. The official "
             "helper's variable names suggest the opposite; loading its weights with your "
             "table would turn every image on its diagonal",
         ),
         Wrong(
-            answer=_interleaved,
-            hint="sine and cosine are blocks, q sines and then q cosines, not pairs next to each "
+            partial(_table, pairs=True),
+            "sine and cosine are blocks, q sines and then q cosines, not pairs next to each "
             "other as in the first Transformer",
         ),
         Wrong(
-            answer=_growing,
-            hint="the exponent is negative: frequencies fall from 1 to about 1/10000",
+            partial(_table, sign=1),
+            "the exponent is negative: frequencies fall from 1 to about 1/10000",
         ),
     ),
     hints=(
