@@ -23,7 +23,8 @@ METHODS = {
 
 def method_of(path):
     """What computes a file's outputs; None if mimlib does not have its method."""
-    said = json.loads(path.with_suffix(".json").read_text())["method"]  # a croco_v2 is a croco
+    facts = json.loads(path.with_suffix(".json").read_text())
+    said = facts.get("method", path.stem)  # a croco_v2 is a croco
     known = [name for name in METHODS if f"{said}_".startswith(f"{name}_")]
     return METHODS[max(known, key=len)] if known else None
 
