@@ -1,15 +1,16 @@
 """A shipped network is that of finished runs of its preset, and says so when it is not."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from mimlib import cli
-from mimlib.evidence import shipping
+from mimlib.evidence import receipts, shipping
 from mimlib.presets import preset
 from mimlib.presets.run import override
-from mimlib.runs.launch import launch
+from mimlib.runs.launch import SUMMARY_FILE, launch
 
 NAME = "croco_tiny"
 
@@ -44,6 +45,8 @@ def test_a_receipt_has_the_last_values_of_every_seed(runs):
     assert found["values"] == last and found["interval"][0] < found["mean"] < found["interval"][1]
     assert [curve[-1] for curve in found["curves"]] == last
     assert len(set(last)) == 3 and len(receipt["seconds"]) == 3
+    (made,) = receipts.origins(receipt)
+    assert receipt["made_by"] == [0, 0, 0] and {"commit", "dirty", "hardware"} <= made.keys()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,21 @@ def test_the_command_writes_receipt_and_network(runs, tmp_path, monkeypatch, cap
     assert cli.main(["ship", NAME, *folders]) == 0
     assert f"{NAME}.safetensors" in capsys.readouterr().out
     assert (tmp_path / "weights" / f"{NAME}.safetensors").is_file()
+    assert cli.main(["ship", NAME, *folders, "--receipts", str(tmp_path / "tried")]) == 0
+    assert (tmp_path / "tried" / f"{NAME}.json").is_file()
+
+
+def test_a_run_of_unknown_code_is_not_shipped(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shipping, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(shipping, "RECEIPTS", tmp_path)
+    monkeypatch.setattr(receipts.places, "receipts", lambda: tmp_path)
+    folders = [shutil.copytree(folder, tmp_path / folder.name) for folder in runs[0][:3]]
+    summary = json.loads((folders[1] / SUMMARY_FILE).read_text())
+    del summary["origin"]  # as before 2026-12
+    (folders[1] / SUMMARY_FILE).write_text(json.dumps(summary))
+    assert cli.main(["ship", NAME, *map(str, folders)]) == 1
+    assert "needs code that a commit names" in capsys.readouterr().err
+    assert not (tmp_path / "weights").exists() and not (tmp_path / f"{NAME}.json").exists()
 
 
 def test_an_unfinished_run_is_refused(tmp_path):

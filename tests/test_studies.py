@@ -12,8 +12,9 @@ import pytest
 import torch
 import yaml
 
+from mimlib import cli
 from mimlib.course.lesson import start as lesson
-from mimlib.evidence import studies
+from mimlib.evidence import receipts, studies
 from mimlib.evidence.claims import STUDIES, Rule
 from mimlib.presets import preset
 from mimlib.presets.run import override
@@ -212,6 +213,66 @@ def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
     del calls[:]
     studies.run_study(STUDIES["mae.4"], "tiny", seeds=3, runs=tmp_path)
     assert "1 block" not in {label for label, *_ in calls}, "the tiny preset itself was run already"
+
+
+CLEAN = {"commit": "abc", "dirty": False, "hardware": "2 cores of Bird"}
+MADE = json.dumps(CLEAN)
+
+
+def test_a_changed_mimlib_runs_again(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
+    monkeypatch.setattr(studies, "origin", lambda: CLEAN)
+    for version, runs in (("a", 4), ("a", 4), ("b", 8)):
+        monkeypatch.setattr(studies, "sources_of", lambda run, code=(), v=version: v)
+        studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
+        assert len(calls) == runs
+    assert not list(tmp_path.glob("uncommitted"))
+    monkeypatch.setattr(studies, "origin", lambda: CLEAN | {"dirty": True})
+    studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
+    assert len(calls) == 12, "what uncommitted code has made is no result of the commit"
+    assert all("uncommitted" in path.parts for *_, path in calls[8:])
+
+
+def test_a_receipt_says_of_each_run_where_it_was_made(tmp_path, monkeypatch):
+    places = [{"hardware": name} for name in ("Bird", "Snail")]
+    inner = stand_in([])
+
+    def run_notebook(plan, seed, path, jobs):
+        inner(plan, seed, path, jobs)
+        result = json.loads(path.read_text())
+        result["environment"] = places[seed == 1 and plan.label == "raw pixels"]
+        path.write_text(json.dumps(result))
+
+    monkeypatch.setattr(studies, "_run_notebook", run_notebook)
+    receipt = studies.run_study(STUDIES["mae.3"], "tiny", seeds=3, runs=tmp_path)
+    assert [places.index(made) for made in receipt["environments"]] == [0, 1]
+    made_by = {label: setting["made_by"] for label, setting in receipt["settings"].items()}
+    assert made_by == {"raw pixels": [0, 1, 0], "normalised": [0, 0, 0]}
+    assert receipts.origins(receipt) == places
+    old = json.loads((studies.RECEIPTS / "mae.1.json").read_text())
+    assert "processor not recorded" in receipts.hardware_of(receipts.origins(old)[0])
+
+
+def test_a_receipt_of_uncommitted_code_is_refused(tmp_path, monkeypatch, capsys):
+    shelf, calls = tmp_path / "receipts", []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(studies, "RECEIPTS", shelf)
+    monkeypatch.setattr(receipts.places, "receipts", lambda: shelf)
+    monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
+    monkeypatch.setattr(studies, "origin", lambda: CLEAN | {"dirty": True})
+    assert cli.main(["study", "mae.3", "--seeds", "3"]) == 1
+    said = capsys.readouterr().err
+    assert "commit abc with changes" in said and "another folder" in said and not calls
+    assert cli.main(["study", "mae.3", "--seeds", "3", "--receipts", "tried"]) == 0
+    assert (tmp_path / "tried" / "mae.3.json").is_file() and not shelf.exists()
+    monkeypatch.setattr(studies, "origin", lambda: CLEAN)
+    assert cli.main(["study", "mae.3", "--seeds", "3"]) == 1, "no commit is known of the runs"
+    assert "code that no commit names" in capsys.readouterr().err and not shelf.exists()
+    for path in (tmp_path / "runs").rglob("mae_ablation_*.json"):
+        path.write_text(path.read_text().replace('"environment": {}', f'"environment": {MADE}'))
+    assert cli.main(["study", "mae.3", "--seeds", "3"]) == 0
+    assert (shelf / "mae.3.json").is_file()
 
 
 def test_notebooks_of_one_run_share_its_folder(tmp_path, monkeypatch):

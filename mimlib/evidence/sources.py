@@ -42,6 +42,7 @@ def sources_of(config: object, code: Iterable[str] = ()) -> str:
         if room in FOLLOWED or room == "presets":
             found[name], imported = _read(paths[name])
             ahead |= imported if room in FOLLOWED else set()
+            ahead.add(name.rpartition(".")[0])  # a module is imported after the package around it
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:10]
 
 
@@ -62,15 +63,15 @@ def _read(path: Path) -> tuple[str, frozenset[str]]:
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    """Return what code imports of the package, with the packages around it, without `mimlib.`."""
+    """Return what code may import of the package, modules or names in them, without `mimlib.`."""
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    parts = [name.split(".")[1:] for name in names if name.startswith("mimlib.")]
-    return {".".join(each[: i + 1]) for each in parts for i in range(len(each))}
+    found = {name.removeprefix("mimlib.") for name in names if name.startswith("mimlib.")}
+    return found | {name.rpartition(".")[0] for name in found}
 
 
 def _modules_in(config: object) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """Claims of ConvMAE. The paper's ablation tables were not at hand: numbers from memory say so."""
 
-from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, lower, studies_of
+from functools import partial
+
+from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, Study, lower
 
 ABLATION, DENSE = "convmae_ablation.ipynb", "convmae_dense.ipynb"
 MASKS = "convmae_masks.ipynb"
@@ -14,7 +16,9 @@ MASK_AP = "mask AP at overlap 0.5, fine-tuned"
 BUDGETS = {"1/4": 0.25, "1/2": 0.5, "1/1": 1.0}  # of the steps
 FLAT = 0.02  # metres of depth RMSE that are no difference, as for mae.4
 
-_convmae = studies_of(method="convmae", notebook=ABLATION, share_of_steps=0.375, share_of_batch=0.5)
+_convmae = partial(
+    Study, method="convmae", notebook=ABLATION, share_of_steps=0.375, share_of_batch=0.5
+)
 
 CONVMAE = (
     _convmae(

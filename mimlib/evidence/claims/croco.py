@@ -1,6 +1,8 @@
 """Claims of CroCo. Numbers of figure 4 and table 1 are not quoted: they were not at hand."""
 
-from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, lower, studies_of
+from functools import partial
+
+from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, Study, lower
 
 ABLATION, TRANSFER = "croco_ablation.ipynb", "croco_transfer.ipynb"
 RELIANCE = "reliance on the second view"  # held-out loss, blank minus true
@@ -12,7 +14,7 @@ PARAMETERS = "decoder parameters, paper size [M]"
 FLOPS = "decoder GFLOP per pair, paper size"
 EASY = {"data.level": "easy"}  # the lesson's own; said where MAE must see the same rooms
 
-_croco = studies_of(method="croco", notebook=ABLATION, share_of_steps=0.5)
+_croco = partial(Study, method="croco", notebook=ABLATION, share_of_steps=0.5)
 
 CROCO = (
     _croco(

@@ -1,8 +1,10 @@
 """Claims of MAE."""
 
-from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, lower, studies_of
+from functools import partial
 
-_mae = studies_of(method="mae", notebook="mae_ablation.ipynb")
+from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, Study, lower
+
+_mae = partial(Study, method="mae", notebook="mae_ablation.ipynb")
 
 MAE = (
     _mae(

@@ -1,8 +1,9 @@
 """Claims of SelfPatch. Most numbers of the paper's ablations were not at hand."""
 
 from collections.abc import Mapping
+from functools import partial
 
-from mimlib.evidence.claims.study import PROBE, Rule, studies_of
+from mimlib.evidence.claims.study import PROBE, Rule, Study
 
 ABLATION = "selfpatch_ablation.ipynb"
 JF = "label propagation J&F"
@@ -13,7 +14,7 @@ METHODS: Mapping[str, Mapping[str, object]] = {"DINO": {}, "SelfPatch": {}}
 ON_DINO = {"DINO": {"METHOD": "dino"}}
 PADDED = {"method.wrap": False}  # small crops have no room for wide windows on a torus
 
-_selfpatch = studies_of(method="selfpatch", notebook=ABLATION)
+_selfpatch = partial(Study, method="selfpatch", notebook=ABLATION)
 
 SELFPATCH = (
     _selfpatch(

@@ -1,7 +1,7 @@
 """What a study is: settings to compare, and the rule of each verdict."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 
 DEPTH = "depth RMSE, fine-tuned [m]"
 PROBE = "semantic probe accuracy, frozen"
@@ -27,17 +27,18 @@ def lower(metric: str, better: str, worse: str) -> Rule:
     return Rule(metric=metric, better=better, worse=worse, higher_is_better=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Study:
     """A claim, the paper's number and the settings that are compared."""
 
     name: str
     claim: str
     paper: str  # the paper's own numbers, not comparable in absolute terms
-    notebook: str  # file in notebooks/studies
-    method: str  # presets are called <method>_<size>
     settings: Mapping[str, Mapping[str, object]]  # label -> overrides of the preset
     rules: tuple[Rule, ...]
+    _: KW_ONLY
+    notebook: str  # file in notebooks/studies
+    method: str  # presets are called <method>_<size>
     # Label -> further parameters of the notebook; METHOD takes the place of `method`.
     parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     size: str = "lesson"  # of the presets its receipt is made of
@@ -46,20 +47,3 @@ class Study:
     share_of_batch: float = 1.0
     # Label -> share of the steps of a setting that has less than the others, at every size.
     shares: Mapping[str, float] = field(default_factory=dict)
-
-
-def studies_of(**shared: object) -> Callable[..., Study]:
-    """Return a maker of studies that share fields; those it is given itself come first."""
-
-    def study(
-        name: str,
-        claim: str,
-        paper: str,
-        settings: Mapping[str, Mapping[str, object]],
-        rules: tuple[Rule, ...],
-        **own: object,
-    ) -> Study:
-        fields = {"name": name, "claim": claim, "paper": paper, "settings": settings}
-        return Study(**{**fields, "rules": rules, **shared, **own})
-
-    return study
