@@ -1,11 +1,9 @@
 """Every exercise: the right answer passes, each listed mistake gets its own hint, stubs run on."""
 
 import inspect
-import json
 
 import pytest
 
-from mimlib import places
 from mimlib.course.exercises import exercise as exercises
 
 ALL = exercises.all_exercises()
@@ -83,17 +81,3 @@ def test_exercises_of_a_lesson_are_numbered_from_one():
     for lesson in {name.split(".")[0] for name in names}:
         numbers = [int(name.split(".")[1]) for name in names if name.startswith(f"{lesson}.")]
         assert numbers == list(range(1, len(numbers) + 1)) and 3 <= len(numbers) <= 5
-
-
-@pytest.mark.parametrize("path", places.notebooks(), ids=lambda path: path.stem)
-def test_solving_or_spoiling_the_stubs_of_a_notebook(path, capsys):
-    """Put the reference, then every mistake, where the notebook has its stub."""
-    source = json.dumps(json.loads(path.read_text())["cells"])
-    used = [task for name, task in ALL.items() if f'course.exercise(\\"{name}\\"' in source]
-    assert used, f"{path.name} has no exercise"
-    for task in used:
-        exercises.exercise(task.name, task.answer)
-        assert "passed" in capsys.readouterr().out
-        for wrong in task.wrong:
-            with pytest.raises(exercises.Mistake):
-                exercises.exercise(task.name, wrong.answer)

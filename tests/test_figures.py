@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mimlib import figures
-from mimlib.figures import truth
+from mimlib.figures import style, truth
 from mimlib.layers.positions import sincos_table
 
 IMAGES = torch.randint(
@@ -21,7 +21,27 @@ def pixels_of(picture) -> np.ndarray:
 
 
 def drawn(picture) -> bool:
-    return pixels_of(picture)[..., :3].std() > 0.01
+    """Whether what was drawn shows: take it away, keep frames and words, and pixels change."""
+    whole, artists = pixels_of(picture), []
+    for axes in picture.axes:
+        artists += [*axes.images, *axes.lines, *axes.patches, *axes.collections]
+    if not artists or not any(artist.get_visible() for artist in artists):
+        return False
+    for artist in artists:
+        artist.set_visible(False)
+    empty = pixels_of(picture)
+    for artist in artists:
+        artist.set_visible(True)
+    return whole.shape != empty.shape or bool((whole != empty).mean() > 0.001)
+
+
+def test_empty_axes_are_not_drawn():
+    picture, axes = style.canvas(1, 2, 2.0, 2.0)
+    assert not drawn(picture)
+    axes[0, 0].set_title("a title"), axes[0, 1].imshow(np.zeros((4, 4)))
+    assert drawn(picture)
+    axes[0, 1].images[0].remove()
+    assert not drawn(picture)
 
 
 @pytest.fixture(autouse=True)

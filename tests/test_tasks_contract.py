@@ -132,6 +132,7 @@ CASES = {
         depth_batch, PERFECT_DEPTH, frozen=False, steps=100, is_dense=True,
     ),
 }  # fmt: skip
+DENSE = [name for name, case in CASES.items() if case.is_dense]
 
 
 @pytest.fixture(params=CASES, ids=list(CASES))
@@ -273,9 +274,8 @@ def test_labels_outside_the_classes_are_refused(case, task):
             task.sample_views(batch, generator())
 
 
+@pytest.mark.parametrize("case", DENSE, indirect=True)
 def test_dense_tasks_refuse_what_they_cannot_use(case, task):
-    if not case.is_dense:
-        return
     images, target, valid = case.make_batch()
     with pytest.raises(ValueError, match=r"target has shape \(8, 16, 15\).*\(8, 16, 16\)"):
         task.sample_views(DenseBatch(images, target[:, :, 1:], valid), generator())
