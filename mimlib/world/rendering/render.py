@@ -144,9 +144,7 @@ def texture_coordinates(frame: Frame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rounded = ~(is_box(slot) | on_cap(slot, local))
     u = torch.where(rounded, around, torch.where(is_box(slot), u, x))
     v = torch.where(
-        rounded,
-        torch.where(is_cylinder(slot), -z, -up),
-        torch.where(is_box(slot), v, y),
+        rounded, torch.where(is_cylinder(slot), -z, -up), torch.where(is_box(slot), v, y)
     )
     frequency = shapes.frequency.gather(1, chosen)
     shift = 0.618 * chosen  # so that two shapes of one texture do not look alike

@@ -48,11 +48,7 @@ class Atlas(NamedTuple):
     per_family: int
 
     def pick(
-        self,
-        families: tuple[str, ...],
-        count: int,
-        generator: torch.Generator,
-        calm: bool = False,
+        self, families: tuple[str, ...], count: int, generator: torch.Generator, calm: bool = False
     ) -> Tensor:
         """Draw `count` textures [B] from a list of families; a repeated name is likelier.
 

@@ -38,20 +38,10 @@ class Builder:
     """Rooms under construction."""
 
     def __init__(
-        self,
-        room: Room,
-        atlas: Atlas,
-        level: Level,
-        generator: torch.Generator,
-        wanted: Tensor,
+        self, room: Room, atlas: Atlas, level: Level, generator: torch.Generator, wanted: Tensor
     ):
         """Start with empty rooms; `wanted` [B] is a class id every room must try to have, or -1."""
-        self.room, self.atlas, self.level, self.generator = (
-            room,
-            atlas,
-            level,
-            generator,
-        )
+        self.room, self.atlas, self.level, self.generator = (room, atlas, level, generator)
         self.wanted = wanted
         self.count = len(room.size)
         self.shapes = empty_shapes(self.count)

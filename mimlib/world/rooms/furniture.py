@@ -32,12 +32,7 @@ def furnish(build: Builder) -> None:
 
 
 def stand_at_wall(
-    build: Builder,
-    name: str,
-    probability: float,
-    half_width: Tensor,
-    half_depth: Tensor,
-    height,
+    build: Builder, name: str, probability: float, half_width: Tensor, half_depth: Tensor, height
 ) -> Thing:
     """Create a piece of furniture with its back to a free wall."""
     place, yaw, free = build.spot_at_wall(half_width, half_depth)
@@ -67,17 +62,7 @@ def add_sofa(build: Builder) -> None:
     for side in (-1, 1):
         sofa.box(side * (half - 0.08), 0, 0.3, 0.09, deep, 0.3, **cloth)
     at, cushion = half * build.uniform(-0.6, 0.6), build.material("cloth")
-    sofa.box(
-        at,
-        0.02,
-        0.55,
-        0.17,
-        0.07,
-        0.15,
-        texture=cushion,
-        repeat=2,
-        where=build.chance(0.6),
-    )
+    sofa.box(at, 0.02, 0.55, 0.17, 0.07, 0.15, texture=cushion, repeat=2, where=build.chance(0.6))
 
 
 def add_cabinet(build: Builder) -> None:
@@ -115,16 +100,7 @@ def add_shelf(build: Builder) -> None:
         tall = height * 0.3 * build.uniform(0.3, 0.8) / 2
         at = (half - wide) * build.uniform(-1, 1)
         books = build.material("books")
-        shelf.box(
-            at,
-            -0.02,
-            height * level + tall,
-            wide,
-            deep * 0.8,
-            tall,
-            texture=books,
-            repeat=2,
-        )
+        shelf.box(at, -0.02, height * level + tall, wide, deep * 0.8, tall, texture=books, repeat=2)
 
 
 def add_table(build: Builder) -> None:
@@ -138,14 +114,7 @@ def add_table(build: Builder) -> None:
     table.box(0, 0, height, half_x, half_y, 0.025, **wood, where=~is_round)
     for x in (-1, 1):
         for y in (-1, 1):
-            leg = (
-                x * (half_x - 0.06),
-                y * (half_y - 0.06),
-                height / 2,
-                0.03,
-                0.03,
-                height / 2,
-            )
+            leg = (x * (half_x - 0.06), y * (half_y - 0.06), height / 2, 0.03, 0.03, height / 2)
             table.box(*leg, **wood, where=~is_round)
     table.cylinder(0, 0, height, half_y, half_y, 0.025, **wood, where=is_round)
     table.cylinder(0, 0, height / 2, 0.05, 0.05, height / 2, **wood, where=is_round)
@@ -161,12 +130,7 @@ def lay_table(build: Builder, table: Thing, half_x: Tensor, half_y: Tensor, top:
         reach = torch.minimum(half_x, half_y) * build.uniform(0.35, 0.65)
         offset = reach[:, None] * torch.stack((angle.cos(), angle.sin()), 1)
         place = build.objects.position[:, table.slot, :2] + offset
-        options = {
-            "radius": 0,
-            "height": 0.4,
-            "above_floor": top,
-            "yaw": build.uniform(0, 6),
-        }
+        options = {"radius": 0, "height": 0.4, "above_floor": top, "yaw": build.uniform(0, 6)}
         where = table.where & build.chance(0.4)
         thing = build.new_object(name, where, place, **options)
         SHAPES[name](build, thing, build.uniform(0.07, 0.12))
@@ -183,14 +147,7 @@ def add_chair(build: Builder, probability: float) -> None:
     chair.box(0, -half, seat + back, half, 0.025, back, **wood)
     for side in (-1, 1):
         for end in (-1, 1):
-            leg = (
-                side * (half - 0.025),
-                end * (half - 0.025),
-                seat / 2,
-                0.025,
-                0.025,
-                seat / 2,
-            )
+            leg = (side * (half - 0.025), end * (half - 0.025), seat / 2, 0.025, 0.025, seat / 2)
             chair.box(*leg, **wood, where=~on_column)
     chair.cylinder(0, 0, seat / 2, 0.04, 0.04, seat / 2, **wood, where=on_column)
     chair.cylinder(0, 0, 0.03, half * 0.8, half * 0.8, 0.03, **wood, where=on_column)
@@ -217,10 +174,7 @@ def add_plant(build: Builder, probability: float) -> None:
 
 def shape_plant(build: Builder, plant: Thing, radius: Tensor) -> None:
     """A pot with a bush of three clumps; everything scales with the radius."""
-    pot, leaf = (
-        build.material("pot"),
-        {"texture": build.material("leaf"), "repeat": 0.5 / radius},
-    )
+    pot, leaf = (build.material("pot"), {"texture": build.material("leaf"), "repeat": 0.5 / radius})
     tall = radius * build.uniform(0.9, 1.3)
     plant.cylinder(0, 0, tall / 2, radius * 0.6, radius * 0.6, tall / 2, texture=pot, repeat=2)
     plant.ellipsoid(0, 0, tall + radius, radius, radius, radius * 1.2, **leaf)
@@ -252,10 +206,7 @@ def add_crate(build: Builder, probability: float) -> None:
 
 def shape_crate(build: Builder, crate: Thing, radius: Tensor) -> None:
     """A box with a slightly larger lid."""
-    half_y, half_z = (
-        radius * build.uniform(0.55, 0.85),
-        radius * build.uniform(0.5, 0.9),
-    )
+    half_y, half_z = (radius * build.uniform(0.55, 0.85), radius * build.uniform(0.5, 0.9))
     texture = {"texture": build.material("crate"), "repeat": 0.5 / radius}
     crate.box(0, 0, half_z, radius * 0.8, half_y, half_z, **texture)
     lid = (0, 0, half_z * 1.85, radius * 0.84, half_y * 1.05, half_z * 0.15)
@@ -285,11 +236,4 @@ def add_rug(build: Builder) -> None:
     place = build.room.size[:, :2] * share
     rug = build.new_object("rug", where, place, yaw=yaw, radius=0, height=0.02)
     size = (build.uniform(0.6, 1.2), build.uniform(0.5, 0.9), 0.008)
-    rug.box(
-        0,
-        0,
-        0.006,
-        *size,
-        texture=build.material("rug"),
-        repeat=build.uniform(0.5, 0.9),
-    )
+    rug.box(0, 0, 0.006, *size, texture=build.material("rug"), repeat=build.uniform(0.5, 0.9))

@@ -35,10 +35,7 @@ class Level:
     yaw_noise: float = 0.45  # radians, on top of turning towards what the first camera sees
     max_turn: float = 1.2  # radians, the whole change of yaw
     pitch_noise: float = 0.15  # radians
-    covisibility: tuple[float, float] = (
-        0.5,
-        0.97,
-    )  # share seen by the other camera, both ways
+    covisibility: tuple[float, float] = (0.5, 0.97)  # share seen by the other camera, both ways
     max_flow: float = float("inf")  # image sides; 8 px at 64 px is 0.125
 
 

@@ -5,16 +5,7 @@ from how it looks. A family named twice is twice as likely.
 """
 
 VARIED: dict[str, tuple[str, ...]] = {
-    "wall": (
-        "plain",
-        "plain",
-        "noise",
-        "noise",
-        "stripes",
-        "stripes",
-        "bricks",
-        "dots",
-    ),
+    "wall": ("plain", "plain", "noise", "noise", "stripes", "stripes", "bricks", "dots"),
     "wainscot": ("wood", "wood", "plain", "bricks", "checker"),
     "floor": ("wood", "wood", "wood", "checker", "voronoi", "noise"),
     "ceiling": ("plain", "noise"),

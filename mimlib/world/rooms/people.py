@@ -92,10 +92,7 @@ def pose_joints(values: Tensor) -> Tensor:
     traits = Traits(*values.unbind(-1))
     tall = 0.85 + 0.25 * traits.height  # 1 is a person of 1.76 m
     zero = torch.zeros_like(tall)
-    joints = {
-        "head": point(zero, zero + 0.03, 1.64 * tall),
-        "neck": point(zero, zero, 1.47 * tall),
-    }
+    joints = {"head": point(zero, zero + 0.03, 1.64 * tall), "neck": point(zero, zero, 1.47 * tall)}
     for side, sign, turn in (("left", -1.0, 0.0), ("right", 1.0, math.pi)):
         phase = 2 * math.pi * traits.phase + turn
         swing = (0.2 + 0.5 * traits.stride) * torch.sin(phase)
@@ -106,10 +103,7 @@ def pose_joints(values: Tensor) -> Tensor:
         joints[f"{side}_hip"], joints[f"{side}_knee"] = hip, knee
         joints[f"{side}_ankle"] = knee + 0.44 * tall[:, None] * point(zero, shin.sin(), -shin.cos())
         shoulder = point(sign * 0.2 * tall, zero, 1.42 * tall)
-        raised, bent = (
-            getattr(traits, f"raised_{side}"),
-            getattr(traits, f"bent_{side}"),
-        )
+        raised, bent = (getattr(traits, f"raised_{side}"), getattr(traits, f"bent_{side}"))
         elbow, wrist = pose_arm(shoulder, sign, -swing, raised, bent, tall)
         joints[f"{side}_shoulder"] = shoulder
         joints[f"{side}_elbow"], joints[f"{side}_wrist"] = elbow, wrist
@@ -117,12 +111,7 @@ def pose_joints(values: Tensor) -> Tensor:
 
 
 def pose_arm(
-    shoulder: Tensor,
-    sign: float,
-    swing: Tensor,
-    raised: Tensor,
-    bent: Tensor,
-    tall: Tensor,
+    shoulder: Tensor, sign: float, swing: Tensor, raised: Tensor, bent: Tensor, tall: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return elbow and wrist [Q, 3] of an arm that swings, and is raised now and then."""
     lift = 8 * (raised - 0.7).clamp(min=0)  # rad

@@ -58,10 +58,7 @@ def integer(count: int, low: int, high: int, generator: torch.Generator) -> Tens
 
 
 def draw_colours(
-    count: int,
-    generator: torch.Generator,
-    saturation: float = 0.5,
-    darkest: float = 0.35,
+    count: int, generator: torch.Generator, saturation: float = 0.5, darkest: float = 0.35
 ) -> tuple[Tensor, Tensor]:
     """Draw a base colour and one that goes with it, [G, 1, 1, 3] each.
 

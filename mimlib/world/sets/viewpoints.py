@@ -150,11 +150,7 @@ def object_extent(scenes: Scenes, placed: Placed, slot: Tensor) -> tuple[Tensor,
 
 
 def orbit(
-    scenes: Scenes,
-    centre: Tensor,
-    extent: Tensor,
-    generator: torch.Generator,
-    tries: int,
+    scenes: Scenes, centre: Tensor, extent: Tensor, generator: torch.Generator, tries: int
 ) -> Rig:
     """Place K candidate cameras [B, K] around points [B, 3], looking at them."""
     count = len(centre)
