@@ -6,6 +6,7 @@ loops over rooms. Letters as in scenes.py; K candidate places.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Builder:
         self.room, self.atlas, self.level, self.generator = (room, atlas, level, generator)
         self.wanted = wanted
         self.count = len(room.size)
-        self.shapes = empty_shapes(self.count)
+        self.pieces: list[Piece] = []
         self.objects = empty_objects(self.count)
         self.people = empty_people(self.count)
         self.num_objects = 3
@@ -130,20 +131,30 @@ class Builder:
         slot, objects = self.num_objects, self.objects
         self.num_objects += 1
         position = torch.cat((place, self.full(above_floor)[:, None]), 1)
-        objects.class_id[where, slot] = CLASSES.index(name)
-        objects.position[where, slot] = position[where]
-        objects.yaw[where, slot] = yaw[where]
-        objects.radius[where, slot] = self.full(radius)[where]
-        objects.height[where, slot] = self.full(height)[where]
+        objects.class_id[:, slot] = torch.where(where, CLASSES.index(name), -1)
+        objects.position[:, slot] = torch.where(where[:, None], position, 0.0)
+        for values, value in (
+            (objects.yaw, yaw),
+            (objects.radius, radius),
+            (objects.height, height),
+        ):
+            values[:, slot] = torch.where(where, self.full(value), 0.0)
         return Thing(self, slot, where)
 
     def full(self, value: Coordinate) -> Tensor:
         """Return a number as one per room, [B]."""
-        return torch.as_tensor(value, dtype=torch.float32).expand(self.count)
+        if isinstance(value, Tensor):
+            return value.expand(self.count)
+        return torch.full((self.count,), value, dtype=torch.float32)
+
+    def next_slot(self, kind: int) -> Tensor:
+        """Return the shape slot [B] where the next piece of a kind will go."""
+        used = sum(piece.where.long() for piece in self.pieces if piece.kind == kind)
+        return FIRST_SLOT[kind] + used.clamp(max=CAPACITY[kind])
 
     def finish(self) -> Scenes:
         """Return the furnished rooms."""
-        return Scenes(self.shapes, self.objects, self.people, self.room)
+        return Scenes(fill_slots(self), self.objects, self.people, self.room)
 
 
 @dataclass(frozen=True)
@@ -176,32 +187,48 @@ class Thing:
         repeat: Coordinate = 1.0,
         rotation: Tensor | None = None,
         stretched: bool = False,
-    ) -> Tensor:
-        """Write one shape into the next slot of its kind; returns the slots [B].
+    ) -> None:
+        """Add one shape; `repeat` is in textures per metre, `where` [B] narrows the rooms down."""
+        where = self.where if where is None else self.where & where
+        numbers = (*centre_and_half_size, repeat)
+        rotation = torch.eye(3) if rotation is None else rotation
+        piece = Piece(kind, self.slot, where, numbers, rotation, texture, stretched)
+        self.builder.pieces.append(piece)
 
-        `repeat` is in textures per metre; `where` [B] narrows the rooms down further.
-        Shapes beyond the capacity of a room are dropped.
-        """
-        build, shapes = self.builder, self.builder.shapes
-        wanted = self.where if where is None else self.where & where
-        wanted = wanted & (shapes.counts[:, kind] < CAPACITY[kind])
-        slots = FIRST_SLOT[kind] + shapes.counts[:, kind]
-        rows = wanted.nonzero().squeeze(1)
-        if not len(rows):  # with few rooms often so
-            return slots
-        columns = slots[rows]
-        numbers = torch.stack([build.full(value) for value in centre_and_half_size], 1)[rows]
-        shapes.centre[rows, columns] = numbers[:, :3]
-        shapes.half_size[rows, columns] = numbers[:, 3:]
-        shapes.owner[rows, columns] = self.slot
-        shapes.texture[rows, columns] = texture[rows]
-        frequency = build.full(repeat) / build.level.texture_zoom
-        shapes.frequency[rows, columns] = frequency[rows]
-        shapes.stretched[rows, columns] = stretched
-        if rotation is not None:
-            shapes.rotation[rows, columns] = rotation[rows]
-        shapes.counts[:, kind] += wanted.long()
-        return slots
+
+class Piece(NamedTuple):
+    """A shape that some of the rooms will have."""
+
+    kind: int
+    owner: int  # object slot
+    where: Tensor  # [B] bool
+    numbers: tuple[Coordinate, ...]  # centre, half size, textures per metre before the zoom
+    rotation: Tensor  # [3, 3] or [B, 3, 3]
+    texture: Tensor  # [B]
+    stretched: bool
+
+
+def fill_slots(build: Builder) -> Shapes:
+    """Write all pieces into the slots of their kinds; a room drops those beyond its capacity."""
+    shapes = empty_shapes(build.count)
+    for kind, first in enumerate(FIRST_SLOT):
+        pieces = [piece for piece in build.pieces if piece.kind == kind]
+        where = torch.stack([piece.where for piece in pieces], 1)  # [B, N]
+        rank = where.cumsum(1) - 1
+        where = where & (rank < CAPACITY[kind])
+        rows, index = where.nonzero().unbind(1)
+        slots = rows, first + rank[rows, index]
+        numbers = [build.full(number) for piece in pieces for number in piece.numbers]
+        numbers = torch.stack(numbers, 1).unflatten(1, (-1, 7))[rows, index]
+        shapes.centre[slots], shapes.half_size[slots] = numbers[:, :3], numbers[:, 3:6]
+        shapes.frequency[slots] = numbers[:, 6] / build.level.texture_zoom
+        rotation = [piece.rotation.expand(build.count, 3, 3) for piece in pieces]
+        shapes.rotation[slots] = torch.stack(rotation, 1)[rows, index]
+        shapes.texture[slots] = torch.stack([piece.texture for piece in pieces], 1)[rows, index]
+        shapes.owner[slots] = torch.tensor([piece.owner for piece in pieces])[index]
+        shapes.stretched[slots] = torch.tensor([piece.stretched for piece in pieces])[index]
+        shapes.counts[:, kind] = where.sum(1)
+    return shapes
 
 
 def empty_shapes(count: int) -> Shapes:

@@ -177,18 +177,13 @@ def add_people(build: Builder) -> None:
         traits = build.uniform(0, 1, NUM_TRAITS)
         joints = pose_joints(traits)
         build.people.traits[:, index], build.people.joints[:, index] = traits, joints
-        first = dress(build, person, joints, traits[:, Traits._fields.index("girth")])
-        build.people.first_limb[:, index] = first
+        build.people.first_limb[:, index] = build.next_slot(ELLIPSOID)
+        dress(build, person, limb_shapes(joints, traits[:, Traits._fields.index("girth")]))
 
 
-def dress(build: Builder, person: Thing, joints: Tensor, girth: Tensor) -> Tensor:
-    """Add the limbs with their textures; returns the shape slots [B] of the first one."""
+def dress(build: Builder, person: Thing, limbs: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Add the limbs of limb_shapes with their textures."""
     textures = {part: build.material(part) for part in ("skin", "hair", "shirt", "trousers")}
-    slots = []
-    for limb, (centre, rotation, radii) in enumerate(
-        zip(*(values.unbind(1) for values in limb_shapes(joints, girth)))
-    ):
+    for (wear, _), centre, rotation, radii in zip(PARTS, *(part.unbind(1) for part in limbs)):
         numbers = (*centre.unbind(1), *radii.unbind(1))
-        texture = textures[PARTS[limb][0]]
-        slots.append(person.add(ELLIPSOID, numbers, texture, rotation=rotation, repeat=2.0))
-    return slots[0]
+        person.add(ELLIPSOID, numbers, textures[wear], rotation=rotation, repeat=2.0)
