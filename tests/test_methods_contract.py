@@ -273,6 +273,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_forward_compiles_to_one_graph():
     """In a process of its own: the shape checks of the other tests break compilation."""
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]

@@ -92,6 +92,7 @@ def run(install, folder, *arguments):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_lesson_begins_in_the_folder_above_the_clone(install, tmp_path):
     """Up to its setup cell, through papermill: its kernel starts in the caller's folder.
 
