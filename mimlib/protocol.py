@@ -101,6 +101,13 @@ class Source(Protocol):
         Ranks split one global order, so that two ranks of 8 see what one rank of 16 sees.
         """
 
+    def identity(self) -> str:
+        """Return what tells this set of images from others by its content, in a short line.
+
+        How many there are, and a hash of their names and some of their sizes (files) or pixels (in
+        memory); not where they lie. Equal settings with another identity give other batches.
+        """
+
 
 class Evaluation(Protocol):
     """A measurement of what is being trained, run by the trainer or by hand."""

@@ -40,6 +40,9 @@ class Chosen(DetectionSource):
     def __len__(self):
         return len(self.indices)
 
+    def identity(self):
+        return f"{self.source.identity()} {self.indices}"
+
     def example(self, index):
         return self.source.example(self.indices[index])
 

@@ -104,8 +104,8 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
         config.build()
     write(tmp_path, "nyuv2")
     Image.new("RGB", (10, 10)).save(tmp_path / "rgb/00001.jpg")
-    with pytest.raises(ValueError, match=r"00001.jpg has \(10, 10\) pixels, its depth \(24, 32\)"):
-        config.build().first(2)
+    with pytest.raises(ValueError, match=r"sizes .00001.jpg \(10, 10\), 00001.png \(24, 32\)"):
+        config.build().first(4)
     (tmp_path / "depth/00000.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match="cannot read .*00000.png"):
         config.build().first(1)

@@ -68,8 +68,8 @@ def test_float_maps_are_stored_bottom_up_and_in_either_byte_order(tmp_path):
 
 
 def test_a_flo_file_is_what_its_definition_says(tmp_path):
-    numbers = [1.0, -2.0, 3.5, 0.0]
-    (tmp_path / "a.flo").write_bytes(b"PIEH" + struct.pack("<ii4f", 2, 1, *numbers))
+    stored = [1.0, -2.0, 3.5, 0.0]
+    (tmp_path / "a.flo").write_bytes(b"PIEH" + struct.pack("<ii4f", 2, 1, *stored))
     values, valid = numbers.read_flo(tmp_path / "a.flo")
     assert values.tolist() == [[[1.0, -2.0], [3.5, 0.0]]]
     assert valid.all()

@@ -205,7 +205,7 @@ def test_folder_is_sorted_nested_and_skips_what_is_hidden(tmp_path):
     folder = ImageFolder(tmp_path)
     found = [folder.path(i).removeprefix(f"{tmp_path}/") for i in range(len(folder))]
     assert found == sorted(names)
-    assert_rgb(folder.read(0))
+    assert_rgb(read_image(folder.path(0)))
 
 
 def test_folder_reads_names_beyond_ascii_and_follows_links(tmp_path):
@@ -216,7 +216,7 @@ def test_folder_reads_names_beyond_ascii_and_follows_links(tmp_path):
     folder = ImageFolder(tmp_path / "set")
     assert len(folder) == 1
     assert folder.path(0).endswith("link/caf\u00e9 \u6f22.png")
-    assert_rgb(folder.read(0))
+    assert_rgb(read_image(folder.path(0)))
 
 
 def test_folder_errors(tmp_path):

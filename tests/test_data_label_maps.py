@@ -17,7 +17,7 @@ from mimlib.data.dense.label_maps import (
     find_beside,
     read_label_map,
 )
-from mimlib.data.files.pictures import read_names
+from mimlib.data.files.listing import read_names
 
 ADE20K, VOC, COCO = (
     class_table(ids, ignored)
@@ -130,12 +130,12 @@ def test_images_are_found_beside_their_label_maps(tmp_path):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"")
     found = find_beside(tmp_path, "images", "labels")
-    assert [f.image.name for f in found] == ["3.png", "1.jpg", "2.webp"]
+    assert [f.image for f in found] == ["images/3.png", "images/a/1.jpg", "images/a/2.webp"]
     assert find_beside(tmp_path, "images", "labels", ["a/2"]) == found[2:]
-    with pytest.raises(ValueError, match=r"1 of 4 files .* missing: .*/labels/unlabelled.png"):
+    with pytest.raises(ValueError, match=r"1 of 4 files .* missing: labels/unlabelled.png"):
         find_beside(tmp_path, "images", "labels", ["a/1", "unlabelled"])
     (tmp_path / "images/3.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 6 files .* missing: .*/images/3.jpg"):
+    with pytest.raises(ValueError, match=r"1 of 6 files .* missing: images/3.jpg"):
         find_beside(tmp_path, "images", "labels")
 
 
@@ -146,5 +146,5 @@ def test_lists_of_names(tmp_path):
     path.write_text("\n")
     with pytest.raises(ValueError, match="names no image"):
         read_names(path)
-    with pytest.raises(ValueError, match="cannot read the list of a split, .*val.txt"):
+    with pytest.raises(ValueError, match="cannot read .*val.txt"):
         read_names(tmp_path / "val.txt")

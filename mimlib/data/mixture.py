@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mimlib.data.order import Request
-from mimlib.data.source import IndexedSource
+from mimlib.data.source import IndexedSource, fingerprint
 
 PLACES = ("root", "crops")  # fields of parts that hold paths
 
@@ -76,6 +76,10 @@ class MixtureSource(IndexedSource):
         """Spread `first` evenly over the mixture."""
         return np.arange(count) * len(self) // count
 
+    def identity(self) -> str:
+        """Return a hash of those of the sources, and of how often each is seen."""
+        return fingerprint(len(self), self._ends, np.array([s.identity() for s in self.sources]))
+
     def place(self, index: int) -> tuple[int, int]:
         """Return which source image `index` of the mixture is from, and its index there."""
         part = int(np.searchsorted(self._ends, index, side="right"))
@@ -87,7 +91,7 @@ class MixtureSource(IndexedSource):
         answers = []
         for row, index in enumerate(request.indices.tolist()):
             part, own = self.place(index)
-            one = Request(np.array([own]), request.first + row, request.seed)
+            one = request._replace(indices=np.array([own]), first=request.first + row)
             answers.append((part, self.sources[part].load(one)))
         return tuple(answers)
 

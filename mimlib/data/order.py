@@ -22,6 +22,13 @@ class Request(NamedTuple):
     indices: np.ndarray  # [B] int64, into the source
     first: int  # position of the first one; the others follow
     seed: int | None  # None: no augmentation
+    exact: bool = False  # no image may stand in for another that cannot be read
+
+    def draws(self, stream: int = AUGMENT) -> np.ndarray | None:
+        """Return the random numbers [B, U] of these images, see `augmentation_draws`, or None."""
+        if self.seed is None:
+            return None
+        return augmentation_draws(self.seed, self.first, len(self.indices), stream)
 
 
 class EndlessOrder:
@@ -35,6 +42,8 @@ class EndlessOrder:
     def __init__(self, size: int, seed: int):
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; use 0 or more")
+        if size < 1:
+            raise ValueError(f"a set of {size} images has no order; it needs at least one")
         self.size = size
         self.seed = seed
         self._epoch, self._shuffled = -1, np.empty(0, dtype=np.int64)

@@ -1,5 +1,6 @@
 """Sources over a set of images that can be counted: the order, the workers, sets held in memory."""
 
+import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch, StretchedBatch
-from mimlib.data.order import EndlessOrder, Request, augmentation_draws
-from mimlib.data.transforms.crops import Augmentation, centre_boxes, crop_resized, crop_targets
+from mimlib.data.order import EndlessOrder, Request
+from mimlib.data.transforms.crops import Augmentation, crop_targets, cut_resized
+
+SAMPLED = 16  # images held in memory whose pixels tell their set from others
 
 
 class IndexedSource(ABC):
@@ -27,6 +30,10 @@ class IndexedSource(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of images."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Return what tells this set from others by its content (see `Source` in protocol.py)."""
 
     @abstractmethod
     def load(self, request: Request) -> tuple:
@@ -51,13 +58,14 @@ class IndexedSource(ABC):
         """Yield the whole set once, in order and un-augmented; the last batch may be smaller."""
         starts = range(0, len(self), batch_size)
         ranges = (np.arange(start, min(start + batch_size, len(self))) for start in starts)
-        return self._answer(Request(indices, int(indices[0]), None) for indices in ranges)
+        return self._answer(Request(each, int(each[0]), None, exact=True) for each in ranges)
 
     def first(self, count: int) -> NamedTuple:
         """Return `count` un-augmented images as one batch, always the same ones."""
         if not 1 <= count <= len(self):
             raise ValueError(f"asked for {count} images of a set of {len(self)}")
-        return next(self._answer([Request(self.preview(count), 0, None)], workers=0))
+        request = Request(self.preview(count), 0, None, exact=True)
+        return next(self._answer([request], workers=0))
 
     def preview(self, count: int) -> np.ndarray:
         """Return which images `first` shows, [count]."""
@@ -83,6 +91,22 @@ class IndexedSource(ABC):
 
 def _unchanged(answer: tuple) -> tuple:
     return answer
+
+
+def fingerprint(count: int, *parts: np.ndarray) -> str:
+    """Return the number of images and a hash of arrays: what `identity` says of a set."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(f"{part.dtype.kind} {part.shape} ".encode())
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return f"{count} images, {digest.hexdigest()}"
+
+
+def sample_of(*fields: Sequence[Tensor] | None) -> list[np.ndarray]:
+    """Return some rows of what is held in memory, evenly spread, for a `fingerprint`."""
+    held = [field for field in fields if field is not None]
+    rows = np.unique(np.linspace(0, len(held[0]) - 1, min(len(held[0]), SAMPLED)).astype(int))
+    return [field[row].numpy() for field in held for row in rows.tolist()]
 
 
 class MemorySource(IndexedSource):
@@ -115,21 +139,18 @@ class MemorySource(IndexedSource):
     def __len__(self) -> int:
         return len(self.images)
 
+    def identity(self) -> str:
+        """Return a hash of some of the images and of what comes with them."""
+        return fingerprint(len(self), *sample_of(self.images, self.labels, self.targets))
+
     def load(self, request: Request) -> NamedTuple:
         """Cut the images of a request, and their targets in the same way."""
         size = self.augmentation.size
         indices = request.indices.tolist()
         chosen = [self.images[index] for index in indices]
         height, width = np.array([image.shape[1:] for image in chosen]).T
-        if request.seed is None:
-            boxes = centre_boxes(height, width)
-            flips = np.zeros(len(chosen), dtype=bool)
-        else:
-            draws = augmentation_draws(request.seed, request.first, len(chosen))
-            boxes = self.augmentation.boxes(draws, height, width)
-            flips = self.augmentation.flips(draws)
-        cuts = zip(chosen, boxes.tolist(), flips.tolist())
-        images = torch.stack([crop_resized(image, box, size, flip) for image, box, flip in cuts])
+        boxes, flips = self.augmentation.cuts(request.draws(), height, width)
+        images = cut_resized(chosen, boxes, flips, size)
         if self.labels is not None:
             return LabelBatch(images, self.labels[torch.from_numpy(request.indices)])
         if self.targets is None:

@@ -8,22 +8,23 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
 from mimlib.data.batches import DenseBatch
+from mimlib.data.files.listing import Listing, files_by_stem, walk_files
 from mimlib.data.files.numbers import read_depth_png
 from mimlib.data.files.pictures import read_image
-from mimlib.data.order import COLOURS, Request, augmentation_draws
-from mimlib.data.source import IndexedSource
+from mimlib.data.files.source import FileSource, check_sizes
+from mimlib.data.order import COLOURS, Request
 from mimlib.data.transforms.colours import jitter_colours, turn_hues
 from mimlib.data.transforms.crops import (
     COLUMN,
     ROW,
     Augmentation,
-    centre_boxes,
     crop_corners,
-    crop_resized,
     crop_targets,
+    cut_resized,
 )
 
 PICTURES = (".png", ".jpg")
@@ -66,7 +67,7 @@ class DepthFilesConfig(Augmentation):
         corners = crop_corners(draws[:, [ROW, COLUMN]], height, width, side[:, None])
         return np.column_stack([corners, side, side])
 
-    def colours(self, images: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+    def colours(self, images: Tensor, draws: np.ndarray) -> Tensor:
         """Change the colours of images [B, 3, H, W] uint8; draws [B, U] of the stream COLOURS."""
         changed = torch.from_numpy(draws[:, 5] < self.jittered)
         jittered = jitter_colours(images, draws[:, :4], self.jitter)
@@ -91,78 +92,63 @@ class DepthFilesConfig(Augmentation):
                 f"{root} holds nothing in the layout {self.layout!r}; data/README.md says what "
                 "goes where"
             )
-        return DepthFiles(files, self)
+        return DepthFiles(Listing(root, files), self, self.workers)
 
 
-class DepthFiles(IndexedSource):
+class DepthFiles(FileSource):
     """Images with depth, decoded as they are needed."""
 
-    def __init__(self, files: list[tuple[Path, Path]], config: DepthFilesConfig):
-        self.files, self.config = files, config
-        self.workers = config.workers
+    augmentation: DepthFilesConfig
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def load(self, request: Request) -> DenseBatch:
-        """Decode the images of a request, and cut their depth as they are cut.
+    def read(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return an image [3, H, W], its depth [H, W] in metres and where that is known.
 
         Raises:
             ValueError: if a file cannot be read, or an image and its depth differ in size.
         """
-        config, items = self.config, [self._read(index) for index in request.indices.tolist()]
-        height, width = np.array([valid.shape for *_, valid in items]).T
-        if request.seed is None:
-            boxes, flips = centre_boxes(height, width), np.zeros(len(items), dtype=bool)
-        else:
-            draws = augmentation_draws(request.seed, request.first, len(items))
-            boxes, flips = config.boxes(draws, height, width), config.flips(draws)
-        images, depths, valids = zip(*items)
-        cuts = zip(images, boxes.tolist(), flips.tolist())
-        views = torch.stack([crop_resized(i, box, config.size, flip) for i, box, flip in cuts])
-        if request.seed is not None:
-            draws = augmentation_draws(request.seed, request.first, len(items), COLOURS)
-            views = config.colours(views, draws)
+        files = self.files.paths(index)
+        image, (depth, valid) = (
+            read_image(files[0]),
+            read_depth_png(files[1], self.augmentation.unit),
+        )
+        check_sizes(files, image.shape[1:], valid.shape)
+        return image, depth[..., 0], valid
+
+    def batch(self, items: list[tuple[Tensor, Tensor, Tensor]], request: Request) -> DenseBatch:
+        """Cut images, and their depth as they are cut; change the colours of what is augmented."""
+        config, (images, depths, valids) = self.augmentation, zip(*items)
+        shapes = np.array([valid.shape for valid in valids])
+        boxes, flips = config.cuts(request.draws(), *shapes.T)
+        views = cut_resized(images, boxes, flips, config.size)
+        colours = request.draws(COLOURS)
         return DenseBatch(
-            views,
+            views if colours is None else config.colours(views, colours),
             crop_targets(depths, boxes, flips, config.size),
             crop_targets(valids, boxes, flips, config.size),
         )
 
-    def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return an image [3, H, W], its depth [H, W] in metres and where that is known."""
-        image_path, depth_path = self.files[index]
-        image = read_image(image_path)
-        depth, valid = read_depth_png(depth_path, self.config.unit)
-        if image.shape[1:] != valid.shape:
-            raise ValueError(
-                f"{image_path} has {tuple(image.shape[1:])} pixels, its depth "
-                f"{tuple(valid.shape)}; resize the depth (nearest) to the image"
-            )
-        return image, depth[..., 0], valid
 
-
-def find_seven_scenes(root: Path) -> Iterator[tuple[Path, Path]]:
+def find_seven_scenes(root: Path) -> Iterator[tuple[str, str]]:
     """List the frames of 7-Scenes."""
-    for depth in sorted(root.rglob("*.depth.png")):
-        stem = depth.name.removesuffix(".depth.png")
-        yield _with_colours(depth, depth.parent / f"{stem}.color"), depth
+    pictures = files_by_stem(root, PICTURES)
+    for depth in sorted(walk_files(root, (".depth.png",))):
+        yield _with_colours(depth, depth[: -len(".depth.png")] + ".color", pictures), depth
 
 
-def find_nyuv2(root: Path) -> Iterator[tuple[Path, Path]]:
+def find_nyuv2(root: Path) -> Iterator[tuple[str, str]]:
     """List the images of NYUv2."""
-    for depth in sorted((root / "depth").rglob("*.png")):
-        stem = depth.relative_to(root / "depth").with_suffix("")
-        yield _with_colours(depth, root / "rgb" / stem), depth
+    pictures = {f"rgb/{stem}": f"rgb/{path}" for stem, path in files_by_stem(root / "rgb").items()}
+    for depth in sorted(walk_files(root / "depth", (".png",))):
+        yield _with_colours(f"depth/{depth}", f"rgb/{depth[:-4]}", pictures), f"depth/{depth}"
 
 
 FINDERS = {"seven_scenes": find_seven_scenes, "nyuv2": find_nyuv2}
 
 
-def _with_colours(depth: Path, stem: Path) -> Path:
+def _with_colours(depth: str, stem: str, pictures: dict[str, str]) -> str:
     """Return the image that belongs to a depth map."""
-    for ending in PICTURES:
-        image = stem.with_name(stem.name + ending)
-        if image.exists():
-            return image
-    raise ValueError(f"{depth} has no image {stem}{' or '.join(PICTURES)}; unpack the images, too")
+    if stem not in pictures:
+        raise ValueError(
+            f"{depth} has no image {stem}{' or '.join(PICTURES)}; unpack the images, too"
+        )
+    return pictures[stem]

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimlib.data.files.pictures import FORMATS, STORED_VALUES, read_indices, read_segments
+from mimlib.data.files.listing import NAMED, files_by_stem, missing_files
+from mimlib.data.files.pictures import STORED_VALUES, read_indices, read_segments
 
 UNLABELLED = -1  # in class ids: a pixel that does not count
 UNKNOWN = -2  # in tables: a number that must not occur
-LISTED = 5  # files that an error names
 ADE20K_IDS = range(1, 151)  # of SceneParse150; 0 is everything else
 VOC_IDS = range(21)  # 0 is the background, a class of its own
 COCO_THINGS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
@@ -31,10 +31,10 @@ COCO_IDS = (*COCO_THINGS, *COCO_STUFF)  # the 133 categories of COCO panoptic
 
 
 class LabelledFiles(NamedTuple):
-    """An image and its label map."""
+    """An image and its label map, as paths below the root of the data set."""
 
-    image: Path
-    labels: Path
+    image: str
+    labels: str
 
 
 def class_table(ids: Iterable[int], ignored: Iterable[int]) -> np.ndarray:
@@ -64,7 +64,7 @@ def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
     strange = np.unique(stored[classes == UNKNOWN])
     if strange.size:
         raise ValueError(
-            f"{path} holds the numbers {strange[:LISTED].tolist()}, which are no class of this "
+            f"{path} holds the numbers {strange[:NAMED].tolist()}, which are no class of this "
             f"data set and no mark for pixels without one; expected numbers from "
             f"{_ranges(np.flatnonzero(table != UNKNOWN))}. Is it a label map of this layout?"
         )
@@ -87,7 +87,7 @@ class PanopticReader:
         number = {category: index for index, category in enumerate(COCO_IDS)}
         self.segments: dict[str, np.ndarray] = {}  # file -> [K, 2]: segment, class; ascending
         try:
-            annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+            annotations = json.loads(path.read_bytes())["annotations"]
             for entry in annotations:
                 pairs = [(s["id"], number[s["category_id"]]) for s in entry["segments_info"]]
                 pairs = np.array(sorted([(0, UNLABELLED), *pairs]), dtype=np.int64)
@@ -112,7 +112,7 @@ class PanopticReader:
         strange = np.unique(stored[ids[place] != stored])
         if strange.size:
             raise ValueError(
-                f"{path} holds the segments {strange[:LISTED].tolist()}, which its JSON does not "
+                f"{path} holds the segments {strange[:NAMED].tolist()}, which its JSON does not "
                 "name; are both from the same release?"
             )
         return torch.from_numpy(classes[place])
@@ -132,25 +132,23 @@ def find_beside(
     Raises:
         ValueError: naming the first files that are missing.
     """
-    if names is None:
-        maps = (path.relative_to(root / labels) for path in (root / labels).rglob("*.png"))
-        names = sorted(path.with_suffix("").as_posix() for path in maps)
+    pictures = files_by_stem(root / images)
+    maps = files_by_stem(root / labels, (".png",))
+    names = sorted(maps) if names is None else names
     files = [
-        LabelledFiles(_image(root / images / name), root / labels / f"{name}.png") for name in names
-    ]
-    lost = [str(path) for item in files for path in item if not path.exists()]
-    if lost:
-        raise ValueError(
-            f"{len(lost)} of {2 * len(files)} files in {root} are missing: "
-            f"{', '.join(lost[:LISTED])}; an image and its label map have the same name"
+        LabelledFiles(
+            f"{images}/{pictures.get(name, f'{name}.jpg')}",
+            f"{labels}/{maps.get(name, f'{name}.png')}",
         )
+        for name in names
+    ]
+    there = {f"{images}/{each}" for each in pictures.values()}
+    there |= {f"{labels}/{each}" for each in maps.values()}
+    lost = [path for item in files for path in item if path not in there]
+    if lost:
+        advice = "an image and its label map have the same name"
+        raise ValueError(missing_files(root, lost, 2 * len(files), advice))
     return files
-
-
-def _image(stem: Path) -> Path:
-    """Return the image of this name, or where a JPEG of it would be."""
-    candidates = (stem.with_name(stem.name + ending) for ending in FORMATS)
-    return next((path for path in candidates if path.exists()), Path(f"{stem}.jpg"))
 
 
 def _ranges(values: np.ndarray) -> str:

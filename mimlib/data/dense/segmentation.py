@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from mimlib.data.batches import DenseBatch
@@ -24,9 +22,10 @@ from mimlib.data.dense.label_maps import (
     read_label_map,
 )
 from mimlib.data.dense.views import SegmentationAugmentation, augment
-from mimlib.data.files.pictures import read_image, read_names
-from mimlib.data.order import COLOURS, Request, augmentation_draws
-from mimlib.data.source import IndexedSource
+from mimlib.data.files.listing import Listing, read_names
+from mimlib.data.files.pictures import read_image
+from mimlib.data.files.source import FileSource, check_sizes, stack_alike
+from mimlib.data.order import COLOURS, Request
 
 VOID = 255  # marks pixels without a class in most label maps
 NUM_CLASSES = {"ade20k": 150, "voc": 21, "coco_semantic": 133, "coco_panoptic": 133}
@@ -78,77 +77,39 @@ class SegmentationFilesConfig(SegmentationAugmentation):
                 f"{root} holds nothing in the layout {self.layout!r}, split {self.split!r}; "
                 "data/README.md says what goes where"
             )
-        return SegmentationFiles(root, files, read, self)
+        return SegmentationFiles(Listing(root, files), read, self)
 
 
-class SegmentationFiles(IndexedSource):
-    """Images with a class per pixel, decoded as they are needed.
-
-    Paths are kept relative to the root in one array of bytes, see images.ImageFolder.
-    """
+class SegmentationFiles(FileSource):
+    """Images with a class per pixel, decoded as they are needed."""
 
     def __init__(
-        self,
-        root: Path,
-        files: list[LabelledFiles],
-        read: Callable[[Path], Tensor],
-        config: SegmentationFilesConfig,
+        self, files: Listing, reader: Callable[[str], Tensor], config: SegmentationFilesConfig
     ):
-        self.root, self.read, self.config = root, read, config
-        self.workers = config.workers
-        self._paths = np.array([[os.fsencode(p.relative_to(root)) for p in f] for f in files])
+        super().__init__(files, config, config.workers)
+        self.reader = reader
 
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def preview(self, count: int) -> np.ndarray:
-        """Spread `first` evenly over the set."""
-        return np.arange(count) * len(self) // count
-
-    def files(self, index: int) -> LabelledFiles:
-        """Return the full paths of image `index` and its label map."""
-        return LabelledFiles(*(self.root / os.fsdecode(bytes(p)) for p in self._paths[index]))
-
-    def load(self, request: Request) -> DenseBatch:
-        """Decode the images of a request, and augment them unless they are to be looked at.
-
-        Raises:
-            ValueError: if a file cannot be read, an image and its labels differ in size, or whole
-                images do.
-        """
-        items = [self.item(index) for index in request.indices.tolist()]
-        if request.seed is not None:
-            draws, colours = (
-                augmentation_draws(request.seed, request.first, len(items), *stream)
-                for stream in ((), (COLOURS,))
-            )
-            rows = zip(items, draws, colours)
-            items = [augment(*item, row, colour, self.config) for item, row, colour in rows]
-        sizes = {tuple(labels.shape) for _, labels in items}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"whole images of the sizes {sorted(sizes)} make no batch; ask for one at a time"
-            )
-        images, labels = map(torch.stack, zip(*items))
-        return DenseBatch(images, labels, labels != UNLABELLED)
-
-    def item(self, index: int) -> tuple[Tensor, Tensor]:
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Read an image [3, H, W] and its class ids [H, W].
 
         Raises:
             ValueError: if a file cannot be read, or they differ in size.
         """
-        files = self.files(index)
-        image, labels = read_image(files.image), self.read(files.labels)
-        if image.shape[1:] != labels.shape:
-            raise ValueError(
-                f"{files.image} has {tuple(image.shape[1:])} pixels, its label map "
-                f"{tuple(labels.shape)}; resize the label map (nearest) to the image"
-            )
+        files = self.files.paths(index)
+        image, labels = read_image(files[0]), self.reader(files[1])
+        check_sizes(files, image.shape[1:], labels.shape)
         return image, labels
 
+    def batch(self, items: list[tuple[Tensor, Tensor]], request: Request) -> DenseBatch:
+        """Augment images with their labels, unless they are to be looked at."""
+        if request.seed is not None:
+            rows = zip(items, request.draws(), request.draws(COLOURS))
+            items = [augment(*item, row, colour, self.augmentation) for item, row, colour in rows]
+        images, labels = stack_alike(items)
+        return DenseBatch(images, labels, labels != UNLABELLED)
 
-Listed = tuple[list[LabelledFiles], Callable[[Path], Tensor]]
+
+Listed = tuple[list[LabelledFiles], Callable[[str], Tensor]]
 
 
 def list_ade20k(root: Path, config: SegmentationFilesConfig) -> Listed:

@@ -1,7 +1,6 @@
-"""Image files as uint8 RGB, and folders of them as a list in a fixed order."""
+"""Image files as uint8 RGB, pictures of numbers as they are stored."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from torchvision import io
 
 JPEG = (".jpg", ".jpeg")
 STORED_VALUES = 2**16  # of 8- and 16-bit files
-FORMATS = (*JPEG, ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -57,31 +55,6 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def walk_files(root: str, below: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the files under `root` as relative paths; links are followed, but not in circles."""
-    here = os.path.join(root, below)
-    above = (*above, os.path.realpath(here))
-    with os.scandir(here) as entries:
-        for entry in entries:
-            if is_hidden(entry.name):
-                continue
-            path = f"{below}/{entry.name}" if below else entry.name
-            if not entry.is_dir():
-                yield path
-            elif not entry.is_symlink() or os.path.realpath(entry.path) not in above:
-                yield from walk_files(root, path, above)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one of those that systems and editors hide."""
-    return name.startswith(".")
-
-
-def is_image(path: str) -> bool:
-    """Whether a name ends as one of the formats does."""
-    return path.lower().endswith(FORMATS)
-
-
 def read_picture(path: str | Path, mode: str | None = None) -> tuple[str, np.ndarray]:
     """Read a picture as Pillow has it or converted, and say in which mode it was.
 
@@ -119,19 +92,3 @@ def read_indices(path: str | Path) -> np.ndarray:
             "the data set's index maps, or turn the colours back into numbers"
         )
     return stored.astype(np.int64).clip(0, STORED_VALUES - 1)
-
-
-def read_names(path: Path) -> list[str]:
-    """Read a split: one name per line, without folder and ending; further words do not count.
-
-    Raises:
-        ValueError: if there is no such file, or nothing in it.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read the list of a split, {path}: {error.strerror}") from error
-    names = [line.split()[0] for line in lines if line.strip()]
-    if not names:
-        raise ValueError(f"{path} names no image; expected one name per line, without ending")
-    return [name.removesuffix(".png").removesuffix(".jpg") for name in names]

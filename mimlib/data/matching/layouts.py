@@ -17,6 +17,7 @@ from mimlib.data.files.arrays import (
     read_tartan_disparity,
     read_tartan_flow,
 )
+from mimlib.data.files.listing import find_files, read_text
 from mimlib.data.files.numbers import (
     Dense,
     read_cre_disparity,
@@ -66,7 +67,7 @@ class Layout(NamedTuple):
 
 def find_sintel(root: Path, rendering: str) -> Iterator[MatchingFiles]:
     """List the consecutive frames of MPI Sintel's training part; `clean` or `final` rendering."""
-    for flow in sorted((root / "training" / "flow").glob("*/frame_*.flo")):
+    for flow in find_files(root / "training" / "flow", "*/frame_*.flo"):
         number, scene = int(flow.stem.removeprefix("frame_")), flow.parent.name
         folder = root / "training" / rendering / scene
         images = (folder / f"frame_{number + step:04d}.png" for step in (0, 1))
@@ -76,9 +77,16 @@ def find_sintel(root: Path, rendering: str) -> Iterator[MatchingFiles]:
 
 def find_flying_chairs(root: Path, part: int = 0) -> Iterator[MatchingFiles]:
     """List FlyingChairs: data/00001_img1.ppm, _img2.ppm, _flow.flo; all, or a part of the split."""
-    chosen = (root / CHAIRS_SPLIT).read_text(encoding="utf-8").split() if part else []
-    for flow in sorted((root / "data").glob("*_flow.flo")):
-        if not part or chosen[int(flow.name.partition("_")[0]) - 1] == str(part):
+    flows = find_files(root / "data", "*_flow.flo")
+    chosen = read_text(root / CHAIRS_SPLIT).split() if part else []
+    numbers = [int(flow.name.partition("_")[0]) for flow in flows]
+    if part and max(numbers, default=0) > len(chosen):
+        raise ValueError(
+            f"{root / CHAIRS_SPLIT} names the part of {len(chosen)} pairs, but {root / 'data'} has "
+            f"one of the number {max(numbers)}; are both of one release?"
+        )
+    for number, flow in zip(numbers, flows):
+        if not part or chosen[number - 1] == str(part):
             yield _beside(flow, "flow.flo", "img1.ppm", "img2.ppm")
 
 
@@ -98,7 +106,7 @@ def find_sceneflow_flow(root: Path, rendering: str) -> Iterator[MatchingFiles]:
         pattern = f"into_{direction}/left/*.pfm"
         folders = {flow.parent for flow in _below_all(root, "optical_flow", pattern)}
         for folder in sorted(folders):
-            flows = sorted(folder.glob("*.pfm"))
+            flows = find_files(folder, "*.pfm")
             frames = _in_place_of(folder, "optical_flow", f"frames_{rendering}pass")
             frames = frames.parent.parent / "left"
             for flow in flows[:-1] if step > 0 else flows[1:]:
@@ -109,7 +117,7 @@ def find_sceneflow_flow(root: Path, rendering: str) -> Iterator[MatchingFiles]:
 
 def find_tartanair_flow(root: Path) -> Iterator[MatchingFiles]:
     """List TartanAir's consecutive frames of the left camera."""
-    for flow in sorted(root.rglob("flow/*_flow.npy")):
+    for flow in find_files(root, "**/flow/*_flow.npy"):
         images = (flow.parent.parent / f"image_left/{n}_left.png" for n in flow.name.split("_")[:2])
         mask = flow.with_name(flow.name.replace("_flow.npy", "_mask.npy"))
         yield MatchingFiles(*images, (flow, mask))
@@ -117,7 +125,7 @@ def find_tartanair_flow(root: Path) -> Iterator[MatchingFiles]:
 
 def find_tartanair_stereo(root: Path) -> Iterator[MatchingFiles]:
     """List TartanAir's stereo."""
-    for depth in sorted(root.rglob("depth_left/*_left_depth.npy")):
+    for depth in find_files(root, "**/depth_left/*_left_depth.npy"):
         number, folder = depth.name.partition("_")[0], depth.parent.parent
         images = (folder / f"image_{side}" / f"{number}_{side}.png" for side in ("left", "right"))
         yield MatchingFiles(*images, (depth,))
@@ -125,7 +133,7 @@ def find_tartanair_stereo(root: Path) -> Iterator[MatchingFiles]:
 
 def find_crestereo(root: Path) -> Iterator[MatchingFiles]:
     """List CREStereo's training set: tree/NAME_left.jpg, _right.jpg, _left.disp.png."""
-    for disparity in sorted(root.glob("*/*_left.disp.png")):
+    for disparity in find_files(root, "*/*_left.disp.png"):
         yield _beside(disparity, "left.disp.png", "left.jpg", "right.jpg")
 
 
@@ -142,7 +150,7 @@ def find_kitti(
         frame: 10 for stereo, 11 for flow.
     """
     training = root / "training"
-    for path in sorted((training / truth).glob("*_10.png")):
+    for path in find_files(training / truth, "*_10.png"):
         other = path.name.replace("_10.png", f"_{frame}.png")
         yield MatchingFiles(training / first / path.name, training / second / other, (path,))
 
@@ -154,28 +162,28 @@ def find_middlebury(root: Path, seconds: tuple[str, ...] = ("im1.png",)) -> Iter
         root: folder of the scenes.
         seconds: which second images to take; those of 2014 differ in exposure and light.
     """
-    for truth in sorted([*root.rglob("disp0.pfm"), *root.rglob("disp0GT.pfm")]):
+    for truth in sorted(find_files(root, "**/disp0.pfm") + find_files(root, "**/disp0GT.pfm")):
         for second in seconds:
             yield MatchingFiles(truth.parent / "im0.png", truth.parent / second, (truth,))
 
 
 def find_middlebury_2021(root: Path) -> Iterator[MatchingFiles]:
     """List Middlebury 2021 under all its lights: SCENE/ambient/L0/im0e0.png and im1e0.png."""
-    for truth in sorted(root.rglob("disp0.pfm")):
-        for left in sorted((truth.parent / "ambient").glob("*/im0*.png")):
+    for truth in find_files(root, "**/disp0.pfm"):
+        for left in find_files(truth.parent / "ambient", "*/im0*.png"):
             yield MatchingFiles(left, left.with_name("im1" + left.name[3:]), (truth,))
 
 
 def find_middlebury_2005(root: Path) -> Iterator[MatchingFiles]:
     """List Middlebury 2005 and 2006, full size: SCENE/Illum1/Exp0/view1.png and view5.png."""
-    for truth in sorted(root.rglob("disp1.png")):
-        for left in sorted(truth.parent.rglob("view1.png")):
+    for truth in find_files(root, "**/disp1.png"):
+        for left in find_files(truth.parent, "**/view1.png"):
             yield MatchingFiles(left, left.with_name("view5.png"), (truth,))
 
 
 def find_eth3d(root: Path, visible: bool = False) -> Iterator[MatchingFiles]:
     """List ETH3D's low-resolution pairs, ground truth beside the images or in NAME_gt."""
-    for truth in sorted(root.rglob("disp0GT.pfm")):
+    for truth in find_files(root, "**/disp0GT.pfm"):
         part = truth.parent.parent
         folder = part.with_name(part.name.removesuffix("_gt")) / truth.parent.name
         files = (truth, truth.with_name("mask0nocc.png")) if visible else (truth,)
@@ -184,15 +192,15 @@ def find_eth3d(root: Path, visible: bool = False) -> Iterator[MatchingFiles]:
 
 def find_booster(root: Path) -> Iterator[MatchingFiles]:
     """List Booster, balanced: SCENE/camera_00/im0.png, camera_02/im0.png, disp_00.npy."""
-    for truth in sorted(root.rglob("disp_00.npy")):
-        for left in sorted((truth.parent / "camera_00").glob("*.png")):
+    for truth in find_files(root, "**/disp_00.npy"):
+        for left in find_files(truth.parent / "camera_00", "*.png"):
             yield MatchingFiles(left, truth.parent / "camera_02" / left.name, (truth,))
 
 
 def find_spring_flow(root: Path) -> Iterator[MatchingFiles]:
     """List Spring's consecutive frames: both cameras, forward and backward."""
     import_h5py()  # missing, it is better said now than by a worker process
-    for flow in sorted((root / "train").glob("*/flow_*/*.flo5")):
+    for flow in find_files(root / "train", "*/flow_*/*.flo5"):
         _, direction, camera, number = flow.stem.split("_")  # flow_FW_left_0001
         frames = flow.parent.parent / f"frame_{camera}"
         numbers = int(number), int(number) + (1 if direction == "FW" else -1)
@@ -202,7 +210,7 @@ def find_spring_flow(root: Path) -> Iterator[MatchingFiles]:
 def find_spring_stereo(root: Path) -> Iterator[MatchingFiles]:
     """List Spring's stereo."""
     import_h5py()
-    for truth in sorted((root / "train").glob("*/disp1_left/*.dsp5")):
+    for truth in find_files(root / "train", "*/disp1_left/*.dsp5"):
         number, scene = truth.stem.rpartition("_")[2], truth.parent.parent
         images = (scene / f"frame_{side}/frame_{side}_{number}.png" for side in ("left", "right"))
         yield MatchingFiles(*images, (truth,))
@@ -252,7 +260,7 @@ def _below_all(root: Path, folder: str, pattern: str) -> list[Path]:
     return sorted(
         path
         for below in (root / folder, *root.glob(f"*/{folder}"))
-        for path in below.rglob(pattern)
+        for path in find_files(below, f"**/{pattern}")
     )
 
 

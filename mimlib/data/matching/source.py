@@ -1,20 +1,18 @@
 """Pairs with flow or disparity from the files of data sets; layouts.py lists which."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from mimlib.data.batches import DensePairBatch
+from mimlib.data.files.listing import Listing
 from mimlib.data.files.numbers import Dense
 from mimlib.data.files.pictures import read_image
-from mimlib.data.matching.layouts import LAYOUTS, LayoutName, MatchingFiles
+from mimlib.data.files.source import FileSource, check_sizes, stack_alike
+from mimlib.data.matching.layouts import LAYOUTS, LayoutName
 from mimlib.data.matching.views import MatchingAugmentation, change_colours, change_shape
-from mimlib.data.order import Request, augmentation_draws
-from mimlib.data.source import IndexedSource
+from mimlib.data.order import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,80 +47,41 @@ class MatchingFilesConfig(MatchingAugmentation):
                 f"{root} holds nothing in the layout {self.layout!r}{chosen}; data/README.md says "
                 "what goes where"
             )
-        lost = [str(path) for item in files for path in _paths(item) if not path.exists()]
-        if lost:
-            raise ValueError(
-                f"{len(lost)} files beside the ground truth in {root} are missing: "
-                f"{', '.join(lost[:5])}; unpack the images, too"
-            )
-        return MatchingSource(root, files, layout.read, self)
+        listing = Listing(root, ((i.image_1, i.image_2, *i.truth) for i in files))
+        return MatchingSource(listing.check("unpack the images, too"), layout.read, self)
 
     def _takes(self, image: Path) -> bool:
         folders = set(image.parts[:-1])
         return not folders & set(self.without) and (not self.only or bool(folders & set(self.only)))
 
 
-class MatchingSource(IndexedSource):
-    """Pairs with ground truth, decoded as they are needed.
+class MatchingSource(FileSource):
+    """Pairs with ground truth, decoded as they are needed."""
 
-    Paths are kept relative to the root in one array of bytes, see images.ImageFolder.
-    """
+    def __init__(self, files: Listing, reader: Callable[..., Dense], config: MatchingFilesConfig):
+        super().__init__(files, config, config.workers)
+        self.reader = reader
 
-    def __init__(
-        self,
-        root: Path,
-        files: Iterable[MatchingFiles],
-        read: Callable[..., Dense],
-        config: MatchingFilesConfig,
-    ):
-        self.root, self.read, self.config = root, read, config
-        self.workers = config.workers
-        relative = [[os.fsencode(p.relative_to(root)) for p in _paths(item)] for item in files]
-        self._paths = np.array(relative)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def preview(self, count: int) -> np.ndarray:
-        """Spread `first` evenly over the set, so that it shows many scenes."""
-        return np.arange(count) * len(self) // count
-
-    def files(self, index: int) -> MatchingFiles:
-        """Return the full paths of pair `index`."""
-        first, second, *truth = (self.root / os.fsdecode(bytes(p)) for p in self._paths[index])
-        return MatchingFiles(first, second, tuple(truth))
-
-    def load(self, request: Request) -> DensePairBatch:
-        """Decode, cut and colour the pairs of a request."""
-        items = [self.item(index) for index in request.indices.tolist()]
-        if request.seed is not None:
-            draws = augmentation_draws(request.seed, request.first, len(items))
-            items = [change_shape(item, row, self.config) for item, row in zip(items, draws)]
-        sizes = {tuple(item.valid.shape) for item in items}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"whole images of the sizes {sorted(sizes)} make no batch; ask for one at a time"
-            )
-        batch = DensePairBatch(*map(torch.stack, zip(*items)))
-        return batch if request.seed is None else change_colours(batch, draws, self.config)
-
-    def item(self, index: int) -> DensePairBatch:
+    def read(self, index: int) -> DensePairBatch:
         """Read one pair, without the axis of the batch.
 
         Raises:
             ValueError: if a file cannot be read, or the sizes of images and truth differ.
         """
-        files = self.files(index)
-        images = read_image(files.image_1), read_image(files.image_2)
-        dense = self.read(*files.truth)
-        sizes = [tuple(part.shape[-2:]) for part in (*images, dense.valid)]
-        if len(set(sizes)) > 1:
-            raise ValueError(
-                f"{files.image_1}, its second image and its ground truth have the sizes {sizes}; "
-                "expected one"
-            )
+        files = self.files.paths(index)
+        images = [read_image(path) for path in files[:2]]
+        dense = self.reader(*files[2:])
+        check_sizes(files, *(part.shape[-2:] for part in (*images, dense.valid)))
         return DensePairBatch(*images, *dense)
 
+    def batch(self, items: list[DensePairBatch], request: Request) -> DensePairBatch:
+        """Scale, cut and colour pairs, unless they are to be looked at."""
+        draws = request.draws()
+        if draws is None:
+            return _stack(items)
+        items = [change_shape(item, row, self.augmentation) for item, row in zip(items, draws)]
+        return change_colours(_stack(items), draws, self.augmentation)
 
-def _paths(files: MatchingFiles) -> tuple[Path, ...]:
-    return files.image_1, files.image_2, *files.truth
+
+def _stack(items: list[DensePairBatch]) -> DensePairBatch:
+    return DensePairBatch(*stack_alike(items))

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimlib.data.files.listing import Listing
 from mimlib.data.files.pictures import read_image, read_segments
+from mimlib.data.files.source import FileSource
 from mimlib.data.objects.annotations import (
     Annotated,
     Annotations,
@@ -28,6 +30,7 @@ from mimlib.data.objects.annotations import (
 from mimlib.data.objects.masks import check_size, decode_mask
 from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects, tight_boxes
+from mimlib.data.source import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +64,14 @@ class CocoConfig(LargeScaleJitter):
         return CocoObjects(self, path, found)
 
 
-class CocoObjects(DetectionSource):
+class CocoObjects(FileSource, DetectionSource):
     """The images of an annotation file, in the order of their ids, decoded as they are needed.
 
     What the file says is kept in one array of bytes: a hundred thousand images' lists and dicts
     would be copied into every worker process.
     """
+
+    read, batch = DetectionSource.read, DetectionSource.batch
 
     def __init__(
         self,
@@ -74,15 +79,18 @@ class CocoObjects(DetectionSource):
         path: Path,
         annotations: Annotations,
     ):
-        self.augmentation, self.workers, self.path = config, config.workers, path
-        self.folder = Path(os.path.expanduser(config.root)) / config.images
         records, self.category_ids, self.class_names = annotations
+        folder = Path(os.path.expanduser(config.root)) / config.images
+        files = Listing(folder, ([record.image_file] for record in records))
+        super().__init__(files.check(f"{path} lists them"), config, config.workers)
+        self.annotations_path = path
         packed = [pickle.dumps(record) for record in records]
         self._ends = np.cumsum([len(each) for each in packed])
         self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
 
-    def __len__(self) -> int:
-        return len(self._ends)
+    def identity(self) -> str:
+        """Return a hash of the images' files and of what the annotations say of them."""
+        return fingerprint(len(self), np.array(self.files.identity()), self._bytes)
 
     def record(self, index: int) -> Record:
         """Return what the file says of an image."""
@@ -97,10 +105,11 @@ class CocoObjects(DetectionSource):
                 annotations say.
         """
         record = self.record(index)
-        image = read_image(self.folder / record.image_file)
+        image = read_image(self.path(index))
         check_size(record, f"the file {record.image_file}", tuple(image.shape[1:]))
         if record.panoptic_file:
-            objects = _panoptic_objects(record, self.path.with_suffix("") / record.panoptic_file)
+            folder = self.annotations_path.with_suffix("")
+            objects = _panoptic_objects(record, folder / record.panoptic_file)
         else:
             masks = torch.zeros(len(record.objects), *image.shape[1:], dtype=torch.bool)
             for mask, each in zip(masks, record.objects):

@@ -17,7 +17,7 @@ from mimlib.data.objects.views import (
     place_image,
     place_objects,
 )
-from mimlib.data.order import Request, augmentation_draws
+from mimlib.data.order import Request
 from mimlib.data.source import IndexedSource
 
 
@@ -39,23 +39,26 @@ class DetectionSource(IndexedSource):
     def example(self, index: int) -> Example:
         """Read an image with all that is known of it."""
 
-    def load(self, request: Request) -> DetectionBatch:
-        """Read the images of a request; cut, resize and pad them with their objects.
+    def read(self, index: int) -> Example:
+        """Read an image with all that is known of it."""
+        return self.example(index)
+
+    def batch(self, items: list[Example], request: Request) -> DetectionBatch:
+        """Cut, resize and pad images with their objects.
 
         What is not augmented carries the truth for the metric, too.
         """
-        augmentation, indices = self.augmentation, request.indices.tolist()
-        draws, truth = [None] * len(indices), []
-        if request.seed is not None:
-            draws = augmentation_draws(request.seed, request.first, len(indices))
-        images, objects, sizes, image_ids = [], [], [], []
-        for index, numbers in zip(indices, draws):
-            image, known, image_id = self.example(index)
-            placement = augmentation.place(numbers, *image.shape[1:])
-            images.append(place_image(image, placement, augmentation.size))
-            objects.append(place_objects(known, placement, augmentation.size))
-            sizes.append(tuple(image.shape[1:]))
-            image_ids.append(image_id)
-            if request.seed is None:
-                truth.append(coco_truth(known))
-        return collate(images, objects, sizes, image_ids, truth)
+        draws = request.draws()
+        rows = [None] * len(items) if draws is None else draws
+        size, images, objects = self.augmentation.size, [], []
+        for (image, known, _), numbers in zip(items, rows):
+            placement = self.augmentation.place(numbers, *image.shape[1:])
+            images.append(place_image(image, placement, size))
+            objects.append(place_objects(known, placement, size))
+        sizes = [tuple(each.image.shape[1:]) for each in items]
+        truth = [coco_truth(each.objects) for each in items] if draws is None else []
+        return collate(images, objects, sizes, [each.image_id for each in items], truth)
+
+    def load(self, request: Request) -> DetectionBatch:
+        """Answer a request."""
+        return self.batch([self.read(index) for index in request.indices.tolist()], request)

@@ -8,6 +8,7 @@ import torch
 from mimlib import world
 from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects
+from mimlib.data.source import fingerprint, sample_of
 
 ROOM_CLASSES = len(world.CLASSES) - len(world.OBJECT_CLASSES)  # floor, wall, ceiling: no objects
 
@@ -51,6 +52,10 @@ class WorldObjects(DetectionSource):
 
     def __len__(self) -> int:
         return len(self.views["image"])
+
+    def identity(self) -> str:
+        """Return a hash of some of the views and of their instances."""
+        return fingerprint(len(self), *sample_of(self.views["image"], self.views["instances"]))
 
     def example(self, index: int) -> Example:
         """Return a view with what is seen of each object; the room itself is none."""

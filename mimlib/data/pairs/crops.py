@@ -12,8 +12,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from mimlib.data.pairs.files import PairFileSource, spoken_lines
+from mimlib.data.files.listing import Listing, spoken_lines
+from mimlib.data.pairs.files import PairFileSource
 from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.source import fingerprint
 
 UPRIGHT = 60  # degrees; as official: a smaller rotation is "most likely not a true rotation"
 NUMBERS = 10  # of a crop: which images, rotation, four sides of each box
@@ -33,15 +35,14 @@ class CropListConfig(PairAugmentation):
     crops: str  # path of the list
     workers: int = 0  # decoding processes; whole photographs are read for every crop
 
-    def build(self) -> "PairFileSource":
+    def build(self) -> "CropSource":
         """Read the list.
 
         Raises:
-            ValueError: if it is missing or not in CroCo's format.
+            ValueError: if it is missing or not in CroCo's format, or if a photograph is missing.
         """
-        root = os.path.expanduser(self.root)
         crops = read_crop_list(os.path.expanduser(self.crops))
-        return PairFileSource(CropFiles(root, crops, self.stored_size), self, self.workers)
+        return CropSource(os.path.expanduser(self.root), crops, self, self.workers)
 
 
 class CropPair(NamedTuple):
@@ -77,43 +78,49 @@ def read_crop_list(path: str) -> Iterator[CropPair]:
         yield crop
 
 
-class CropFiles:
+class CropSource(PairFileSource):
     """Pairs of rectangles out of photographs.
 
-    There are millions: they are kept as arrays, paths as bytes, see images.ImageFolder.
+    There are millions: they are kept as an array, and pairs of images as a `Listing`.
     """
 
-    def __init__(self, root: str, crops: Iterable[CropPair], size: int):
-        images: dict[tuple[bytes, bytes], int] = {}  # a pair of images has many crops
+    def __init__(
+        self, root: str, crops: Iterable[CropPair], augmentation: PairAugmentation, workers: int
+    ):
+        images: dict[tuple[str, str], int] = {}  # a pair of images has many crops
         numbers = array("i")
         for crop in crops:
-            pair = os.fsencode(crop.image_1), os.fsencode(crop.image_2)
-            number = images.setdefault(pair, len(images))
+            number = images.setdefault((crop.image_1, crop.image_2), len(images))
             numbers.extend((number, crop.rotation, *crop.box_1, *crop.box_2))
         if not images:
             raise ValueError(f"the list of crops for {root} is empty")
-        self.root, self.size = root, size
-        self._images = np.array(list(images))  # [pairs of images, 2]
+        files = Listing(root, list(images)).check("the photographs come from their own data sets")
+        super().__init__(files, augmentation, workers)
         self._crops = np.array(numbers).reshape(-1, NUMBERS)  # [crops, NUMBERS] int32
 
     def __len__(self) -> int:
         return len(self._crops)
 
+    def identity(self) -> str:
+        """Return a hash of the photographs and of the rectangles."""
+        return fingerprint(len(self), np.array(self.files.identity()), self._crops)
+
     def crop(self, index: int) -> CropPair:
-        """Return which rectangles make pair `index`."""
+        """Return which rectangles make pair `index`; the images by their full paths."""
         pair, rotation, *sides = self._crops[index].tolist()
-        first, second = (os.fsdecode(bytes(path)) for path in self._images[pair])
-        return CropPair(first, second, rotation, tuple(sides[:4]), tuple(sides[4:]))
+        return CropPair(*self.files.paths(pair), rotation, tuple(sides[:4]), tuple(sides[4:]))
 
     def path(self, index: int) -> str:
         """Return the path of the first image and which crop it is."""
-        return f"{os.path.join(self.root, self.crop(index).image_1)} (crop {index})"
+        return f"{self.crop(index).image_1} (crop {index})"
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Cut and resize both rectangles, and turn the second one upright."""
-        crop = self.crop(index)
-        first = cut_box(os.path.join(self.root, crop.image_1), crop.box_1, self.size)
-        second = cut_box(os.path.join(self.root, crop.image_2), crop.box_2, self.size)
+        crop, size = self.crop(index), self.augmentation.stored_size
+        first, second = (
+            cut_box(crop.image_1, crop.box_1, size),
+            cut_box(crop.image_2, crop.box_2, size),
+        )
         turned = 0 if abs(crop.rotation) <= UPRIGHT else round(crop.rotation / 90) % 4
         return first, torch.rot90(second, turned, (1, 2))
 

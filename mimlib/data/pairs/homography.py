@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from mimlib.data.batches import PairBatch
+from mimlib.data.files.source import FileSource
 from mimlib.data.images.configs import ImageFolderConfig, PhotosConfig, WorldImagesConfig
-from mimlib.data.order import Request, augmentation_draws
+from mimlib.data.order import Request
 from mimlib.data.pairs.views import COLOUR, CROP, TILT, PairAugmentation
 from mimlib.data.source import IndexedSource
 from mimlib.data.transforms.colours import jitter_colours
@@ -64,14 +65,27 @@ class HomographySource(IndexedSource):
     def __len__(self) -> int:
         return len(self.images)
 
-    def load(self, request: Request) -> PairBatch:
-        """Transform each image of a request twice."""
-        config = self.config
-        answer = self.images.load(Request(request.indices, request.first, None))
-        images = self.images.accept(answer).images
-        count = len(images)
+    def identity(self) -> str:
+        """Return that of the images."""
+        return self.images.identity()
+
+    def load(self, request: Request) -> tuple:
+        """Transform each image of a request twice; answer as the source of the images does."""
+        answer = self.images.load(request._replace(seed=None))
+        if isinstance(self.images, FileSource):
+            batch, bad = answer
+            return self.pairs(batch.images, request), bad
+        return self.pairs(answer.images, request)
+
+    def accept(self, answer: tuple) -> PairBatch:
+        """Let the source of the images say what it could not read."""
+        return self.images.accept(answer)
+
+    def pairs(self, images: Tensor, request: Request) -> PairBatch:
+        """Transform each of the images [B, 3, H, W] twice."""
+        config, count = self.config, len(images)
         seed = UNAUGMENTED_SEED if request.seed is None else request.seed
-        draws = augmentation_draws(seed, request.first, count)
+        draws = request._replace(seed=seed).draws()
         views = []
         for crop, colour, tilt in zip(CROP, COLOUR, TILT):
             matrix = draw_homographies(draws[:, tilt], images.shape[-1], config)

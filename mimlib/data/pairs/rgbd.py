@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import KDTree
 
+from mimlib.data.files.listing import Listing, is_hidden, read_text
 from mimlib.data.files.numbers import read_depth_png
 from mimlib.data.pairs.covisibility import (
     LEAST_COVISIBILITY,
@@ -17,7 +17,7 @@ from mimlib.data.pairs.covisibility import (
     back_project,
     overlap,
 )
-from mimlib.data.pairs.files import PairFiles, PairFileSource
+from mimlib.data.pairs.files import PairFileSource
 from mimlib.data.pairs.views import PairAugmentation
 
 INTRINSICS = "camera-intrinsics.txt"
@@ -59,8 +59,8 @@ class RGBDPairsConfig(PairAugmentation):
                 f"no two frames of {root} have a co-visibility within {self.covisibility}; try "
                 "more partners or a wider range"
             )
-        paths = [(os.path.relpath(a, root), os.path.relpath(b, root)) for a, b, _ in mined]
-        return PairFileSource(PairFiles(root, paths), self, self.workers)
+        files = Listing(root, [(first, second) for first, second, _ in mined])
+        return PairFileSource(files, self, self.workers)
 
     def mine(self, sequence: "Sequence") -> list[tuple[str, str, float]]:
         """Return the accepted pairs of a sequence: colour images 1 and 2, and co-visibility."""
@@ -119,7 +119,7 @@ def find_sequences(root: str) -> list[Sequence]:
     sequences = []
     for folder, _, names in sorted(os.walk(root)):
         frames, present = [], set(names)
-        for name in sorted(n for n in names if n.endswith(".pose.txt")):
+        for name in sorted(n for n in names if n.endswith(".pose.txt") and not is_hidden(n)):
             stem = name.removesuffix(".pose.txt")
             colours = [stem + ending for ending in COLOURS if stem + ending in present]
             if colours and f"{stem}.depth.png" in present:
@@ -138,7 +138,7 @@ def find_sequences(root: str) -> list[Sequence]:
 def read_matrix(path: str, side: int) -> np.ndarray:
     """Read a square matrix of numbers from a text file, [side, side] float64."""
     try:
-        matrix = np.array([line.split() for line in Path(path).read_text().splitlines() if line])
+        matrix = np.array([line.split() for line in read_text(path).splitlines() if line.strip()])
         matrix = matrix.astype(np.float64)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read a matrix from {path}: {error}") from error

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mimlib import world
 from mimlib.data.batches import DensePairBatch, PairBatch
-from mimlib.data.order import Request, augmentation_draws
+from mimlib.data.order import Request
 from mimlib.data.pairs.views import COLOUR, CROP, PairAugmentation
-from mimlib.data.source import IndexedSource
+from mimlib.data.source import IndexedSource, fingerprint, sample_of
 from mimlib.data.transforms.colours import jitter_colours
 from mimlib.data.transforms.crops import crop_corners, cut
 
@@ -106,17 +106,18 @@ class MemoryPairs(IndexedSource):
     def __len__(self) -> int:
         return len(self.views[0])
 
+    def identity(self) -> str:
+        """Return a hash of some of the pairs and of what comes with them."""
+        return fingerprint(len(self), *sample_of(*self.views, self.targets, self.valid))
+
     def load(self, request: Request) -> PairBatch | DensePairBatch:
         """Cut and colour the pairs of a request; shared crops keep displacements as they are."""
-        count, augmented = len(request.indices), request.seed is not None
-        draws = None
-        if augmented:
-            draws = augmentation_draws(request.seed, request.first, count)
+        draws = request.draws()
         corners = [self._corners(draws, view) for view in range(2)]
         if self.targets is not None:
             corners[1] = corners[0]
         views = [self._cut(self.views[i], request.indices, corners[i]) for i in range(2)]
-        if augmented:
+        if draws is not None:
             strength = self.augmentation.jitter
             views = [jitter_colours(v, draws[:, c], strength) for v, c in zip(views, COLOUR)]
         if self.targets is None:

@@ -47,6 +47,17 @@ class Augmentation:
         """Whether images are not cut, but stretched to a square if they are none."""
         return self.crop_scale[0] >= 1
 
+    def cuts(
+        self, draws: np.ndarray | None, height: np.ndarray, width: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the crop of each image [B, 4] and whether it is mirrored [B].
+
+        Without draws: the largest square in the middle, as it is.
+        """
+        if draws is None:
+            return centre_boxes(height, width), np.zeros(len(height), dtype=bool)
+        return self.boxes(draws, height, width), self.flips(draws)
+
     def boxes(self, draws: np.ndarray, height: Sequence[int], width: Sequence[int]) -> np.ndarray:
         """Return the crop of each image, [B, 4]."""
         return random_crop_boxes(draws, height, width, self.crop_scale, self.crop_clip)
@@ -136,6 +147,14 @@ def crop_resized(
     if (height, width) != sides:
         crop = interpolate(crop[None], sides, mode="bicubic", antialias=True)[0]
     return crop.flip(-1) if flip else crop
+
+
+def cut_resized(
+    images: Sequence[Tensor], boxes: np.ndarray, flips: np.ndarray, size: int
+) -> Tensor:
+    """Cut a box out of each of B images, [B, 3, size, size]; see `crop_resized`."""
+    cuts = zip(images, boxes.tolist(), flips.tolist())
+    return torch.stack([crop_resized(image, box, size, flip) for image, box, flip in cuts])
 
 
 def nearest_pixels(old: int, new: int) -> Tensor:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimlib.data.files.pictures import read_names
+from mimlib.data.files.listing import is_hidden, read_names
 from mimlib.data.videos.frames import NAMED
 from mimlib.data.videos.masks import Video, open_video
 
@@ -30,7 +30,9 @@ class DavisConfig:
         if self.split:
             names = read_names(root / "ImageSets" / "2017" / f"{self.split}.txt")
         else:
-            names = sorted(path.name for path in masks.iterdir() if path.is_dir())
+            names = sorted(
+                path.name for path in masks.iterdir() if path.is_dir() and not is_hidden(path.name)
+            )
         lost = [name for name in names if not (masks / name).is_dir()]
         if lost or not names:
             raise ValueError(

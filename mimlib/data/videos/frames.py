@@ -16,7 +16,8 @@ from einops import rearrange
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from mimlib.data.files.pictures import FORMATS, read_image
+from mimlib.data.files.listing import is_hidden, is_image
+from mimlib.data.files.pictures import read_image
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")
 NAMED = 5  # files that an error names
@@ -60,7 +61,9 @@ def list_frames(folder: Path) -> list[Path]:
         ValueError: if there is none, a name has no number, there are several series, two pictures
             of one number, or a frame is missing.
     """
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in FORMATS and p.is_file())
+    found = sorted(
+        p for p in folder.iterdir() if is_image(p.name) and not is_hidden(p.name) and p.is_file()
+    )
     if not found:
         raise ValueError(f"{folder} holds no frames; expected pictures like 00000.jpg, 00001.jpg")
     splits = [re.fullmatch(r"(.*?)(\d+)", path.stem) for path in found]

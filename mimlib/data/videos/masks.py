@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimlib.data.files.listing import find_files
 from mimlib.data.files.pictures import read_indices
 from mimlib.data.videos.frames import NAMED, Frames
 
@@ -97,7 +98,7 @@ def open_video(frames: str | Path, masks: str | Path) -> Video:
             f"{masks} is a folder, but {frames} is no folder of frames that its masks could be "
             "called after; name a picture, the mask of the first frame"
         )
-    found = {path.stem: path for path in sorted(masks.glob("*.png"))}
+    found = {path.stem: path for path in find_files(masks, "*.[pP][nN][gG]")}
     files = [found.pop(frame.stem, None) for frame in opened.files]
     if found:
         names = ", ".join(path.name for path in list(found.values())[:NAMED])
