@@ -76,7 +76,7 @@ def test_the_measurement():
     images = source.build().first(4).images
     expected = attention_diversity(patch_attention(task.encoder, images)).mean()
     assert found == {"diversity": pytest.approx(float(expected))}
-    with pytest.raises(ValueError, match="num_images must be above 0"):
+    with pytest.raises(ValueError, match="num_images is 0"):
         AttentionDiversityConfig(source=source, num_images=0)
 
 

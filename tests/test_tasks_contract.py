@@ -1,11 +1,10 @@
-"""What holds for every downstream task, frozen or fine-tuned."""
+"""What holds for every downstream task."""
 
 from dataclasses import dataclass
 
 import pytest
 import torch
 from micro_batches import frozen_statistics, gradient_of, parts_of
-from torch import nn
 
 from mimlib.data.batches import DenseBatch, LabelBatch
 from mimlib.encoders.convvit import ConvViTConfig
@@ -14,7 +13,6 @@ from mimlib.metrics.dense import as_floats, update_metrics
 from mimlib.protocol import Output
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig, DPTDepthTaskConfig
-from mimlib.tasks.probe import LinearProbeConfig, PatchProbeConfig
 from mimlib.tasks.segmentation import SegmentationTask, SegmentationTaskConfig
 
 NUM_CLASSES = 4
@@ -66,7 +64,6 @@ class Case:
     config: object
     make_batch: object
     perfect: dict
-    frozen: bool
     steps: int = 60
     is_dense: bool = False
 
@@ -75,61 +72,45 @@ PERFECT_DEPTH = {"rmse": 0.0, "rel": 0.0, "log_rmse": 0.0}
 PERFECT_DEPTH |= {f"delta_{n}": 1.0 for n in (1, 2, 3)}
 PERFECT_CLASSES = {"accuracy": 1.0, "mean_accuracy": 1.0, "miou": 1.0}
 CASES = {
-    "linear probe, class token": Case(
-        LinearProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
-        label_batch, {"accuracy": 1.0}, frozen=True, steps=150,
-    ),
-    "linear probe, mean": Case(
-        LinearProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES, pool="mean"),
-        label_batch, {"accuracy": 1.0}, frozen=True,
-    ),
-    "patch probe": Case(
-        PatchProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
-        dense_batch, PERFECT_CLASSES, frozen=True, is_dense=True,
-    ),
     "classifier, mean": Case(
         ClassifierConfig(encoder=ENCODER, num_classes=NUM_CLASSES),
-        label_batch, {"accuracy": 1.0}, frozen=False,
+        label_batch, {"accuracy": 1.0},
     ),
     "classifier, class token": Case(
         ClassifierConfig(encoder=ENCODER, num_classes=NUM_CLASSES, pool="class_token"),
-        label_batch, {"accuracy": 1.0}, frozen=False,
+        label_batch, {"accuracy": 1.0},
     ),
     "segmentation": Case(
         SegmentationTaskConfig(encoder=ENCODER, num_classes=NUM_CLASSES, channels=32),
-        dense_batch, PERFECT_CLASSES, frozen=False, steps=150, is_dense=True,
+        dense_batch, PERFECT_CLASSES, steps=150, is_dense=True,
     ),
     "segmentation, UPerNet": Case(
         SegmentationTaskConfig(
             encoder=ENCODER, num_classes=NUM_CLASSES, head="upernet", channels=16
         ),
-        dense_batch, PERFECT_CLASSES, frozen=False, is_dense=True,
+        dense_batch, PERFECT_CLASSES, is_dense=True,
     ),
     "segmentation, Semantic FPN": Case(
         SegmentationTaskConfig(
             encoder=ENCODER, num_classes=NUM_CLASSES, head="semantic_fpn", channels=32
         ),
-        dense_batch, PERFECT_CLASSES, frozen=False, is_dense=True,
+        dense_batch, PERFECT_CLASSES, is_dense=True,
     ),
     "depth": Case(
         DepthTaskConfig(encoder=ENCODER, channels=32),
-        depth_batch, PERFECT_DEPTH, frozen=False, steps=250, is_dense=True,
-    ),
-    "linear probe, hybrid": Case(
-        LinearProbeConfig(encoder=HYBRID, num_classes=NUM_CLASSES, pool="mean"),
-        label_batch, {"accuracy": 1.0}, frozen=True,
+        depth_batch, PERFECT_DEPTH, steps=250, is_dense=True,
     ),
     "classifier, hybrid": Case(
         ClassifierConfig(encoder=HYBRID, num_classes=NUM_CLASSES),
-        label_batch, {"accuracy": 1.0}, frozen=False,
+        label_batch, {"accuracy": 1.0},
     ),
     "depth, hybrid": Case(
         DepthTaskConfig(encoder=HYBRID, channels=32),
-        depth_batch, PERFECT_DEPTH, frozen=False, steps=250, is_dense=True,
+        depth_batch, PERFECT_DEPTH, steps=250, is_dense=True,
     ),
     "depth, DPT": Case(
         DPTDepthTaskConfig(encoder=DEEP, scale_widths=(8, 8, 16, 16), head_width=16),
-        depth_batch, PERFECT_DEPTH, frozen=False, steps=100, is_dense=True,
+        depth_batch, PERFECT_DEPTH, steps=100, is_dense=True,
     ),
 }  # fmt: skip
 DENSE = [name for name, case in CASES.items() if case.is_dense]
@@ -198,27 +179,17 @@ def test_gradient_goes_where_it_should(case, task):
     output = task(task.sample_views(case.make_batch(), generator()))
     output.loss.backward()
     for name, parameter in task.named_parameters():
-        if case.frozen and name.startswith("encoder."):
-            assert not parameter.requires_grad and parameter.grad is None, name
-        elif parameter.requires_grad:
+        if parameter.requires_grad:
             assert parameter.grad is not None, name
     assert sum(p.grad.abs().sum() for p in task.head.parameters()) > 0
-    if not case.frozen:
-        with torch.no_grad():  # classifier heads start so near zero that little passes them
-            for parameter in task.head.parameters():
-                parameter.normal_(std=0.5)
-        task.zero_grad()
-        task(task.sample_views(case.make_batch(), generator())).loss.backward()
-        trained = [(n, p) for n, p in task.encoder.named_parameters() if p.requires_grad]
-        silent = {n for n, p in trained if p.grad.abs().sum() == 0}
-        assert not silent, f"no gradient for {silent}"
-
-
-def test_no_frozen_parameter_moves(case, task):
-    before = {n: t.clone() for n, t in task.encoder.state_dict().items()}
-    train(task, case.make_batch(), steps=3)
-    moved = {n for n, t in task.encoder.state_dict().items() if not torch.equal(t, before[n])}
-    assert not moved if case.frozen else moved
+    with torch.no_grad():  # classifier heads start so near zero that little passes them
+        for parameter in task.head.parameters():
+            parameter.normal_(std=0.5)
+    task.zero_grad()
+    task(task.sample_views(case.make_batch(), generator())).loss.backward()
+    trained = [(n, p) for n, p in task.encoder.named_parameters() if p.requires_grad]
+    silent = {n for n, p in trained if p.grad.abs().sum() == 0}
+    assert not silent, f"no gradient for {silent}"
 
 
 def test_a_handful_of_images_can_be_learnt_by_heart(case, task):
@@ -291,58 +262,22 @@ def test_dense_tasks_refuse_what_they_cannot_use(case, task):
         task.sample_views(nothing, generator())
 
 
-class NoisyEncoder(nn.Module):
-    """A ViT behind a BatchNorm and a Dropout: both would change in training mode."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = ENCODER.build()
-        self.norm, self.dropout = nn.BatchNorm2d(3), nn.Dropout(0.5)
-        self.width, self.stride = self.inner.width, self.inner.stride
-
-    def forward(self, images):
-        return self.inner(self.dropout(self.norm(images)))
-
-
-class NoisyConfig(ViTConfig):
-    """Builds it."""
-
-    def build(self):
-        return NoisyEncoder()
-
-
-@pytest.mark.parametrize("config_class", [LinearProbeConfig, PatchProbeConfig])
-def test_a_frozen_encoder_stays_as_it_was(config_class):
-    shape = {"width": 16, "depth": 2, "heads": 2, "patch_size": 8, "image_size": 16}
-    task = config_class(encoder=NoisyConfig(**shape), num_classes=NUM_CLASSES).build()
-    batch = label_batch() if config_class is LinearProbeConfig else dense_batch()
-    before = {n: t.clone() for n, t in task.encoder.state_dict().items()}
-    assert task.training and not any(m.training for m in task.encoder.modules())
-    train(task, batch, steps=2)
-    assert all(torch.equal(t, before[n]) for n, t in task.encoder.state_dict().items())
-    views = task.sample_views(batch, generator())
-    assert torch.equal(task(views).loss, task(views).loss), "dropout was active"
-    task.eval().train()
-    assert task.head.training and not any(m.training for m in task.encoder.modules())
-
-
 @pytest.mark.parametrize(
     "config_class",
-    [LinearProbeConfig, PatchProbeConfig, ClassifierConfig, SegmentationTaskConfig],
+    [ClassifierConfig, SegmentationTaskConfig],
 )
 def test_one_class_is_refused(config_class):
     with pytest.raises(ValueError, match="num_classes must be 2 or more, got 1"):
         config_class(encoder=ENCODER, num_classes=1)
 
 
-@pytest.mark.parametrize("config_class", [LinearProbeConfig, ClassifierConfig])
-def test_a_missing_class_token_is_refused(config_class):
+def test_a_missing_class_token_is_refused():
     encoder = ViTConfig(
         width=16, depth=1, heads=2, patch_size=8, image_size=16, class_token=False
     )  # fmt: skip
     with pytest.raises(ValueError, match="use pool='mean'"):
-        config_class(encoder=encoder, num_classes=3, pool="class_token")
-    config_class(encoder=encoder, num_classes=3, pool="mean").build()
+        ClassifierConfig(encoder=encoder, num_classes=3, pool="class_token")
+    ClassifierConfig(encoder=encoder, num_classes=3, pool="mean").build()
 
 
 def test_two_uneven_micro_batches_weigh_as_much_as_the_whole(case, task, monkeypatch):

@@ -202,7 +202,7 @@ def test_what_cannot_be_measured_is_refused():
         measured.cut_apart(batch, SIZE, SHIFT, torch.Generator())
     with pytest.raises(ValueError, match="1 pairs; expected 0 or more, and 2 or more"):
         evaluation(num_images=1)
-    with pytest.raises(ValueError, match="radius must be above 0"):
+    with pytest.raises(ValueError, match="radius is .*expected 0 < radius"):
         evaluation(radius=0.0)
 
 

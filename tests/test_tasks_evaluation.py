@@ -14,7 +14,7 @@ from mimlib.evaluation.validation import ValidationConfig
 from mimlib.methods.mae import MAEConfig
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig
-from mimlib.tasks.probe import PatchProbeConfig
+from mimlib.tasks.segmentation import SegmentationTaskConfig
 from mimlib.training.config import TrainConfig
 from mimlib.training.trainer import Trainer
 
@@ -75,10 +75,10 @@ def assert_same_state(model, before):
     ("config", "target"),
     [
         (ClassifierConfig(encoder=ENCODER, num_classes=NUM_CLASSES, mixup=0.8), "label"),
-        (PatchProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES), "classes"),
+        (SegmentationTaskConfig(encoder=ENCODER, num_classes=NUM_CLASSES), "classes"),
         (DepthTaskConfig(encoder=ENCODER), "depth"),
     ],
-    ids=["classifier", "patch probe", "depth"],
+    ids=["classifier", "segmentation", "depth"],
 )
 def test_validation_equals_one_pass_over_everything(config, target):
     task = config.build()
@@ -112,7 +112,7 @@ def test_a_chunk_without_any_truth_is_fine_but_a_set_without_is_not():
     one_by_one = ValidationConfig(source=source, num_images=4, batch_size=1).build().run(task, CPU)
     at_once = ValidationConfig(source=source, num_images=4, batch_size=4).build().run(task, CPU)
     assert one_by_one == pytest.approx(at_once, rel=1e-4)
-    for other in (task, PatchProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES).build()):
+    for other in (task, SegmentationTaskConfig(encoder=ENCODER, num_classes=NUM_CLASSES).build()):
         empty = Painted(1, "depth" if other is task else "classes")
         with pytest.raises(ValueError, match="none of the held-out images has ground truth"):
             ValidationConfig(source=empty, num_images=1).build().run(other, CPU)
@@ -195,25 +195,13 @@ def test_the_trainer_trains_tasks_and_runs_measurements(tmp_path):
     assert measured[-1]["validation/rmse"] < before["rmse"] / 2
 
 
-def test_a_trained_probe_does_not_move_its_encoder(tmp_path):
-    probe = PatchProbeConfig(encoder=ENCODER, num_classes=NUM_CLASSES).build()
-    before = {n: t.clone() for n, t in probe.encoder.state_dict().items()}
-    config = TrainConfig(
-        steps=40, batch_size=12, base_rate=0.5, weight_decay=0.0, precision="float32", device="cpu"
-    )
-    Trainer(probe, Painted(48, "classes").build(), config, out=tmp_path, progress=False).fit()
-    assert all(torch.equal(t, before[n]) for n, t in probe.encoder.state_dict().items())
-    found = ValidationConfig(source=Painted(12, "classes", seed=1), num_images=12).build()
-    assert found.run(probe, CPU)["accuracy"] > 0.95
-
-
 def test_numbers_outside_their_range_are_refused():
     source = Painted(4, "label")
-    with pytest.raises(ValueError, match="batch_size must be above 0, got 0"):
+    with pytest.raises(ValueError, match="batch_size is 0; expected 0 < batch_size"):
         ValidationConfig(source=source, batch_size=0)
     with pytest.raises(ValueError, match=r"num_images must be 0 \(all\) or more, got -1"):
         ValidationConfig(source=source, num_images=-1)
-    with pytest.raises(ValueError, match="temperature must be above 0, got 0.0"):
+    with pytest.raises(ValueError, match="temperature is 0.0; expected 0 < temperature"):
         KNNConfig(train=source, held_out=source, num_classes=3, temperature=0.0)
 
 

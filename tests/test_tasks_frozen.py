@@ -7,12 +7,10 @@ from torch.nn import functional
 
 from mimlib.data.batches import DenseBatch
 from mimlib.encoders.vit import ViTConfig
-from mimlib.evaluation.frozen import extract, fit_linear, knn, patch_samples
+from mimlib.evaluation.frozen import extract, fit_linear, knn, majority_classes, patch_samples
 from mimlib.evaluation.measurement import evaluating
 from mimlib.layers.patches import normalize
-from mimlib.metrics.dense import as_floats, update_metrics
 from mimlib.tasks.heads.linear import pooled
-from mimlib.tasks.probe import PatchProbeConfig, majority_classes
 
 
 def generator(seed=0):
@@ -40,18 +38,23 @@ def clusters(count, num_classes=3, width=6, spread=0.3, seed=0):
     return points * torch.logspace(-3, 3, width) + 5, labels
 
 
-def test_extract_is_one_forward_in_evaluation_mode(encoder, images):
+def test_extract_is_one_forward_in_evaluation_mode_and_keeps_what_is_asked_for(encoder, images):
     encoder.train()
     encoder.blocks[1].eval()
     modes = [module.training for module in encoder.modules()]
-    features = extract(encoder, images, batch_size=3)
+    seen = []
+
+    def last_token(features, rows):
+        seen.append((rows, features.tokens.shape))
+        return features.tokens[:, -1]
+
+    kept = extract(encoder, images, last_token, batch_size=3)
     assert [module.training for module in encoder.modules()] == modes
     encoder.eval()
     expected = encoder(normalize(images))
-    torch.testing.assert_close(features.tokens, expected.tokens)
-    torch.testing.assert_close(features.class_token, expected.class_token)
-    assert features.grid == (2, 2) and not features.tokens.requires_grad
-    assert features.tokens.shape == (7, 4, 16)
+    torch.testing.assert_close(kept, expected.tokens[:, -1])
+    assert kept.shape == (7, 16) and not kept.requires_grad, "no token but the last is held"
+    assert seen == [(slice(i, i + 3), (min(3, 7 - i), 4, 16)) for i in (0, 3, 6)]
 
 
 def test_evaluating_gives_modes_back_after_an_error(encoder):
@@ -63,7 +66,7 @@ def test_evaluating_gives_modes_back_after_an_error(encoder):
 
 
 def test_pooled_vectors(encoder, images):
-    features = extract(encoder, images)
+    features = encoder.eval()(normalize(images))
     assert torch.equal(pooled(features, "class_token"), features.class_token)
     assert torch.equal(pooled(features, "mean"), features.tokens.mean(1))
     with pytest.raises(ValueError, match="has no class token"):
@@ -146,25 +149,15 @@ def test_fit_linear_refuses_what_does_not_fit():
         fit_linear(features, labels, 2)
 
 
-def test_the_quick_probe_is_the_probe(encoder, images):
-    """What fit_linear returns fits into PatchProbe and gives the same predictions there."""
+def test_samples_are_the_patches_that_have_a_class(encoder, images):
     draw = generator(3)
     classes = torch.randint(3, (7, 16, 16), generator=draw)
     valid = torch.rand(7, 16, 16, generator=draw) < 0.02  # some patches have no truth
-    batch = DenseBatch(images, classes, valid)
-    features, labels = patch_samples(encoder, batch, 3)
+    features, labels = patch_samples(encoder, DenseBatch(images, classes, valid), 3)
     assert 0 < len(labels) < 7 * 4
-    head = fit_linear(features, labels, 3)
-    probe = PatchProbeConfig(encoder=encoder.config, num_classes=3).build()
-    probe.encoder.load_state_dict(encoder.state_dict())
-    probe.head.load_state_dict(head.state_dict())
-    probe.eval()
-    output = probe(probe.sample_views(batch, generator()))
-    assert torch.equal(output.prediction[output.mask], head(features).argmax(1))
-    metrics = probe.metrics()
-    update_metrics(metrics, output)
-    right = (head(features).argmax(1) == labels).float().mean()
-    assert as_floats(metrics)["accuracy"] == pytest.approx(float(right))
+    expected, counted = majority_classes(classes, valid, 8, 3)
+    torch.testing.assert_close(features, encoder.eval()(normalize(images)).tokens[counted])
+    assert torch.equal(labels, expected[counted])
 
 
 def test_knn_by_hand():

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mimlib.checks import check_positive
 from mimlib.data.images.configs import ImageFolderConfig, WorldImagesConfig
-from mimlib.evaluation.measurement import check_positive, evaluating
+from mimlib.evaluation.measurement import evaluating
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.protocol import Encoder, Trainable
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from mimlib.checks import check_positive
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.coco import CocoConfig
 from mimlib.data.objects.masks import coco_results
 from mimlib.data.objects.source import DetectionSource
 from mimlib.data.objects.world import WorldDetectionConfig
-from mimlib.evaluation.measurement import check_positive, evaluating
+from mimlib.evaluation.measurement import evaluating
 from mimlib.metrics.detection import average_precision
 from mimlib.tasks.detection import Detections, DetectionTask, locate
 

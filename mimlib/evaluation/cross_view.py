@@ -19,12 +19,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from mimlib.checks import check_positive
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.data.source import IndexedSource
 from mimlib.data.transforms.crops import cut
-from mimlib.evaluation.measurement import check_positive, evaluating, split
+from mimlib.evaluation.measurement import evaluating, split
 from mimlib.layers.masking import as_bool
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.protocol import PatchMask, Trainable

@@ -1,58 +1,60 @@
 """Frozen features, extracted once: what probes and k-NN need, in seconds.
 
-The quick path for studies and lessons. `fit_linear` returns the very head that the probes of
-probe.py train, so `probe.head.load_state_dict(head.state_dict())` puts it there.
+The linear probe of MAE (arXiv 2111.06377, appendix A.1, "Linear probing"), solved to its optimum
+instead of trained; per patch, the same for semantics.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mimlib.checks import check_positive
 from mimlib.data.batches import DenseBatch
 from mimlib.data.source import IndexedSource
-from mimlib.evaluation.measurement import check_positive, evaluating
+from mimlib.evaluation.measurement import evaluating
 from mimlib.evaluation.validation import SourceConfig
 from mimlib.layers.patches import normalize
-from mimlib.metrics.dense import (
-    as_floats,
-    classification_metrics,
-    segmentation_metrics,
-)
+from mimlib.metrics.dense import as_floats, classification_metrics, segmentation_metrics
 from mimlib.protocol import Encoder, Features, Trainable
 from mimlib.tasks.heads.linear import pooled, probe_head
-from mimlib.tasks.probe import majority_classes
 from mimlib.tasks.task import check_dense, check_labels
 
 FIT_STEPS = 100  # L-BFGS iterations; measured on MAE features: the accuracy is settled by then
 PROBE_DECAY = 1e-4  # L2 weight of the quick probe; measured: flat from 1e-5 to 1e-3
 
+Keep = Callable[[Features, slice], Tensor]  # features of some images, which -> rows [K, D]
 
-def extract(encoder: Encoder, images: UInt8[Tensor, "B 3 H W"], batch_size: int = 64) -> Features:
-    """Encode images in evaluation mode, some at a time.
+
+def extract(
+    encoder: Encoder, images: UInt8[Tensor, "B 3 H W"], keep: Keep, batch_size: int = 64
+) -> Float[Tensor, "K D"]:
+    """Encode images in evaluation mode, some at a time, and keep of each part only what is needed.
 
     Args:
         encoder: any encoder; its mode and parameters are left as they were.
-        images: on any device; each chunk is moved to the encoder's.
+        images: on any device; each part is moved to the encoder's.
+        keep: from the features of a part, and which images these are, to rows of numbers.
         batch_size: images encoded at once.
 
     Returns:
-        Features of all images, float32 on the CPU, without levels.
+        What was kept of all images, float32 on the CPU.
     """
     device = next(encoder.parameters()).device
+    kept = []
     with evaluating(encoder):
-        chunks = [encoder(normalize(part.to(device))) for part in images.split(batch_size)]
-    class_token = None
-    if chunks[0].class_token is not None:
-        class_token = torch.cat([chunk.class_token.float().cpu() for chunk in chunks])
-    tokens = torch.cat([chunk.tokens.float().cpu() for chunk in chunks])  # [B, N, D]
-    return Features(tokens, class_token, chunks[0].grid)
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            features = encoder(normalize(images[rows].to(device)))
+            kept.append(keep(features, rows).float().cpu())
+    return torch.cat(kept)
 
 
 def patch_samples(
@@ -65,7 +67,38 @@ def patch_samples(
     """
     check_dense(batch)
     labels, counted = majority_classes(batch.target, batch.valid, encoder.stride, num_classes)
-    return extract(encoder, batch.images).tokens[counted], labels[counted]
+    tokens = extract(encoder, batch.images, lambda found, rows: found.tokens[counted[rows]])
+    return tokens, labels[counted]
+
+
+def majority_classes(
+    classes: Int[Tensor, "B H W"],
+    valid: Bool[Tensor, "B H W"],
+    patch_size: int,
+    num_classes: int,
+) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
+    """Give each patch the class that most of its valid pixels have.
+
+    Args:
+        classes: class id of each pixel; anything where not valid.
+        valid: where there is ground truth.
+        patch_size: side of a patch in pixels, P; divides H and W.
+        num_classes: classes, ids 0 to num_classes - 1.
+
+    Returns:
+        Class of each patch, the lowest id on a tie, and whether it has a valid pixel at all.
+
+    Raises:
+        ValueError: if a valid id is outside the range.
+    """
+    ids = classes.masked_fill(~valid, 0)
+    check_labels(ids, num_classes)
+    layout = "b (h p) (w q) -> b (h w) (p q)"
+    ids = rearrange(ids, layout, p=patch_size, q=patch_size)  # [B, N, P * P]
+    known = rearrange(valid, layout, p=patch_size, q=patch_size)  # [B, N, P * P]
+    counts = known.new_zeros(*ids.shape[:2], num_classes, dtype=torch.int64)
+    counts.scatter_add_(2, ids.long(), known.long())  # [B, N, G]
+    return counts.argmax(dim=2), known.any(dim=2)
 
 
 def fit_linear(
@@ -163,44 +196,49 @@ def knn(
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenProbeConfig:
-    """Linear probe of the frozen encoder, fitted anew at every measurement in about a second."""
+class FrozenConfig:
+    """What measurements of frozen features have in common."""
 
-    train: SourceConfig  # labelled images (target "label") or pixels (target "classes")
+    train: SourceConfig  # images with labels
     held_out: SourceConfig  # the same kind, other images
     num_classes: int
     num_train: int = 512  # images
     num_images: int = 256  # held-out images
     pool: Literal["mean", "class_token"] = "mean"  # what describes a labelled image
-    name: str = "probe"
 
     def __post_init__(self) -> None:
         check_positive(self, "num_train", "num_images")
 
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenProbeConfig(FrozenConfig):
+    """Linear probe of the frozen encoder, fitted anew at every measurement in about a second.
+
+    Of images with a label (target "label") or with a class per pixel (target "classes").
+    """
+
+    name: str = "probe"
+
     def build(self) -> "FrozenProbe":
-        """Make the measurement with its source or sources."""
+        """Make the measurement with its sources."""
         return FrozenProbe(self.train.build(), self.held_out.build(), self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class KNNConfig:
+class KNNConfig(FrozenConfig):
     """k-NN classification by frozen features: nothing is trained at all."""
 
-    train: SourceConfig  # images with labels
-    held_out: SourceConfig  # other ones
-    num_classes: int
     num_train: int = 1024  # images
-    num_images: int = 256  # held-out images
-    pool: Literal["mean", "class_token"] = "mean"  # what describes an image
     neighbours: int = 20  # votes; DINO (arXiv 2104.14294), section 4.1
     temperature: float = 0.07  # of the votes; Wu et al. 2018 (arXiv 1805.01978), section 3.4
     name: str = "knn"
 
     def __post_init__(self) -> None:
-        check_positive(self, "num_train", "num_images", "neighbours", "temperature")
+        super().__post_init__()
+        check_positive(self, "neighbours", "temperature")
 
     def build(self) -> "KNN":
-        """Make the measurement with its source or sources."""
+        """Make the measurement with its sources."""
         return KNN(self.train.build(), self.held_out.build(), self)
 
 
@@ -238,7 +276,8 @@ class FrozenEvaluation(ABC):
         if isinstance(batch, DenseBatch):
             return patch_samples(encoder, batch, self.config.num_classes)
         check_labels(batch.labels, self.config.num_classes)
-        return pooled(extract(encoder, batch.images), self.config.pool), batch.labels
+        pool = self.config.pool
+        return extract(encoder, batch.images, lambda f, _: pooled(f, pool)), batch.labels
 
 
 class FrozenProbe(FrozenEvaluation):
@@ -256,8 +295,5 @@ class KNN(FrozenEvaluation):
     def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
         """Let the nearest features vote."""
         config = self.config
-        return knn(
-            *(features, labels, queries, config.num_classes),
-            neighbours=config.neighbours,
-            temperature=config.temperature,
-        )
+        limits = (config.num_classes, config.neighbours, config.temperature)
+        return knn(features, labels, queries, *limits)

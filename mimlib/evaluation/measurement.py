@@ -1,4 +1,4 @@
-"""What every measurement needs: evaluation mode, parts of a batch, sane settings."""
+"""What every measurement needs: evaluation mode, parts of a batch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,15 +23,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def split(batch: NamedTuple, batch_size: int) -> Iterator[NamedTuple]:
     """Cut a batch into batches of at most `batch_size` items."""
-    return map(type(batch)._make, zip(*(field.split(batch_size) for field in batch)))
-
-
-def check_positive(config: object, *names: str) -> None:
-    """Refuse fields of a config that are not above 0.
-
-    Raises:
-        ValueError: naming the field.
-    """
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+    for start in range(0, len(batch[0]), batch_size):
+        yield type(batch)(*(field[start : start + batch_size] for field in batch))

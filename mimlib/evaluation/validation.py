@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 import torch
 
+from mimlib.checks import check_positive
 from mimlib.data.dense.depth import DepthFilesConfig
 from mimlib.data.dense.segmentation import SegmentationFilesConfig
 from mimlib.data.images.configs import ImageFolderConfig, WorldImagesConfig
 from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.data.source import IndexedSource
-from mimlib.evaluation.measurement import check_positive, evaluating, split
+from mimlib.evaluation.measurement import evaluating, split
 from mimlib.metrics.dense import (
     as_floats,
     update_metrics,
