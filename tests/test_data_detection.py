@@ -116,7 +116,7 @@ def test_objects_out_of_sight_or_too_small_are_left_out():
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"scale": (0.0, 1.0)}, {"scale": (2.0, 1.0)}])
 def test_impossible_jitter_is_refused(wrong):
-    with pytest.raises(ValueError, match="expected 0 < low <= high|not positive"):
+    with pytest.raises(ValueError, match="expected 0 < low <= high|expected 0 < size"):
         LargeScaleJitter(**{"size": 32, **wrong})
 
 
@@ -175,5 +175,5 @@ def test_masks_are_packed_into_bits_and_come_back(width):
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"smallest": -1}, {"workers": -1}])
 def test_impossible_sets_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected 0 or more|at least one"):
+    with pytest.raises(ValueError, match="expected 0 <"):
         WorldDetectionConfig(**{"count": 2, "size": 32, **wrong})

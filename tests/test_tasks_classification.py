@@ -147,5 +147,5 @@ def test_beta_has_the_right_mean_and_variance(alpha):
 
 def test_recipe_numbers_outside_their_range_are_refused():
     for name, value in (("mixup", 1.5), ("cutmix", -0.1), ("label_smoothing", 2.0)):
-        with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], got {value}"):
+        with pytest.raises(ValueError, match=rf"{name} is {value}; expected 0 <= {name} <= 1"):
             ClassifierConfig(encoder=ENCODER, num_classes=3, **{name: value})

@@ -267,7 +267,7 @@ def test_dense_tasks_refuse_what_they_cannot_use(case, task):
     [ClassifierConfig, SegmentationTaskConfig],
 )
 def test_one_class_is_refused(config_class):
-    with pytest.raises(ValueError, match="num_classes must be 2 or more, got 1"):
+    with pytest.raises(ValueError, match="num_classes.* 1"):
         config_class(encoder=ENCODER, num_classes=1)
 
 

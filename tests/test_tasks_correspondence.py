@@ -244,7 +244,7 @@ def test_bad_pairs_are_refused(task):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"window": (0, 8)}, r"window \(0, 8\) is no size"), ({"overlap": 1.0}, "overlap 1.0")],
+    [({"window": (0, 8)}, r"window is \(0, 8\)"), ({"overlap": 1.0}, "overlap is 1.0")],
 )
 def test_wrong_configs_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

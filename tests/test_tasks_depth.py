@@ -143,11 +143,11 @@ def test_the_head_ends_at_two_pixels_a_cell(stride, num_stages):
 
 
 def test_configs_outside_their_range_are_refused():
-    with pytest.raises(ValueError, match="channels must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="channels is 0; expected 0 < channels"):
         DepthTaskConfig(encoder=ENCODER, channels=0)
-    with pytest.raises(ValueError, match="typical_depth is in metres, above 0; got -1.0"):
+    with pytest.raises(ValueError, match="typical_depth is -1.0; expected 0 <"):
         DepthTaskConfig(encoder=ENCODER, typical_depth=-1.0)
-    with pytest.raises(ValueError, match="deviation is in metres, above 0; got 0.0"):
+    with pytest.raises(ValueError, match="deviation is 0.0; expected 0 <"):
         DPTDepthTaskConfig(encoder=DEEP, deviation=0.0)
 
 

@@ -199,7 +199,7 @@ def test_numbers_outside_their_range_are_refused():
     source = Painted(4, "label")
     with pytest.raises(ValueError, match="batch_size is 0; expected 0 < batch_size"):
         ValidationConfig(source=source, batch_size=0)
-    with pytest.raises(ValueError, match=r"num_images must be 0 \(all\) or more, got -1"):
+    with pytest.raises(ValueError, match="num_images is -1; expected 0 <= num_images"):
         ValidationConfig(source=source, num_images=-1)
     with pytest.raises(ValueError, match="temperature is 0.0; expected 0 < temperature"):
         KNNConfig(train=source, held_out=source, num_classes=3, temperature=0.0)

@@ -239,9 +239,9 @@ def test_bad_videos_are_named():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context": -1}, "context must be 0 or more, got -1"),
-        ({"neighbours": 0}, "neighbours must be 1 or more, got 0"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"context": -1}, "context is -1; expected 0 <= context"),
+        ({"neighbours": 0}, "neighbours is 0; expected 0 < neighbours"),
+        ({"temperature": 0.0}, "temperature is 0.0; expected 0 < temperature"),
     ],
 )
 def test_numbers_outside_their_range_are_refused(changes, message):

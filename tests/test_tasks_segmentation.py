@@ -185,8 +185,8 @@ def test_rooms_are_learnt_by_heart(encoder):
 
 
 @pytest.mark.parametrize("wrong,words", [
-    ({"channels": 0}, "channels must be 1 or more"), ({"dropout": 1.0}, "dropout 1.0"),
-    ({"overlap": 1.0}, "overlap 1.0"), ({"auxiliary_weight": -1.0}, "auxiliary_weight -1.0"),
+    ({"channels": 0}, "channels is 0; expected 0 <"), ({"dropout": 1.0}, "dropout is 1.0"),
+    ({"overlap": 1.0}, "overlap is 1.0"), ({"auxiliary_weight": -1.0}, "auxiliary_weight is -1.0"),
     ({"window": 20}, "a multiple of the patch side 8"), ({"short_side": -1}, "short_side is -1"),
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(wrong, words):

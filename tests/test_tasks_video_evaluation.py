@@ -99,7 +99,7 @@ def test_the_first_videos_only():
     videos = [Video(str(step), *moving(4, step=step)) for step in (0, 4)]
     first = measure(videos[0])
     assert measure(*videos, num_videos=1) == first != measure(*videos)
-    with pytest.raises(ValueError, match="num_videos must be 0"):
+    with pytest.raises(ValueError, match="num_videos is -1; expected 0 <="):
         LabelPropagationConfig(source=WorldVideosConfig(count=1), num_videos=-1)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mimlib.checks import check_positive
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.coco import CocoConfig
 from mimlib.data.objects.masks import coco_results
@@ -31,8 +31,7 @@ class AveragePrecisionConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size")
-        if self.num_images < 0:
-            raise ValueError(f"num_images must be 0 (all) or more, got {self.num_images}")
+        check_range(self, "num_images", least=0, hint="0 means all")
 
     def build(self) -> "AveragePrecision":
         """Make the measurement with its source."""

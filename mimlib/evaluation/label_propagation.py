@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mimlib.checks import check_range
 from mimlib.data.videos.davis import DavisConfig
 from mimlib.data.videos.masks import Video
 from mimlib.data.videos.world import WorldVideosConfig
@@ -30,8 +31,7 @@ class LabelPropagationConfig:
     name: str = "videos"
 
     def __post_init__(self) -> None:
-        if self.num_videos < 0:
-            raise ValueError(f"num_videos must be 0 (all) or more, got {self.num_videos}")
+        check_range(self, "num_videos", least=0, hint="0 means all")
 
     def build(self) -> "LabelPropagation":
         """Make the measurement with its videos."""

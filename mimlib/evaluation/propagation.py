@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from mimlib.checks import check_positive, check_range
 from mimlib.layers.patches import normalize as normalize_pixels
 from mimlib.layers.patches import patchify
 from mimlib.protocol import Encoder
@@ -48,14 +49,8 @@ class PropagationConfig:
     tile: int = 8  # tokens, side of a block
 
     def __post_init__(self) -> None:
-        for name, least in (
-            *(("short_side", 1), ("multiple", 1), ("context", 0), ("radius", 0)),
-            *(("neighbours", 1), ("tile", 1)),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        check_positive(self, "short_side", "multiple", "neighbours", "temperature", "tile")
+        check_range(self, "context", "radius", least=0)
 
 
 def encoder_maps(encoder: Encoder) -> Describe:

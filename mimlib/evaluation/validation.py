@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from mimlib.checks import check_positive
+from mimlib.checks import check_positive, check_range
 from mimlib.data.dense.depth import DepthFilesConfig
 from mimlib.data.dense.segmentation import SegmentationFilesConfig
 from mimlib.data.images.configs import ImageFolderConfig, WorldImagesConfig
@@ -47,8 +47,7 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size")
-        if self.num_images < 0:
-            raise ValueError(f"num_images must be 0 (all) or more, got {self.num_images}")
+        check_range(self, "num_images", least=0, hint="0 means all")
 
     def build(self) -> "Validation":
         """Make the measurement with its source or sources."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MetricCollection
 
+from mimlib.checks import check_range
 from mimlib.data.batches import LabelBatch
 from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
@@ -37,9 +38,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         check_head(self.num_classes, self.pool, self.encoder.class_token)
-        for name in ("label_smoothing", "mixup", "cutmix"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_range(self, "label_smoothing", "mixup", "cutmix", least=0, most=1)
 
     def build(self) -> "Classifier":
         """Make the task, freshly initialised."""

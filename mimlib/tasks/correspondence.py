@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
@@ -39,10 +40,8 @@ class CorrespondenceConfig:
     head_width: int = 256  # of the head's fused maps
 
     def __post_init__(self) -> None:
-        if min(self.window) < 1:
-            raise ValueError(f"window {self.window} is no size; expected (height, width) in pixels")
-        if not 0 <= self.overlap < 1:
-            raise ValueError(f"overlap {self.overlap} is out of range; expected 0 <= overlap < 1")
+        check_positive(self, "window")
+        check_range(self, "overlap", least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)

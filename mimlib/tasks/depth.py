@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from mimlib.checks import check_positive
 from mimlib.data.batches import DenseBatch
 from mimlib.encoders import EncoderConfig
 from mimlib.encoders.vit import ViTConfig
@@ -37,10 +38,7 @@ class DepthTaskConfig:
     typical_depth: float = 3.0  # metres; what the untrained decoder predicts, about
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels must be 1 or more, got {self.channels}")
-        if self.typical_depth <= 0:
-            raise ValueError(f"typical_depth is in metres, above 0; got {self.typical_depth}")
+        check_positive(self, "channels", "typical_depth")
 
     def build(self) -> "LogDepthTask":
         """Make the task, freshly initialised."""
@@ -58,8 +56,7 @@ class DPTDepthTaskConfig:
     head_width: int = 256  # of the head's fused maps
 
     def __post_init__(self) -> None:
-        if self.deviation <= 0:
-            raise ValueError(f"deviation is in metres, above 0; got {self.deviation}")
+        check_positive(self, "deviation")
 
     def build(self) -> "DPTDepthTask":
         """Make the task, freshly initialised."""

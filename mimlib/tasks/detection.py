@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from mimlib.checks import check_positive
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.masks import unpack_masks
 from mimlib.encoders import EncoderConfig
@@ -43,9 +44,7 @@ class DetectionTaskConfig:
 
     def __post_init__(self) -> None:
         counts = ("num_classes", "width", "box_width", "sampled_anchors", "sampled_boxes")
-        for name in (*counts, "candidates", "proposals"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        check_positive(self, *counts, "candidates", "proposals")
         stride = self.encoder.patch_size
         if stride < 4 or stride & (stride - 1) or self.encoder.image_size % (2 * stride):
             raise ValueError(

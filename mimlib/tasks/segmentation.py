@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, pad
 from torchmetrics import MetricCollection
 
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DenseBatch
 from mimlib.data.dense.label_maps import UNLABELLED
 from mimlib.data.dense.views import LONGEST
@@ -47,19 +48,14 @@ class SegmentationTaskConfig:
     overlap: float = 1 / 3  # evaluation: share of a window that the next one covers, too
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels must be 1 or more, got {self.channels}")
-        if self.num_classes < 2:
-            raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
-        if not 0 <= self.dropout < 1 or not 0 <= self.overlap < 1 or self.auxiliary_weight < 0:
+        check_positive(self, "channels")
+        check_range(self, "num_classes", least=2)
+        check_range(self, "dropout", "overlap", least=0, below=1)
+        check_range(self, "auxiliary_weight", "short_side", "window", least=0)
+        if self.window % self.encoder.patch_size:
             raise ValueError(
-                f"dropout {self.dropout}, overlap {self.overlap} or auxiliary_weight "
-                f"{self.auxiliary_weight} is out of range; expected [0, 1), [0, 1), 0 or more"
-            )
-        if min(self.short_side, self.window) < 0 or self.window % self.encoder.patch_size:
-            raise ValueError(
-                f"short_side is {self.short_side} and window {self.window} pixels; expected 0 or "
-                f"more, and a window that is a multiple of the patch side {self.encoder.patch_size}"
+                f"window is {self.window} pixels; expected a multiple of the patch side "
+                f"{self.encoder.patch_size}"
             )
 
     def build(self) -> "SegmentationTask":

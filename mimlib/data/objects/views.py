@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.ops import masks_to_boxes
 
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.masks import encode_masks, pack_masks
 from mimlib.data.transforms.crops import COLUMN, FLIP, ROW, crop_resized, nearest_pixels
@@ -54,13 +55,8 @@ class LargeScaleJitter:
     flip: bool = True  # mirror half of the images, at random
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(
-                f"image size {self.size} is not positive; use 64 or 1024, for instance"
-            )
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError(f"scale {self.scale} is no range of factors; expected 0 < low <= high")
+        check_positive(self, "size")
+        check_range(self, "scale", above=0, ordered=True)
 
     def place(self, draws: np.ndarray | None, height: int, width: int) -> Placement:
         """Choose what is seen of an image of this size.

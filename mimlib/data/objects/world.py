@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from mimlib import world
+from mimlib.checks import check_positive, check_range
 from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects
 from mimlib.data.source import fingerprint, sample_of
@@ -25,12 +26,8 @@ class WorldDetectionConfig(LargeScaleJitter):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.count < 1:
-            raise ValueError(f"count {self.count} is not positive; ask for at least one image")
-        if self.smallest < 0 or self.workers < 0:
-            raise ValueError(
-                f"smallest is {self.smallest} and workers {self.workers}; expected 0 or more"
-            )
+        check_positive(self, "count")
+        check_range(self, "smallest", "workers", least=0)
 
     def build(self) -> "WorldObjects":
         """Render the views, or read them from the cache."""
