@@ -30,6 +30,7 @@ from mimlib.world.rooms.scenes import (
     Room,
     Scenes,
     Shapes,
+    clearance,
 )
 
 Coordinate = float | Tensor  # one number for all rooms or one per room [B]
@@ -74,20 +75,12 @@ class Builder:
         rows = torch.arange(self.count)
         return places[rows, best], room_left[rows, best]
 
-    def clearance(self, places: Tensor, radius: Tensor, taller_than: float = 0.0) -> Tensor:
-        """Return metres between discs around places [B, K, 2] and what stands there, [B, K]."""
-        others = self.objects
-        blocks = (others.radius > 0) & (others.height > taller_than)
-        gap = (places[:, :, None] - others.position[:, None, :, :2]).square().sum(-1).sqrt()
-        gap = gap - others.radius[:, None] - radius[:, None, None]
-        return torch.where(blocks[:, None], gap, 9.0).amin(2)
-
     def spot_on_floor(self, radius: Tensor, tries: int = 24) -> tuple[Tensor, Tensor]:
         """Find free floor: returns places [B, 2] and whether they are free [B]."""
         margin = (0.2 + radius)[:, None, None]
         extent = (self.room.size[:, None, :2] - 2 * margin).clamp(min=0.05)
         places = margin + self.uniform(0, 1, tries, 2) * extent
-        place, room_left = self.choose(self.clearance(places, radius), places)
+        place, room_left = self.choose(clearance(self.objects, places) - radius[:, None], places)
         return place, room_left > -0.04
 
     def spot_at_wall(
@@ -112,7 +105,7 @@ class Builder:
         y = torch.where(wall == 2, low, torch.where(wall == 3, high_y, along))
         turns = torch.tensor([-0.5, 0.5, 0.0, 1.0])[wall] * math.pi
         places = torch.stack((x, y, turns), -1)
-        room_left = self.clearance(places[..., :2], half_width, taller_than)
+        room_left = clearance(self.objects, places[..., :2], taller_than) - half
         place, room_left = self.choose(room_left, places)
         return place[:, :2], place[:, 2], room_left > -0.08
 

@@ -120,6 +120,13 @@ def pick_rows(values: Tensor, index: Tensor) -> Tensor:
     return values[batch, index]
 
 
+def clearance(objects: Objects, places: Tensor, taller_than: float = 0.0) -> Tensor:
+    """Return metres from places [B, K, 2] to the nearest standing object, [B, K]; 9 for none."""
+    stands = (objects.radius > 0) & (objects.height > taller_than)
+    gap = (places[:, :, None] - objects.position[:, None, :, :2]).square().sum(-1).sqrt()
+    return torch.where(stands[:, None], gap - objects.radius[:, None], 9.0).amin(2)
+
+
 def yaw_rotation(yaw: Tensor) -> Tensor:
     """Return rotations about z by yaw [...] as matrices [..., 3, 3]."""
     cosine, sine, zero = yaw.cos(), yaw.sin(), torch.zeros_like(yaw)

@@ -12,18 +12,15 @@ from mimlib.world.rendering.render import Frame, trace
 from mimlib.world.rendering.truth import VIEW_KINDS, as_image, view_fields
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.levels import Level, find_level
-from mimlib.world.rooms.sampling import sample_scenes
 from mimlib.world.rooms.scenes import Scenes, place_shapes, take
 from mimlib.world.sets.groups import fill_group, seeded
 from mimlib.world.sets.viewpoints import (
     MARGIN,
     NEAR,
-    PROBE,
     Rig,
-    find_boring,
     find_stuck,
     head_towards,
-    sample_room_view,
+    sample_candidates,
     uniform,
 )
 
@@ -59,11 +56,7 @@ def draw_pairs(seed: int, level: str, group: int) -> Pairs:
     generator, rules = seeded("pairs", seed, level, group), find_level(level)
 
     def attempt(count: int) -> tuple[Pairs, Tensor]:
-        scenes = sample_scenes(count, generator, rules)
-        first = sample_room_view(scenes, generator)
-        placed = place_shapes(scenes)
-        view = trace(scenes, first.cameras(), PROBE, placed).surfaces
-        keep = ~(find_boring(view) | find_stuck(placed, first.position))
+        scenes, first, _, view, keep = sample_candidates(count, generator, rules)
         scenes, first, depth = take(scenes, keep), take(first, keep), view.depth[keep]
         second, found = choose_second(scenes, first, depth.median(1).values, rules, generator)
         scenes, first, second = (take(part, found) for part in (scenes, first, second))

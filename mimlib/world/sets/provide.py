@@ -66,22 +66,13 @@ def pairs(
     Always has `covisibility` [B]: the share of pixels the other camera sees, the lesser of both
     ways, as measured on a grid of rays when the pair was chosen.
 
-    Args:
-        count: number of pairs, B.
-        size: image side in pixels, H = W.
-        level: easy, textured, paper or hard.
-        seed: any integer.
-        truth: what to render: the kinds of `views`, for both views with names that end in _1 and
-            _2 (image_1, depth_2 ...); flow (`flow` [B, H, W, 2] in pixels (dx, dy) from view 1 to
-            view 2, `flow_valid` and `visible` [B, H, W]); covisible (`covisible_1`, `covisible_2`
-            [B, H, W] bool, seen by the other camera).
-        cache: keep the set on disk, or take it from there.
-        device: where to render and leave the set; the CPU and the cache if None.
-        workers: processes to render with on the CPU; as many as useful if None.
-        progress: called with items done and items in all.
+    Arguments as for `views`, with these kinds of truth: those of `views`, for both views with
+    names that end in _1 and _2 (image_1, depth_2 ...); flow (`flow` [B, H, W, 2] in pixels
+    (dx, dy) from view 1 to view 2, `flow_valid` and `visible` [B, H, W]); covisible
+    (`covisible_1`, `covisible_2` [B, H, W] bool, seen by the other camera).
 
     Raises:
-        ValueError: if an argument is out of range or unknown.
+        ValueError: if an argument is out of range or unknown, as the level clip is.
     """
     recipe = PairsRecipe(seed=seed, size=size, level=level)
     return provide(recipe, count, truth, cache, device, workers, progress)
@@ -123,19 +114,10 @@ def clips(
     """Render clips of moving people and things; item i depends only on (seed, i, size).
 
     The first frames of a longer clip are the frames of a shorter one. Instance ids are constant.
-
-    Args:
-        count: number of clips, B.
-        frames: frames of each, T.
-        size: image side in pixels, H = W.
-        seed: any integer.
-        truth: what to render: the kinds of `views` with a time axis, [B, T, ...]; flow from each
-            frame to the next, [B, T - 1, H, W, 2]; tracks (`tracks` [B, T, Q, 2] pixels of points
-            seen in frame 0, `tracks_valid`, `tracks_visible` [B, T, Q], `tracks_instance` [B, Q]).
-        cache: keep the set on disk, or take it from there.
-        device: where to render and leave the set; the CPU and the cache if None.
-        workers: processes to render with on the CPU; as many as useful if None.
-        progress: called with items done and items in all.
+    Arguments as for `views`; `frames` of each clip, T, and these kinds of truth: those of `views`
+    with a time axis, [B, T, ...]; flow from each frame to the next, [B, T - 1, H, W, 2]; tracks
+    (`tracks` [B, T, Q, 2] pixels of points seen in frame 0, `tracks_valid`, `tracks_visible`
+    [B, T, Q], `tracks_instance` [B, Q]).
 
     Raises:
         ValueError: if an argument is out of range or unknown.

@@ -5,21 +5,11 @@ A point at depth z is focal length * baseline / z pixels further left in view 2,
 
 from torch import Tensor
 
-from mimlib.world.rendering.render import trace
 from mimlib.world.rooms.levels import find_level
-from mimlib.world.rooms.sampling import sample_scenes
-from mimlib.world.rooms.scenes import place_shapes, take
+from mimlib.world.rooms.scenes import take
 from mimlib.world.sets.groups import fill_group, seeded
 from mimlib.world.sets.pairs import FINE, PAIRS_PER_GROUP, Pairs, measure
-from mimlib.world.sets.viewpoints import (
-    MARGIN,
-    NEAR,
-    PROBE,
-    find_boring,
-    find_stuck,
-    sample_room_view,
-    uniform,
-)
+from mimlib.world.sets.viewpoints import MARGIN, NEAR, find_stuck, sample_candidates, uniform
 
 BASELINE = (0.06, 0.2)  # m between the cameras; eyes are 0.065 apart
 
@@ -29,17 +19,13 @@ def draw_stereo(seed: int, level: str, group: int) -> Pairs:
     generator, rules = seeded("stereo", seed, level, group), find_level(level)
 
     def attempt(count: int) -> tuple[Pairs, Tensor]:
-        scenes = sample_scenes(count, generator, rules)
-        left = sample_room_view(scenes, generator)
+        scenes, left, placed, _, good = sample_candidates(count, generator, rules)
         right = left.cameras().rotation[:, :, 0]
         baseline = uniform(generator, *BASELINE, count)
         second = left._replace(position=left.position + baseline[:, None] * right)
-        placed = place_shapes(scenes)
-        view = trace(scenes, left.cameras(), PROBE, placed).surfaces
-        stuck = find_stuck(placed, left.position) | find_stuck(placed, second.position)
         limit = scenes.room.size - MARGIN
         outside = ((second.position < MARGIN) | (second.position > limit)).any(1)
-        keep = ~(find_boring(view) | stuck | outside)
+        keep = good & ~(find_stuck(placed, second.position) | outside)
         scenes, left, second = (take(part, keep) for part in (scenes, left, second))
         overlap = measure(scenes, left.cameras(), second.cameras(), FINE)
         pairs = Pairs(scenes, left.cameras(), second.cameras(), overlap.covisibility)

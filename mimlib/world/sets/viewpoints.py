@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mimlib.world.rendering.cameras import Cameras, look
 from mimlib.world.rendering.render import Surfaces, trace
-from mimlib.world.rooms.levels import NUM_ROOM_CLASSES
-from mimlib.world.rooms.scenes import Placed, Scenes, place_shapes, rotate, take
+from mimlib.world.rooms.levels import NUM_ROOM_CLASSES, Level
+from mimlib.world.rooms.sampling import sample_scenes
+from mimlib.world.rooms.scenes import Placed, Scenes, clearance, place_shapes, rotate, take
 
 PROBE = 16  # probe rays along a side of the image
 NEAR = 0.45  # m; closer things fill the view
@@ -51,20 +52,12 @@ def head_towards(position: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return torch.atan2(dy, dx), torch.atan2(dz, (dx**2 + dy**2).sqrt())
 
 
-def clearance(scenes: Scenes, places: Tensor) -> Tensor:
-    """Return metres from places [B, K, 2] to the nearest standing object, [B, K]."""
-    objects = scenes.objects
-    gap = (places[:, :, None] - objects.position[:, None, :, :2]).square().sum(-1).sqrt()
-    gap = gap - objects.radius[:, None]
-    return torch.where((objects.radius > 0)[:, None], gap, 9.0).amin(2)
-
-
 def sample_room_view(scenes: Scenes, generator: torch.Generator, tries: int = 10) -> Rig:
     """Stand on free floor and look roughly at the middle of the room."""
     count = len(scenes.room.size)
     size = scenes.room.size[:, None, :2]
     places = MARGIN + uniform(generator, 0, 1, count, tries, 2) * (size - 2 * MARGIN)
-    freedom = clearance(scenes, places).clamp(max=0.4)
+    freedom = clearance(scenes.objects, places).clamp(max=0.4)
     best = (freedom + uniform(generator, 0, 0.1, count, tries)).argmax(1)
     place = places[torch.arange(count), best]
     height = uniform(generator, 0.9, 1.8, count)
@@ -90,6 +83,25 @@ def find_boring(surfaces: Surfaces) -> Tensor:
     present = (surfaces.instance[:, :, None] == slots).any(1)
     blocked = surfaces.depth.quantile(0.1, dim=1) < NEAR
     return blocked | (present.sum(1) < MIN_INSTANCES)
+
+
+class Candidates(NamedTuple):
+    """Rooms with one camera each, as it sees them."""
+
+    scenes: Scenes
+    rig: Rig
+    placed: Placed
+    view: Surfaces  # of PROBE x PROBE rays
+    good: Tensor  # [B] bool, worth looking at
+
+
+def sample_candidates(count: int, generator: torch.Generator, level: Level) -> Candidates:
+    """Draw B rooms and stand in them."""
+    scenes = sample_scenes(count, generator, level)
+    rig, placed = sample_room_view(scenes, generator), place_shapes(scenes)
+    view = trace(scenes, rig.cameras(), PROBE, placed).surfaces
+    good = ~(find_boring(view) | find_stuck(placed, rig.position))
+    return Candidates(scenes, rig, placed, view, good)
 
 
 class AimedViews(NamedTuple):

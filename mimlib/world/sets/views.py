@@ -11,15 +11,9 @@ from mimlib.world.rendering.truth import view_fields
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.levels import CLASSES, NUM_ROOM_CLASSES, find_level
 from mimlib.world.rooms.sampling import sample_scenes
-from mimlib.world.rooms.scenes import Scenes, concatenate, place_shapes, take
+from mimlib.world.rooms.scenes import Scenes, concatenate, take
 from mimlib.world.sets.groups import MAX_ROUNDS, fill_group, seeded
-from mimlib.world.sets.viewpoints import (
-    PROBE,
-    find_boring,
-    find_stuck,
-    sample_aimed_view,
-    sample_room_view,
-)
+from mimlib.world.sets.viewpoints import sample_aimed_view, sample_candidates
 
 AIMS = ("room", "object")
 VIEWS_PER_GROUP = 64
@@ -40,12 +34,8 @@ def draw_views(seed: int, level: str, aim: str, group: int) -> Views:
         return draw_aimed_views(level, generator)
 
     def attempt(count: int) -> tuple[Views, Tensor]:
-        scenes = sample_scenes(count, generator, find_level(level))
-        placed = place_shapes(scenes)
-        rig = sample_room_view(scenes, generator)
-        probe = trace(scenes, rig.cameras(), PROBE, placed)
-        good = ~(find_boring(probe.surfaces) | find_stuck(placed, rig.position))
-        return Views(scenes, rig.cameras(), torch.full((count,), -1)), good
+        drawn = sample_candidates(count, generator, find_level(level))
+        return Views(drawn.scenes, drawn.rig.cameras(), torch.full((count,), -1)), drawn.good
 
     return fill_group(VIEWS_PER_GROUP, attempt, f"views of rooms at level {level!r}")
 
