@@ -78,6 +78,11 @@ class Trainable(nn.Module, ABC):
 
     encoder: Encoder
 
+    @property
+    def trained_encoder(self) -> Encoder:
+        """The encoder that gradients train; not the one that is kept, where that only follows."""
+        return self.encoder
+
     @abstractmethod
     def sample_views(self, batch: NamedTuple, generator: torch.Generator) -> NamedTuple:
         """Draw everything random about this batch, on the device of the batch."""

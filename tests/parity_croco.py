@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from parity_files import Refused, alone, both_kinds, difference, forms, losses, numbered
 
+from mimlib.layers.attention import Sight
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_noise
 from mimlib.layers.patches import patchify
 from mimlib.layers.rope import rotary_table, rotate
@@ -63,7 +64,7 @@ def token_maps(model, views):
     for image, (content, seen) in enumerate(zip(patches, (mask, None)), start=1):
         tokens = model.encoder.embed(content, grid, seen)
         for i, block in enumerate(model.encoder.blocks):
-            tokens = block(tokens, turns=model.encoder.turns(grid, seen))
+            tokens = block(tokens, sight=Sight(model.encoder.rope(grid, seen)))
             out[f"enc{image}_block.{i}"] = tokens
     out["enc1"], out["enc2"] = model.encode(*patches, mask, grid)
     tokens, order = model.fill_in(out["enc1"], mask)
@@ -105,7 +106,7 @@ def single_layers(model, inputs):
     if "block_tokens" in inputs:
         turned = turns("block_positions", block)
         for name, each in numbered(encoder.blocks).items():
-            out[f"{name}_on_block_tokens"] = each(inputs["block_tokens"], turns=turned)
+            out[f"{name}_on_block_tokens"] = each(inputs["block_tokens"], sight=Sight(turned))
     if "rope_q" in inputs:
         out["rope_q"] = rotate(inputs["rope_q"], turns("rope_positions", block))
     norms = {"enc_norm": encoder.norm}, {"dec_norm": decoder.norm}

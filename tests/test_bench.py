@@ -128,7 +128,7 @@ def test_a_higher_mask_ratio_costs_less_as_predicted(name):
 ])  # fmt: skip
 def test_saved_activations(monkeypatch, name, eager, bar):
     """MiB per image in bfloat16; official: 57 and 123. Fused attention is what a GPU takes."""
-    monkeypatch.setattr(attention, "_prefer_eager", lambda queries, keys: eager)
+    monkeypatch.setattr(attention, "_prefer_eager", lambda *heads: eager)
     method = on_meta(bench.models()[name]).to_empty(device="cpu")
     assert bench.saved_per_image(method, CPU, torch.bfloat16) / 2**20 < bar
 

@@ -35,7 +35,7 @@ def test_both_kernels_agree_with_their_gradients(monkeypatch, eager):
     tokens = torch.randn(2, 9, 16, dtype=torch.float64)
 
     def run(use_eager):
-        monkeypatch.setattr(attention, "_prefer_eager", lambda queries, keys: use_eager)
+        monkeypatch.setattr(attention, "_prefer_eager", lambda *heads: use_eager)
         layer.zero_grad()
         out = layer(tokens)
         out.square().sum().backward()
@@ -62,9 +62,14 @@ def test_weights_sum_to_one_and_follow_the_logits():
     torch.testing.assert_close(same, torch.full((1, 2, 6, 6), 1 / 6))
 
 
-def test_the_kernel_rule_on_a_cpu():
+def test_the_kernel_rule_on_a_cpu(monkeypatch):
     short, long = torch.zeros(1, 1, 64, 8), torch.zeros(1, 1, 200, 8)
     before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(attention, "_is_avx2", lambda: True)
+    assert not attention._prefer_eager(short, short)
+    assert attention._prefer_eager(short, short, bias=short), "a bias that learns has no kernel"
+    assert attention._prefer_eager(short.bfloat16(), short.bfloat16())
+    monkeypatch.setattr(attention, "_is_avx2", lambda: False)
     try:
         torch.set_float32_matmul_precision("highest")
         assert attention._prefer_eager(short, short)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mimlib.layers.attention import Sight
 from mimlib.layers.blocks import Block, DropPath, Mlp, initialize
 from mimlib.layers.packing import pack, unpack
 
@@ -77,7 +78,12 @@ def test_drop_path_draws_for_every_image_of_a_row():
         assert abs(values.mean() - 1) < 0.05
     block = Block(8, heads=2, drop_path=0.5)
     tokens = torch.randn(1, 200, 8)
-    changed = (block(tokens, runs=((50, 4),)) - tokens)[0].unflatten(0, (50, 4)).abs().sum(dim=2)
+    changed = (
+        (block(tokens, sight=Sight(runs=((50, 4),))) - tokens)[0]
+        .unflatten(0, (50, 4))
+        .abs()
+        .sum(dim=2)
+    )
     for kept in (changed > 0).unbind():
         assert kept.all() or not kept.any()
     assert {bool(kept.any()) for kept in changed} == {True, False}
@@ -88,7 +94,7 @@ def test_a_block_sees_every_image_of_a_row_alone():
     block, parts = Block(8, heads=2), [torch.randn(3, 5, 8), torch.randn(2, 4, 8)]
     row, runs = pack(parts)
     assert runs == ((3, 5), (2, 4)) and row.shape == (1, 23, 8)
-    for found, part in zip(unpack(block(row, runs=runs), runs), parts, strict=True):
+    for found, part in zip(unpack(block(row, sight=Sight(runs=runs)), runs), parts, strict=True):
         torch.testing.assert_close(found, block(part))
 
 

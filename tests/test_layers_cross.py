@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mimlib.layers import attention
-from mimlib.layers.attention import CrossAttention
+from mimlib.layers.attention import CrossAttention, Sight
 from mimlib.layers.cross import CatBlock, CrossBlock
 from mimlib.layers.rope import rotary_table
 
@@ -48,11 +48,11 @@ def test_cross_attention_is_the_formula():
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_cross_block_is_its_four_steps(monkeypatch, rotary, eager):
-    monkeypatch.setattr(attention, "_prefer_eager", lambda queries, keys: eager)
+    monkeypatch.setattr(attention, "_prefer_eager", lambda *heads: eager)
     block = shaken(CrossBlock(WIDTH, HEADS))
     tokens, memory = torch.randn(2, 6, WIDTH), torch.randn(2, 8, WIDTH)
     turns = (places(2, 3), places(2, 4)) if rotary else (None, None)
-    x = tokens + block.attn(norm(tokens, block.norm1), turns=turns[0])
+    x = tokens + block.attn(norm(tokens, block.norm1), sight=Sight(turns[0]))
     seen = norm(memory, block.norm_y)
     x = x + block.cross_attn(norm(x, block.norm2), seen, *turns)
     x = x + block.mlp(norm(x, block.norm3))
@@ -106,7 +106,7 @@ def test_a_cat_block_is_a_plain_block_on_both_images(rotary):
     both, rows = torch.cat([tokens, memory], dim=1), None
     if rotary:
         rows = torch.cat(turns, dim=1)
-    x = both + block.attn(norm(both, block.norm1), turns=rows)
+    x = both + block.attn(norm(both, block.norm1), sight=Sight(rows))
     x = x + block.mlp(norm(x, block.norm2))
     new_tokens, new_memory = block(tokens, memory, *turns)
     torch.testing.assert_close(new_tokens, x[:, :4])

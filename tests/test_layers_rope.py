@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mimlib.layers.attention import Attention
+from mimlib.layers.attention import Attention, Sight
 from mimlib.layers.rope import rotary_table, rotate
 
 
@@ -92,13 +92,26 @@ def test_every_image_may_have_places_of_its_own():
 def test_attention_turns_queries_and_keys_but_not_values():
     layer, tokens = Attention(16, heads=2), torch.randn(1, 6, 16)
     turns = rotary_table((2, 3), 8)[None]
-    q, k, v = layer.project(tokens)
+    sight = Sight(turns)
+    q, k, v = (
+        part.unflatten(-1, (2, 8)).transpose(1, 2) for part in layer.project(tokens)[0].unbind(2)
+    )
     logits = rotate(q, turns) @ rotate(k, turns).transpose(-2, -1) / 8**0.5
     seen = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(layer(tokens, turns=turns), layer.proj(seen))
+    torch.testing.assert_close(layer(tokens, sight=sight), layer.proj(seen))
     torch.testing.assert_close(layer.weights(tokens, turns), logits.softmax(-1))
-    torch.testing.assert_close(layer(tokens, 2, turns), layer(tokens, turns=turns)[:, -2:])
-    assert not torch.allclose(layer(tokens), layer(tokens, turns=turns))
+    torch.testing.assert_close(layer(tokens, 2, sight), layer(tokens, sight=sight)[:, -2:])
+    assert not torch.allclose(layer(tokens), layer(tokens, sight=sight))
+
+
+def test_gradients_are_those_of_the_sum_of_both_parts():
+    heads, table = torch.randn(2, 3, 6, 12, requires_grad=True), rotary_table((2, 3), 12)[None]
+    gradient = torch.randn(2, 3, 6, 12)
+    ours = torch.autograd.grad(rotate(heads, table), heads, gradient)[0]
+    own, other = table[:, None].chunk(2, dim=-1)
+    partners = torch.cat([heads.chunk(4, dim=-1)[i] for i in (1, 0, 3, 2)], dim=-1)
+    expected = torch.autograd.grad(heads * own + partners * other, heads, gradient)[0]
+    torch.testing.assert_close(ours, expected)
 
 
 def test_numbers_keep_their_type():

@@ -6,7 +6,7 @@ import torch
 from mimlib import weights
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
-from mimlib.layers.attention import Attention
+from mimlib.layers.attention import Attention, Sight
 from mimlib.layers.masking import random_mask
 from mimlib.layers.windows import RelativeBias, Window, Windows
 
@@ -50,12 +50,13 @@ def test_windowed_attention_is_attention_in_each_window():
     attention, bias = Attention(16, 2), filled(RelativeBias(2, 2))
     tokens = torch.randn(3, 4 * 6, 16, generator=generator())
     window = Window(2, (4, 6), bias((2, 2)))
-    result = attention.mix(*attention.project(tokens), window=window)
+    result = attention.mix(attention.project(tokens), Sight(window=window))
     maps, expected = tokens.view(3, 4, 6, 16), torch.empty(3, 4, 6, 16)
     for row in (0, 2):
         for column in (0, 2, 4):
             part = maps[:, row : row + 2, column : column + 2].reshape(3, 4, 16)
-            queries, keys, values = attention.project(part)
+            heads = attention.project(part)[0].unflatten(-1, (2, 8))  # [3, 4, 3, A, d]
+            queries, keys, values = heads.permute(2, 0, 3, 1, 4)
             likeness = queries @ keys.transpose(2, 3) * 8**-0.5 + bias((2, 2))
             gathered = (likeness.softmax(-1) @ values).transpose(1, 2).reshape(3, 4, 16)
             expected[:, row : row + 2, column : column + 2] = attention.proj(gathered).view(
@@ -68,10 +69,10 @@ def test_fused_attention_takes_the_bias_too():
     attention, bias = Attention(16, 2), filled(RelativeBias(2, 14))
     tokens = torch.randn(1, 14 * 14, 16, generator=generator())
     window = Window(0, (14, 14), bias((14, 14)))
-    fused = attention.mix(*attention.project(tokens), window=window)
+    fused = attention.mix(attention.project(tokens), Sight(window=window))
     torch.set_float32_matmul_precision("medium")  # on a CPU: no fused kernel
     try:
-        eager = attention.mix(*attention.project(tokens), window=window)
+        eager = attention.mix(attention.project(tokens), Sight(window=window))
     finally:
         torch.set_float32_matmul_precision("highest")
     torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-5)

@@ -26,6 +26,7 @@ from two_ranks import in_two_ranks
 from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.protocol import Output
 from mimlib.training.config import TrainConfig
+from mimlib.training.optimizer import parameter_groups
 from mimlib.training.trainer import Trainer
 
 
@@ -322,3 +323,19 @@ def test_momentum_rises_along_half_a_cosine():
 def test_an_objective_of_one_prototype_is_one_class():
     method = build("dino", image=DistillationConfig(prototypes=1, hidden=4, bottleneck=4))
     assert method(draw_views(method)).loss == 0.0 and IMAGES.prototypes > 1
+
+
+@pytest.mark.parametrize("name", ["dino", "dino-swin", "selfpatch-hybrid"])
+def test_layers_of_the_student_learn_at_rates_of_their_own(name):
+    method = build(name)
+    scales = {
+        name: group["rate_scale"]
+        for group in parameter_groups(method, layer_decay=0.5)
+        for name in group["names"]
+    }
+    top = method.student.encoder.num_layers + 1
+    for inner, _ in method.student.encoder.named_parameters():
+        layer = method.student.encoder.layer_of(inner)
+        assert scales.get(f"student.encoder.{inner}", 0.5 ** (top - layer)) == 0.5 ** (top - layer)
+    assert min(scales.values()) == 0.5**top, "embeddings are slowest"
+    assert {scale for n, scale in scales.items() if ".heads." in n} == {1.0}

@@ -101,11 +101,11 @@ class PairDecoder(nn.Module):
         """
         if levels and (order is not None or num_outputs is not None):
             raise ValueError("levels are maps of the whole grid; ask for them without order")
-        tokens, memory, turns = self.locate(tokens, memory, grid, order)
+        tokens, memory, rope = self.locate(tokens, memory, grid, order)
         outputs = []
         for i, block in enumerate(self.blocks):
             is_last = i == self.config.depth - 1
-            tokens, memory = block(tokens, memory, *turns, num_outputs if is_last else None)
+            tokens, memory = block(tokens, memory, *rope, num_outputs if is_last else None)
             if levels:
                 outputs.append(tokens)
         maps = tuple(outputs[level].transpose(1, 2).unflatten(2, grid) for level in levels)
@@ -142,11 +142,11 @@ class PairDecoder(nn.Module):
         block: int = -1,
     ) -> Float[Tensor, "B A N N"]:
         """Return where each token of image 1 (row) looks in image 2 (column), in one block."""
-        tokens, memory, turns = self.locate(tokens, memory, grid, order)
+        tokens, memory, rope = self.locate(tokens, memory, grid, order)
         blocks = self.blocks[: block % self.config.depth + 1]
         for earlier in blocks[:-1]:
-            tokens, memory = earlier(tokens, memory, *turns)
-        return blocks[-1].cross_weights(tokens, memory, *turns)
+            tokens, memory = earlier(tokens, memory, *rope)
+        return blocks[-1].cross_weights(tokens, memory, *rope)
 
     def fit_positions(self, table: Float[Tensor, "1 rows E"]) -> Float[Tensor, "1 new_rows E"]:
         """Resize the position table of a decoder for another (square) image size."""

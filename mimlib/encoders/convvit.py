@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mimlib.layers.attention import Sight
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.cells import Layout, as_map, find_places, nest_pixels, pick_cells
 from mimlib.layers.conv_block import ConvBlock, Entry
@@ -211,7 +212,7 @@ class ConvViT(Encoder):
         tokens = self.locate(stages[-1], shown, grid)  # [B, K, D]
         windows = self.windows(grid) if self.windows else [None] * self.num_layers
         for block, window in zip(self.blocks3, windows):
-            tokens = block(tokens, window=window)
+            tokens = block(tokens, sight=Sight(window=window))
         return *stages, tokens
 
     def locate(

@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mimlib.layers.attention import Sight
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.masking import gather_tokens
-from mimlib.layers.packing import Runs, pack, unpack
+from mimlib.layers.packing import pack, unpack
 from mimlib.layers.patches import PatchEmbed, grid_of, patchify
 from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
-from mimlib.layers.windows import Window, Windows
+from mimlib.layers.windows import Windows
 from mimlib.protocol import Encoder, Features, PatchMask
 
 # Width, depth, heads. Ti, S: DeiT, table 1. B, L, H: ViT, table 1.
@@ -155,8 +156,9 @@ class ViT(Encoder):
             raise ValueError("levels and windows need the whole grid; encode without a mask")
         grid = grid_of(images, self.stride)
         tokens = self.embed(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
-        windows = self.windows(grid) if self.windows else ()
-        tokens, outputs = self._run_blocks(tokens, self.turns(grid, mask), None, levels, windows)
+        windows = self.windows(grid) if self.windows else [None]
+        sights = [Sight(self.rope(grid, mask), window=window) for window in windows]
+        tokens, outputs = self._run_blocks(tokens, sights, levels)
         return self._describe(grid, self.norm(tokens), *outputs)
 
     def encode(
@@ -167,7 +169,7 @@ class ViT(Encoder):
     ) -> Float[Tensor, "B K D"]:
         """Encode images that are already patches; a class token is row 0 of the result."""
         tokens = self.embed(patches, grid, mask)
-        return self.norm(self._run_blocks(tokens, self.turns(grid, mask))[0])
+        return self.norm(self._run_blocks(tokens, [Sight(self.rope(grid, mask))])[0])
 
     def encode_together(
         self,
@@ -185,11 +187,11 @@ class ViT(Encoder):
             levels: see `forward`.
         """
         row, runs = pack([self.embed(*each) for each in zip(patches, grids, masks)])  # [1, R, D]
-        turns = None
+        rope = None
         if self.config.rotary:
-            of_images = [self.turns(grid, mask) for grid, mask in zip(grids, masks)]
-            turns, _ = pack([turn.expand(run[0], -1, -1) for turn, run in zip(of_images, runs)])
-        last, outputs = self._run_blocks(row, turns, runs, levels)
+            of_images = [self.rope(grid, mask) for grid, mask in zip(grids, masks)]
+            rope, _ = pack([each.expand(run[0], -1, -1) for each, run in zip(of_images, runs)])
+        last, outputs = self._run_blocks(row, [Sight(rope, runs)], levels)
         kinds = zip(*(unpack(each, runs) for each in (self.norm(last), *outputs)))
         return tuple(self._describe(grid, *each) for grid, each in zip(grids, kinds))
 
@@ -226,7 +228,7 @@ class ViT(Encoder):
             return tokens + table
         return tokens + look_up(table, mask.visible, has_class_token)  # [B, 1 + V, D]
 
-    def turns(
+    def rope(
         self, grid: tuple[int, int], mask: PatchMask | None = None
     ) -> Float[Tensor, "_ K factors"] | None:
         """Return the rotary positions of the (visible) patches; None without such positions."""
@@ -247,11 +249,11 @@ class ViT(Encoder):
         if self.windows:
             raise ValueError("the blocks attend in windows; ask before `attend_in_windows`")
         grid = grid_of(images, self.stride)
-        tokens, turns = self.embed(patchify(images, self.stride), grid), self.turns(grid)
+        tokens, rope = self.embed(patchify(images, self.stride), grid), self.rope(grid)
         blocks = self.blocks[: block % self.num_layers + 1]
         for earlier in blocks[:-1]:
-            tokens = earlier(tokens, turns=turns)
-        return blocks[-1].attn.weights(blocks[-1].norm1(tokens), turns)
+            tokens = earlier(tokens, sight=Sight(rope))
+        return blocks[-1].attn.weights(blocks[-1].norm1(tokens), rope)
 
     def attend_in_windows(self, side: int, global_blocks: tuple[int, ...]) -> None:
         """Let all but some blocks attend within windows of `side` patches, with a relative bias.
@@ -282,16 +284,14 @@ class ViT(Encoder):
     def _run_blocks(
         self,
         tokens: Tensor,
-        turns: Tensor | None = None,
-        runs: Runs | None = None,
+        sights: Sequence[Sight],
         levels: tuple[int, ...] = (),
-        windows: Sequence[Window] = (),
     ) -> tuple[Tensor, list[Tensor]]:
+        """Run all blocks, each with a sight of its own or all with the one there is."""
         outputs = []
-        for block, window in zip(self.blocks, windows or [None] * self.num_layers):
-            tokens = block(tokens, turns=turns, runs=runs, window=window)
-            if levels:
-                outputs.append(tokens)
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, sight=sights[i % len(sights)])
+            outputs += [tokens] if levels else []
         return tokens, [outputs[level] for level in levels]
 
     def _describe(self, grid: tuple[int, int], normed: Tensor, *outputs: Tensor) -> Features:

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mimlib.layers.attention import Attention
+from mimlib.layers.attention import EVERYONE, Attention, Sight
 from mimlib.layers.packing import Runs, pack
-from mimlib.layers.windows import Window
 
 # Narrower blocks are bound by the number of operations, not by memory, and keep everything.
 FORGET_FROM_WIDTH = 512  # ViT-B; a ViT-S takes 8 % longer and saves a third
@@ -124,29 +123,23 @@ class Block(ResidualBlock):
         self,
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        runs: Runs | None = None,
-        window: Window | None = None,
+        sight: Sight = EVERYONE,
     ) -> Float[Tensor, "B M D"]:
         """Update all tokens, or compute only the last `num_outputs` of them.
 
         Args:
             tokens: of images, or of a row of images.
             num_outputs: how many of the last tokens are wanted; None: all.
-            turns: rotary positions of the tokens.
-            runs: of a row of images (layers/packing.py): how many, how long.
-            window: whom each token sees, of all tokens of one image; None: everyone.
+            sight: where all tokens are, and whom they see.
         """
-        terms = self.attend(tokens, num_outputs, turns, runs, window)
-        return self.digest(self.norm2, *terms, runs=runs)
+        terms = self.attend(tokens, num_outputs, sight)
+        return self.digest(self.norm2, *terms, runs=sight.runs)
 
     def attend(
         self,
         tokens: Float[Tensor, "B K D"],
         num_outputs: int | None = None,
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        runs: Runs | None = None,
-        window: Window | None = None,
+        sight: Sight = EVERYONE,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M D"]]:
         """Return x and Attn(LN(x)), of the last `num_outputs` tokens or of all."""
         if num_outputs is None:
@@ -154,7 +147,7 @@ class Block(ResidualBlock):
         else:
             projected = self.attn.project(self.norm1(tokens), num_outputs)
             tokens = tokens[:, -num_outputs:]  # [B, M, D]
-        return tokens, self.drop_path(self.attn.mix(*projected, turns, runs, window), runs)
+        return tokens, self.drop_path(self.attn.mix(projected, sight), sight.runs)
 
 
 def forget(run: Callable, *tensors: Tensor) -> Any:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mimlib.layers.attention import CrossAttention
+from mimlib.layers.attention import CrossAttention, Sight
 from mimlib.layers.blocks import NORM_EPS, Block
 
 
@@ -42,8 +42,8 @@ class CrossBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+        rope: Float[Tensor, "_ K factors"] | None = None,
+        memory_rope: Float[Tensor, "_ R factors"] | None = None,
         num_outputs: int | None = None,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
         """Update all tokens of image 1, or compute only the last `num_outputs` of them.
@@ -51,30 +51,30 @@ class CrossBlock(Block):
         Args:
             tokens: of image 1.
             memory: tokens of image 2.
-            turns: rotary positions of the tokens.
-            memory_turns: rotary positions of the memory.
+            rope: rotary positions of the tokens.
+            memory_rope: rotary positions of the memory.
             num_outputs: how many of the last tokens are wanted; None: all.
 
         Returns:
             The tokens, and the memory as it was.
         """
-        terms = self.attend(tokens, num_outputs, turns)  # [B, M, D] each
-        _, queries = self._chain(self.norm2, self.cross_attn.ask, *terms)
-        _, (keys, values) = self._chain(self.norm_y, self.cross_attn.offer, memory)
-        turns = turns if turns is None else turns[:, -terms[0].shape[1] :]
-        seen = self.cross_attn.mix(queries, keys, values, turns, memory_turns)  # [B, M, D]
+        terms = self.attend(tokens, num_outputs, Sight(rope))  # [B, M, D] each
+        _, queries = self._chain(self.norm2, self.cross_attn.project_queries, *terms)
+        _, offered = self._chain(self.norm_y, self.cross_attn.project_memory, memory)
+        rope = rope if rope is None else rope[:, -terms[0].shape[1] :]
+        seen = self.cross_attn.mix((queries, offered), rope, memory_rope)  # [B, M, D]
         return self.digest(self.norm3, *terms, self.drop_path(seen)), memory
 
     def cross_weights(
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+        rope: Float[Tensor, "_ K factors"] | None = None,
+        memory_rope: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; rows sum to 1."""
-        asking = self.norm2(sum(self.attend(tokens, turns=turns)))
-        return self.cross_attn.weights(asking, self.norm_y(memory), turns, memory_turns)
+        asking = self.norm2(sum(self.attend(tokens, sight=Sight(rope))))
+        return self.cross_attn.weights(asking, self.norm_y(memory), rope, memory_rope)
 
 
 class CatBlock(Block):
@@ -88,16 +88,16 @@ class CatBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+        rope: Float[Tensor, "_ K factors"] | None = None,
+        memory_rope: Float[Tensor, "_ R factors"] | None = None,
         num_outputs: int | None = None,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
         """Update all tokens of both images, or only the last `num_outputs` of image 1.
 
         Args and Returns: as for CrossBlock; with `num_outputs` the memory is not updated.
         """
-        both, both_turns = _join(tokens, memory, turns, memory_turns)
-        both = super().forward(both, num_outputs, both_turns)
+        both, both_rope = _join(tokens, memory, rope, memory_rope)
+        both = super().forward(both, num_outputs, Sight(both_rope))
         if num_outputs is not None:
             return both, memory  # [B, M, D]
         return both[:, memory.shape[1] :], both[:, : memory.shape[1]]
@@ -106,21 +106,21 @@ class CatBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        turns: Float[Tensor, "_ K factors"] | None = None,
-        memory_turns: Float[Tensor, "_ R factors"] | None = None,
+        rope: Float[Tensor, "_ K factors"] | None = None,
+        memory_rope: Float[Tensor, "_ R factors"] | None = None,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; the rest from its own image."""
-        both, both_turns = _join(tokens, memory, turns, memory_turns)
-        weights = self.attn.weights(self.norm1(both), both_turns)  # [B, A, R + K, R + K]
+        both, both_rope = _join(tokens, memory, rope, memory_rope)
+        weights = self.attn.weights(self.norm1(both), both_rope)  # [B, A, R + K, R + K]
         return weights[:, :, memory.shape[1] :, : memory.shape[1]]
 
 
 def _join(
-    tokens: Tensor, memory: Tensor, turns: Tensor | None, memory_turns: Tensor | None
+    tokens: Tensor, memory: Tensor, rope: Tensor | None, memory_rope: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Put the memory in front, so that the last tokens stay the last."""
     both = torch.cat([memory, tokens], dim=1)  # [B, R + K, D]
-    if turns is None or memory_turns is None:
+    if rope is None or memory_rope is None:
         return both, None
-    parts = [part.expand(len(both), -1, -1) for part in (memory_turns, turns)]
+    parts = [part.expand(len(both), -1, -1) for part in (memory_rope, rope)]
     return both, torch.cat(parts, dim=1)

@@ -8,6 +8,7 @@ Letters: B images, N patches, h and w the grid, D token width; "near" counts the
 window but the one in its middle.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,14 @@ def neighbour_table(
         ValueError: if a window that wraps is wider than the grid and would meet itself.
     """
     check_window(grid, window, wrap)
+    return _table(grid, window, wrap, device)
+
+
+@lru_cache(maxsize=16)
+def _table(
+    grid: tuple[int, int], window: int, wrap: bool, device: torch.device | None
+) -> tuple[Tensor, Tensor]:
+    """Make the table once for each grid: it is asked for in every step, and lists travel slowly."""
     offsets = torch.tensor(neighbour_offsets(grid, window), device=device).reshape(-1, 2)
     sides = torch.tensor(grid, device=device)
     rows = torch.arange(grid[0] * grid[1], device=device)

@@ -18,7 +18,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimlib.encoders import EncoderConfig
-from mimlib.encoders.swin import SwinConfig
 from mimlib.layers.class_attention import Aggregator
 from mimlib.layers.projection import PrototypeHead, initialize_narrow
 from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews, multi_crop
@@ -33,7 +32,7 @@ ObjectiveConfig = DistillationConfig | ContrastConfig
 class SiameseConfig:
     """A student and a teacher. Defaults: DINO, as SelfPatch uses it."""
 
-    encoder: EncoderConfig | SwinConfig  # of both; the teacher's has no stochastic depth
+    encoder: EncoderConfig  # of both; the teacher's has no stochastic depth
     crops: MultiCropConfig = MultiCropConfig()  # what they see of an image
     image: ObjectiveConfig = DistillationConfig()  # what they say of an image, compared
     momentum: float = 0.996  # m of the first step
@@ -106,6 +105,11 @@ class Siamese(Trainable):
     def encoder(self) -> Encoder:
         """The encoder that is kept: the teacher's, as official."""
         return self.teacher.encoder
+
+    @property
+    def trained_encoder(self) -> Encoder:
+        """The student's."""
+        return self.student.encoder
 
     def sample_views(self, batch: tuple, generator: torch.Generator) -> MultiCropViews:
         """Cut crops of `batch.images` (uint8, of any batch that has them)."""

@@ -31,14 +31,15 @@ def parameter_groups(
     Raises:
         ValueError: if no parameter is trainable.
     """
-    names_in_encoder = {id(p): name for name, p in method.encoder.named_parameters()}
-    top = method.encoder.num_layers + 1
+    encoder = method.trained_encoder
+    names_in_encoder = {id(p): name for name, p in encoder.named_parameters()}
+    top = encoder.num_layers + 1
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         inner = names_in_encoder.get(id(parameter))
-        layer = top if inner is None or layer_decay == 1.0 else method.encoder.layer_of(inner)
+        layer = top if inner is None or layer_decay == 1.0 else encoder.layer_of(inner)
         exempt = parameter.ndim <= 1 or name.endswith(".bias") or name.split(".")[-1] in no_decay
         empty = {
             "params": [],
