@@ -1,4 +1,4 @@
-"""The command line: list | show | train | follow | study | ship | bench | doctor.
+"""The command line: each class is a command, its fields are positions and flags.
 
 python -m mimlib list
 python -m mimlib show mae_lesson
@@ -8,8 +8,8 @@ python -m mimlib follow selfpatch_vits16_in1k runs/selfpatch_vits16_in1k --root 
 python -m mimlib study mae.1
 """
 
-import argparse
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,89 +17,214 @@ from typing import Annotated
 
 import tyro
 
-from mimlib.evidence import shipping, studies
-from mimlib.machine import bench, doctor
-from mimlib.presets import PRESETS, preset
-from mimlib.presets.run import Run
-from mimlib.runs import evaluate, show
-from mimlib.runs.launch import Result, launch
+from mimlib.runs.mistakes import Mistake, mistakes
+
+# A command imports what it needs when it runs: help and mistyped flags do not wait for torch.
+
+PresetName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
+Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")]
+Folders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER ...")]
+
+
+@dataclass(frozen=True)
+class List:
+    """Show all presets."""
+
+    def __call__(self) -> int:
+        """Print a line for each."""
+        from mimlib.presets import PRESETS
+        from mimlib.runs import show
+
+        print(show.table([make() for make in PRESETS.values()]))
+        return 0
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Tell what is installed, what lessons cost here, what is wrong."""
+
+    def __call__(self) -> int:
+        """Print findings; those that must be mended make the exit code."""
+        from mimlib.machine import doctor
+
+        return doctor.report()
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainCommand:
-    """Everything `train` takes beside the preset's own fields."""
+class Show:
+    """Resolve a preset without training: recipe card, config, parameters, FLOPs, memory."""
 
-    run: Annotated[Run, tyro.conf.arg(name="")]
+    run: Annotated[object, tyro.conf.arg(name="")]
+    num_processes: int = 1  # that a step is spread over
+
+    def __call__(self) -> int:
+        """Print the description."""
+        from mimlib.runs import show
+
+        print(show.describe(self.run, self.num_processes))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a preset; every field of it is a flag: 'train PRESET --help' shows them."""
+
+    run: Annotated[object, tyro.conf.arg(name="")]
     out: str = ""  # output folder; empty: runs/<preset>
-    num_processes: int = 1  # more than one goes through torchrun on this machine
+    num_processes: int = 1  # on this machine
     progress: bool = True  # show the progress bar
+
+    def __call__(self) -> int:
+        """Train, and say once for all ranks how it ended; a run that was stopped is no success."""
+        from mimlib.runs.launch import launch
+
+        out = Path(self.out or f"runs/{self.run.name}")
+        summary = launch(self.run, out, self.num_processes, self.progress).summary
+        if os.environ.get("RANK", "0") == "0":
+            steps = self.run.train.steps
+            state = f"stopped at step {summary.step} of {steps}" if summary.stopped else "finished"
+            print(f"{state}: step {summary.step}, loss {summary.loss:.4f}, in {out}")
+        return int(summary.stopped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follow:
+    """Measure J and F of an encoder on DAVIS."""
+
+    preset: PresetName  # says the shape of the encoder
+    weights: tyro.conf.Positional[str]  # folder of a run, checkpoint, or published file
+    root: str = "data/davis"  # folder of DAVIS 2017
+    split: str = "val"  # list of names; empty: all sequences
+    device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+
+    def __call__(self) -> int:
+        """Print scores in per cent, as papers do."""
+        from mimlib.data.videos.davis import DavisConfig
+        from mimlib.presets import preset
+        from mimlib.runs.evaluate import follow
+
+        with mistakes():
+            run, videos = preset(self.preset), DavisConfig(root=self.root, split=self.split)
+        for name, value in follow(run, self.weights, videos, self.device).items():
+            print(f"{100 * value:6.2f}  {name}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure FLOPs, saved bytes, images/s, MFU."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
+    quick: bool = False  # seconds in place of a minute
+
+    def __call__(self) -> int:
+        """Print the report line by line."""
+        from mimlib.machine import bench
+        from mimlib.training.config import pick_device
+
+        with mistakes():
+            device = pick_device(self.device)
+        bench.report(device, self.quick)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Run claims over settings and seeds."""
+
+    names: Names  # of claims, mae.1 for one
+    size: str = ""  # tiny, lesson, small or gpu; empty: its own
+    seeds: int = 3
+    jobs: int = 1  # notebooks at a time
+    receipts: Path | None = None  # folder of the receipts, for trying out
+
+    def __call__(self) -> int:
+        """Print verdicts and write receipts."""
+        from mimlib.evidence import studies
+
+        with mistakes():
+            chosen = studies.find(self.names)
+        studies.report(chosen, self.size, self.seeds, self.jobs, self.receipts)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ship:
+    """Keep the network of finished runs."""
+
+    name: PresetName
+    runs: Folders  # of finished runs
+    receipt_only: bool = False  # keep no network
+    receipts: Path | None = None  # another folder, to try out: keep no network
+    label: str = ""  # what else to call the receipt: NAME_LABEL
+
+    def __call__(self) -> int:
+        """Write the receipt and the network; print where they are."""
+        from mimlib.evidence import shipping
+
+        with mistakes():
+            shipping.ship(self.name, self.runs, self.label, self.receipt_only, self.receipts)
+        return 0
+
+
+@dataclass(frozen=True)
+class _OfPreset:
+    preset: PresetName  # 'mimlib list' shows all
+
+
+COMMANDS = {
+    "list": List,
+    "show": Show,
+    "train": Train,
+    "follow": Follow,
+    "bench": Bench,
+    "study": Study,
+    "ship": Ship,
+    "doctor": Doctor,
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="mimlib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="all presets")
-    commands.add_parser("doctor", help="what is installed, what lessons cost here, what is wrong")
-    for name, text in (("show", "resolve a preset without training"), ("train", "train a preset")):
-        command = commands.add_parser(name, help=text, add_help=False)
-        command.add_argument("preset")
-    evaluate.add_arguments(commands.add_parser("follow", help="J and F of an encoder on DAVIS"))
-    bench.add_arguments(commands.add_parser("bench", help="FLOPs, saved bytes, images/s, MFU"))
-    studies.add_arguments(commands.add_parser("study", help="run a claim over settings and seeds"))
-    shipping.add_arguments(commands.add_parser("ship", help="keep the network of finished runs"))
-    known, rest = parser.parse_known_args(arguments)
-    if rest and known.command not in ("show", "train"):
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+    """Run one command; return the exit code.
+
+    A mistake of the caller is told in a line; any other error shows where it was raised.
+    """
     try:
-        return _dispatch(known, rest)
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        with mistakes():
+            command = parse(arguments)
+        return command()
+    except Mistake as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
         return 1
 
 
-def _dispatch(known: argparse.Namespace, rest: list[str]) -> int:
-    match known.command:
-        case "list":
-            print(show.table([function() for function in PRESETS.values()]))
-        case "doctor":
-            return doctor.report()
-        case "bench":
-            bench.main(known)
-        case "follow":
-            evaluate.main(known)
-        case "study":
-            studies.main(known)
-        case "ship":
-            shipping.main(known)
-        case "show":
-            command = _command(known.preset, rest)
-            print(show.describe(command.run, command.num_processes))
-        case "train":
-            command = _command(known.preset, rest)
-            out = Path(command.out or f"runs/{known.preset}")
-            result = launch(command.run, out, command.num_processes, command.progress)
-            return _say(result, command.run.train.steps)
-    return 0
+def parse(arguments: list[str]) -> Show | Train | Follow | Bench | Study | Ship | List | Doctor:
+    """Return the command with its fields; 'show' and 'train' take those of their preset as flags.
 
+    Raises:
+        ValueError: if there is no such preset.
+        SystemExit: after help, or a message about what was mistyped.
+    """
+    match arguments:
+        case [("show" | "train") as name, chosen, *flags] if chosen not in ("-h", "--help"):
+            from mimlib.presets import preset
 
-def _say(result: Result, steps: int) -> int:
-    """Print the end of a training once for all ranks; a run that was stopped is no success."""
-    summary = result.summary
-    if os.environ.get("RANK", "0") == "0":
-        state = f"stopped at step {summary.step} of {steps}" if summary.stopped else "finished"
-        print(f"{state}: step {summary.step}, loss {summary.loss:.4f}, in {result.out}")
-    return int(summary.stopped)
-
-
-def _command(name: str, rest: list[str]) -> TrainCommand:
-    """Apply command-line flags to a preset; mistyped ones are refused with the nearest name."""
-    return tyro.cli(
-        TrainCommand,
-        default=TrainCommand(run=preset(name)),
-        args=rest,
-        prog=f"mimlib train {name}",
-        config=(tyro.conf.AvoidSubcommands,),  # the preset says which kind of encoder it is
+            return tyro.cli(
+                COMMANDS[name],
+                default=COMMANDS[name](run=preset(chosen)),
+                args=flags,
+                prog=f"mimlib {name} {chosen}",
+                config=(tyro.conf.AvoidSubcommands,),  # the preset says which kind of encoder it is
+            )
+    unnamed = {name: _before_its_preset(COMMANDS[name]) for name in ("show", "train")}
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS | unnamed,
+        prog="mimlib",
+        description=re.sub(r"\n+", "\n\n", __doc__),
+        args=arguments,
     )
+
+
+def _before_its_preset(command: type) -> type:
+    """Return what stands in the help for a command whose flags follow from its preset."""
+    return type(command.__name__, (_OfPreset,), {"__doc__": command.__doc__})

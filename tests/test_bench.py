@@ -1,12 +1,12 @@
 """Counts of the benchmark. Times are never tested."""
 
-import argparse
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from mimlib import cli
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers import attention
@@ -147,9 +147,7 @@ def test_one_row_is_complete():
 def test_the_report_is_printed(monkeypatch, capsys):
     row = bench.Row("one", 2, 1.0, 1.0, 1.0, 1.0, 0.5)
     monkeypatch.setattr(bench, "bench", lambda device, quick: iter([row]))
-    parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    bench.main(parser.parse_args(["--quick", "--device", "cpu"]))
+    assert cli.main(["bench", "--quick", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert "cpu" in printed[0] and printed[2].startswith("one") and len(printed) == 3
     assert printed[1].endswith("MFU") and len(printed[1]) == len(printed[2])

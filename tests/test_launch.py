@@ -1,17 +1,25 @@
 """Training through the one entry: resumed, loaded when finished, in one process or two."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
+from mimlib import cli
 from mimlib.presets import preset
 from mimlib.presets.run import override
 from mimlib.runs.build import weights_file
 from mimlib.runs.launch import launch, read_finished
+from mimlib.runs.mistakes import Mistake
+from mimlib.training.checkpoint import latest_checkpoint
+from mimlib.training.trainer import Trainer
 
 QUICK = {"train.steps": 4, "train.warmup_steps": 1, "train.log_every": 1, "train.device": "cpu"}
 
@@ -67,23 +75,86 @@ def test_a_missing_pretrained_file_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_in_two_processes(tmp_path):
-    out = tmp_path / "two"
-    command = [sys.executable, "-m", "mimlib", "train", "mae_tiny", "--train.steps", "2"]
-    command += [
-        "--train.warmup-steps",
-        "1",
-        "--train.device",
-        "cpu",
-        "--num-processes",
-        "2",
-        "--no-progress",
+def test_an_interrupt_of_two_processes_saves_and_ends(tmp_path):
+    """As the terminal does it: a signal to the command and both ranks at once."""
+    command = [
+        *(sys.executable, "-m", "mimlib", "train", "mae_tiny", "--train.steps", "100000"),
+        *("--train.log-every", "1", "--train.device", "cpu", "--num-processes", "2"),
+        *("--no-progress", "--out", str(tmp_path)),
     ]
-    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    stored = json.loads((out / "summary.json").read_text())
-    assert stored["summary"]["step"] == 2
-    shutil.rmtree(out)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not any(tmp_path.glob("*.jsonl")) and running.poll() is None:
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=120)
+    assert running.returncode == 1 and "Traceback" not in told
+    assert "error: training stopped before its last step; run it again to go on" in told
+    assert latest_checkpoint(tmp_path), "saved"
+
+
+@pytest.mark.slow
+def test_any_run_trains_in_two_processes(tmp_path):
+    """A run travels as the object it is, also with an encoder that its preset does not have."""
+    encoder = preset("convmae_tiny").method.encoder
+    run = override(preset("depth_tiny"), QUICK | {"method.encoder": encoder})
+    result = launch(run, tmp_path, num_processes=2, progress=False)
+    assert result.method.encoder.config == encoder and result.summary.step == 4
+    assert json.loads((tmp_path / "summary.json").read_text())["num_ranks"] == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """Data that cannot be read."""
+
+    def build(self):
+        """Return the source, which is the configuration itself."""
+        return self
+
+    def batches(self, *_):
+        """Fail as soon as a batch is asked for."""
+        raise ValueError("rotten data")
+
+
+@pytest.mark.slow
+def test_an_error_in_one_of_two_processes_shows_where_it_arose(tmp_path):
+    run = replace(override(preset("mae_tiny"), QUICK), data=Broken())
+    with pytest.raises(RuntimeError) as raised:
+        launch(run, tmp_path, num_processes=2, progress=False)
+    told = str(raised.value)
+    assert told.count("Traceback") == 1 and "rotten data" in told and "trainer.fit()" in told
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_in_a_line_by_two_processes(tmp_path, capfd):
+    flags = ["--pretrained", str(tmp_path / "nowhere"), "--num-processes", "2"]
+    assert cli.main(["train", "mae_tiny", *flags, "--out", str(tmp_path), "--no-progress"]) == 1
+    told = capfd.readouterr().err
+    assert "error: pretrained is" in told and "Traceback" not in told
+
+
+def test_an_error_in_training_is_no_mistake(tmp_path):
+    run = replace(override(preset("mae_tiny"), QUICK), data=Broken())
+    with pytest.raises(ValueError, match="rotten data") as raised:
+        launch(run, tmp_path, progress=False)
+    assert not isinstance(raised.value, Mistake)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, OSError])
+def test_the_command_line_shows_where_an_error_arose(error, monkeypatch, tmp_path):
+    """And an error in the preparation is told in a line: as test_presets.py asks."""
+
+    def fail(_):
+        raise error("in the middle of it")
+
+    monkeypatch.setattr(Trainer, "fit", fail)
+    with pytest.raises(error, match="in the middle of it"):
+        cli.main(["train", "mae_tiny", "--train.device", "cpu", "--out", str(tmp_path)])
+
+
+def test_the_folder_of_another_run_is_told_in_a_line(finished, capsys):
+    flags = ["--train.device", "cpu", "--train.base-rate", "1", "--out", str(finished[1].out)]
+    assert cli.main(["train", "mae_tiny", *flags]) == 1
+    assert "other settings (train.base_rate" in capsys.readouterr().err
 
 
 def test_fewer_than_one_process_is_refused(tmp_path):

@@ -10,9 +10,9 @@ import torch
 
 from mimlib import __main__, cli
 from mimlib.presets import PRESETS, preset
-from mimlib.presets.run import override
+from mimlib.presets.run import override, run_info
 from mimlib.presets.tasks import matching
-from mimlib.runs import launch, show
+from mimlib.runs import show
 
 PARAMETERS = {  # position tables are buffers and not counted
     "mae_vitb16_in1k": 111_655_680,  # as official, trainable
@@ -44,7 +44,7 @@ def test_every_preset_builds_and_counts(name):
         method = run.method.build()
     total = sum(show.parameter_counts(method).values())
     assert total == PARAMETERS.get(name, total)
-    assert json.loads(json.dumps(launch.run_info(run))) == launch.run_info(run)
+    assert json.loads(json.dumps(run_info(run))) == run_info(run)
 
 
 @pytest.mark.parametrize(
@@ -91,45 +91,34 @@ def test_an_encoder_of_another_kind_may_take_the_place():
         override(preset("mae_tiny"), {"method.encoder": other})
 
 
-def test_flags_rebuild_the_run():
-    changes = {
-        "train.steps": 9,
-        "train.compile": True,
-        "train.betas": (0.8, 0.9),
-        "method.encoder.width": 64,
-        "data.flip": False,
-        "data.crop_scale": (0.5, 1.0),
-    }
-    run = override(preset("mae_tiny"), changes)
-    assert cli._command("mae_tiny", launch.flags(run)).run == run
-    assert launch.flags(preset("mae_tiny")) == []
-
-
 @pytest.mark.parametrize("name,changes", [
-    ("convmae_tiny", {"kernel": 7, "widths": (8, 16, 32), "masked": False}),
-    ("mae_tiny", {"depth": 3}),
-    ("classify_tiny", {"depth": 3}),
-    ("finetune_convvitb16_in1k", {"drop_path": 0.2}),
+    ("mae_tiny", {"train.steps": 9, "train.compile": True, "train.betas": (0.8, 0.9),
+                  "method.encoder.width": 64, "data.flip": False, "data.crop_scale": (0.5, 1.0)}),
+    ("convmae_tiny", {"method.encoder.kernel": 7, "method.encoder.widths": (8, 16, 32)}),
+    ("classify_tiny", {"method.encoder.depth": 3}),
+    ("finetune_convvitb16_in1k", {"method.encoder.drop_path": 0.2}),
+    ("selfpatch_moby_tiny", {"method.patches.negatives": False, "method.image.temperature": 0.1}),
+    ("selfpatch_tiny", {"method.image.prototypes": 30, "method.crops.num_local": 1}),
+    ("moby_tiny", {"method.encoder.depths": (2, 1), "method.image.negatives": False}),
+    ("detection_convmae_tiny", {"method.proposals": 12, "data.scale": (0.5, 2.0)}),
+    ("crocoflow_vitl_base", {"data.root": "/big", "train.steps": 4000, "data.parts.0.repeats": 7}),
 ])  # fmt: skip
-def test_flags_reach_the_kind_of_encoder_that_the_preset_has(name, changes):
-    run = override(preset(name), {f"method.encoder.{field}": v for field, v in changes.items()})
-    assert cli._command(name, launch.flags(run)).run == run
-
-
-def test_another_kind_of_encoder_than_the_presets_is_no_command_line():
-    other = preset("depth_convmae_tiny").method.encoder
-    with pytest.raises(ValueError, match="depth_tiny has no method.encoder.widths.*differs.*kind"):
-        launch.flags(override(preset("depth_tiny"), {"method.encoder": other}))
-
-
-@pytest.mark.parametrize("name,changes", [
-    ("selfpatch_moby_tiny", {"patches.negatives": False, "image.temperature": 0.1}),
-    ("selfpatch_tiny", {"image.prototypes": 30, "crops.num_local": 1, "wrap": False, "k": 3}),
-    ("moby_tiny", {"encoder.depths": (2, 1), "image.negatives": False}),
-])  # fmt: skip
-def test_flags_reach_objectives_crops_and_swin(name, changes):
-    run = override(preset(name), {f"method.{field}": value for field, value in changes.items()})
-    assert cli._command(name, launch.flags(run)).run == run
+def test_flags_reach_every_field_of_a_preset(name, changes):
+    """Of the kind of encoder and objective that the preset has, and of the parts of a mixture."""
+    flags = []
+    for field, value in changes.items():
+        flag = field.replace("_", "-")
+        if isinstance(value, bool):
+            head, _, last = flag.rpartition(".")
+            flags.append(f"--{head}.{last if value else 'no-' + last}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            flags += [f"--{flag}", *map(str, values)]
+    expected = preset(name)
+    if (repeats := changes.pop("data.parts.0.repeats", None)) is not None:
+        parts = (replace(expected.data.parts[0], repeats=repeats), *expected.data.parts[1:])
+        expected = replace(expected, data=replace(expected.data, parts=parts))
+    assert cli.parse(["train", name, *flags]).run == override(expected, changes)
 
 
 def test_an_objective_of_another_kind_may_take_the_place():
@@ -300,15 +289,6 @@ def test_croco_v2_trains_on_rendered_and_real_pairs():
     kinds = [type(part.pairs).__name__ for part in data.parts]
     assert kinds == ["PairFolderConfig"] + 4 * ["CropListConfig"] and data.size == 224
     assert all(not Path(part.pairs.root).is_absolute() for part in data.parts)
-
-
-def test_parts_of_a_mixture_survive_the_command_line():
-    run = override(preset("crocoflow_vitl_base"), {"data.root": "/big", "train.steps": 4000})
-    parts = (replace(run.data.parts[0], repeats=7), *run.data.parts[1:])
-    run = replace(run, data=replace(run.data, parts=parts))
-    flags = launch.flags(run)
-    assert flags == ["--data.parts.0.repeats", "7", "--data.root", "/big", "--train.steps", "4000"]
-    assert cli._command("crocoflow_vitl_base", flags).run == run
 
 
 def test_list_names_every_preset(capsys):

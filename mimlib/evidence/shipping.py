@@ -7,7 +7,6 @@ anyone can run, for several seeds; the network of the first seed is kept in half
     python -m mimlib ship flow_small runs/flow0 runs/flow1 runs/flow2 --receipt-only
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ from mimlib.evidence import receipts
 from mimlib.evidence.receipts import number_origins
 from mimlib.evidence.studies import LESSON_SEEDS, RECEIPTS, summarise
 from mimlib.places import weights
-from mimlib.presets import PRESETS, preset
+from mimlib.presets import preset
+from mimlib.presets.run import run_info
 from mimlib.protocol import Trainable
-from mimlib.runs.launch import SUMMARY_FILE, run_info
+from mimlib.runs.launch import SUMMARY_FILE
 from mimlib.training.resume import newest_good
 
 WEIGHTS = weights()
@@ -122,22 +122,25 @@ def _metrics(histories: Sequence[Sequence[dict]]) -> dict:
     return metrics
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m mimlib ship`."""
-    parser.add_argument("name", choices=sorted(PRESETS))
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
-    parser.add_argument("--receipt-only", action="store_true", help="keep no network")
-    parser.add_argument("--receipts", type=Path, help="another folder, to try out: keep no network")
-    parser.add_argument("--label", default="", help="what else to call the receipt: NAME_LABEL")
+def ship(
+    name: str,
+    runs: Sequence[Path],
+    label: str = "",
+    receipt_only: bool = False,
+    folder: Path | None = None,
+) -> None:
+    """Write the receipt of all runs, and the weights of the first; print where they are.
 
-
-def main(known: argparse.Namespace) -> None:
-    """Write the receipt of all runs, and the weights of the first."""
-    path = (
-        known.receipts or RECEIPTS
-    ) / f"{'_'.join(filter(None, (known.name, known.label)))}.json"
-    receipts.write(path, receipt_of(known.name, known.runs))
+    Args:
+        name: of the preset.
+        runs: finished runs of it, one per seed.
+        label: what else to call the receipt: NAME_LABEL.
+        receipt_only: keep no network.
+        folder: of the receipt, to try out: no network is kept; None: that of the repository.
+    """
+    path = (folder or RECEIPTS) / f"{'_'.join(filter(None, (name, label)))}.json"
+    receipts.write(path, receipt_of(name, runs))
     print(path)
-    if not (known.receipt_only or known.receipts):
-        keep(known.name, known.runs[0])
-        print(weights_of(known.name))
+    if not (receipt_only or folder):
+        keep(name, runs[0])
+        print(weights_of(name))

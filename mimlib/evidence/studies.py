@@ -10,16 +10,16 @@ All notebooks that start from this run and seed work there, one at a time, also 
 `study` command: what one of them has trained, the others load.
 """
 
-import argparse
+import difflib
 import hashlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,8 @@ from mimlib.evidence.sources import sources_of
 from mimlib.machine.origin import origin
 from mimlib.places import num_cores
 from mimlib.presets import preset
-from mimlib.presets.run import Run, override, part_of
+from mimlib.presets.run import Run, override, part_of, run_info
+from mimlib.runs.mistakes import Mistake, mistakes
 
 NOTEBOOKS = places.studies()
 RECEIPTS = places.receipts()
@@ -110,12 +111,11 @@ def run_study(
             makes lies apart from the rest.
     """
     if seeds < 2 or jobs < 1:
-        raise ValueError(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
+        raise Mistake(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
     runs = Path("runs/studies") if runs is None else runs
     runs = runs / "uncommitted" if origin()["dirty"] else runs
-    plans = [
-        plan(study, size or study.size, label) for label in study.settings
-    ]  # mistakes are refused here
+    with mistakes():
+        plans = [plan(study, size or study.size, label) for label in study.settings]
     todo = [  # settings may share the folder of a seed, where one works at a time
         (planned, seed, planned.result(runs, seed)) for planned in plans for seed in range(seeds)
     ]
@@ -239,7 +239,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         "claim": study.claim,
         "paper": study.paper,
         "preset": base.name,
-        "config": asdict(base),
+        "config": run_info(base),
         "seeds": len(results[0]),
         "settings": settings,
         "rules": rules,
@@ -248,26 +248,37 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
     }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m mimlib study`."""
-    parser.add_argument("name", choices=sorted(STUDIES), nargs="+")
-    parser.add_argument("--size", default="", help="tiny, lesson, small or gpu; else its own")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
-    parser.add_argument("--receipts", type=Path, help="folder of the receipts, for trying out")
+def find(names: Sequence[str]) -> list[Study]:
+    """Return the claims of these names.
+
+    Raises:
+        ValueError: if none is named, or one is mistyped; the message has those that there are.
+    """
+    unknown = [name for name in names if name not in STUDIES]
+    if unknown or not names:
+        near = difflib.get_close_matches(unknown[0], STUDIES) if unknown else []
+        said = f"no claim is called {unknown[0]!r}" if unknown else "no claim is named"
+        raise ValueError(f"{said}; choose from {', '.join(near or sorted(STUDIES))}")
+    return [STUDIES[name] for name in names]
 
 
-def main(known: argparse.Namespace) -> None:
-    """Run studies and write their receipts: at their own size into data/receipts."""
-    for name in known.name:
-        own = known.size in ("", STUDIES[name].size) and known.seeds >= LESSON_SEEDS
-        elsewhere = Path("runs/receipts") / (known.size or STUDIES[name].size)
-        folder = known.receipts or (RECEIPTS if own and not places.INSTALLED else elsewhere)
-        if folder.resolve() == RECEIPTS:
-            refuse_uncommitted([origin()])  # now, not after the runs
-        receipt = run_study(STUDIES[name], known.size, known.seeds, known.jobs)
-        receipts.write(folder / f"{name}.json", receipt)
-        print(f"{name}: {receipt['verdict']} ({receipt['claim']})")
+def report(
+    studies: Sequence[Study],
+    size: str = "",
+    seeds: int = LESSON_SEEDS,
+    jobs: int = 1,
+    folder: Path | None = None,
+) -> None:
+    """Run studies, print verdicts, write receipts: at their own size into data/receipts."""
+    for study in studies:
+        own = size in ("", study.size) and seeds >= LESSON_SEEDS and not places.INSTALLED
+        into = folder or (RECEIPTS if own else Path("runs/receipts") / (size or study.size))
+        if into.resolve() == RECEIPTS:
+            with mistakes():
+                refuse_uncommitted([origin()])  # now, not after the runs
+        receipt = run_study(study, size, seeds, jobs)
+        receipts.write(into / f"{study.name}.json", receipt)
+        print(f"{study.name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:
             low, high = rule["interval"]
             print(f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f}", end=" ")

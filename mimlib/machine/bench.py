@@ -6,7 +6,6 @@ relative to the fastest matrix product of the same device and number type, and t
 FLOPs, so that work done for nothing cannot raise it.
 """
 
-import argparse
 import math
 import statistics
 import time
@@ -29,7 +28,7 @@ from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatch, SelfPatchConfig
 from mimlib.methods.siamese import MultiCropConfig
 from mimlib.presets.scales import CONV_LESSON
-from mimlib.training.config import TrainConfig, pick_device
+from mimlib.training.config import TrainConfig
 from mimlib.training.optimizer import build_optimizer
 from mimlib.training.precision import numeric_mode, resolve_precision
 from mimlib.training.profile import count_flops, matmul_rate, saved_bytes
@@ -178,19 +177,12 @@ def draw(method: Method, batch: int, device: torch.device) -> tuple:
     return method.sample_views(noise, generator)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `python -m mimlib bench`."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--quick", action="store_true", help="seconds in place of a minute")
-
-
-def main(arguments: argparse.Namespace) -> None:
-    """Print the report line by line."""
-    device = pick_device(arguments.device)
+def report(device: torch.device, quick: bool = False) -> None:
+    """Print the report line by line; arguments as of `bench`."""
     dtype = str(resolve_precision("auto", device)).removeprefix("torch.")
     print(f"torch {torch.__version__}, {device}, {dtype}, {torch.get_num_threads()} CPU threads")
     print(f"{'':22}  batch  GFLOP/image  minimal  saved MiB/image   images/s    MFU")
-    for row in bench(device, arguments.quick):
+    for row in bench(device, quick):
         print(format_row(row), flush=True)
 
 

@@ -1,6 +1,7 @@
 """A run: everything that decides a training, as plain data, and how to build it."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import UnionType
@@ -21,6 +22,11 @@ class Run:
     train: TrainConfig
     evaluations: Annotated[tuple, tyro.conf.Suppress] = ()  # configs with build() -> Evaluation
     pretrained: str = ""  # run folder, checkpoint or safetensors file to start from
+
+
+def run_info(run: Run) -> dict:
+    """Describe a run as plain JSON values: for checkpoints, receipts and keys of results."""
+    return json.loads(json.dumps(dataclasses.asdict(run)))
 
 
 def override(run: Run, changes: Mapping[str, object]) -> Run:

@@ -9,15 +9,14 @@ The preset says the shape of the encoder, one whose stride divides 480 and 64; a
 checkpoint or a published file has its weights.
 """
 
-import argparse
 from collections.abc import Mapping
 
 from mimlib.data.videos.davis import DavisConfig
 from mimlib.evaluation.label_propagation import LabelPropagationConfig
 from mimlib.evaluation.propagation import PropagationConfig
-from mimlib.presets import PRESETS, preset
 from mimlib.presets.run import Run
 from mimlib.runs.build import weights_file
+from mimlib.runs.mistakes import mistakes
 from mimlib.training.config import pick_device
 from mimlib.weights import load_pretrained
 
@@ -36,27 +35,11 @@ def follow(
         device: as in TrainConfig.
 
     Raises:
-        ValueError: if the weights do not fit or the videos are not complete.
+        Mistake: (a ValueError) if the weights do not fit or the videos are not complete.
     """
-    where = pick_device(device)
-    measure = LabelPropagationConfig(source=videos, propagation=PROTOCOL).build()
-    method = run.method.build()
-    load_pretrained(method, weights_file(weights))
+    with mistakes():
+        where = pick_device(device)
+        measure = LabelPropagationConfig(source=videos, propagation=PROTOCOL).build()
+        method = run.method.build()
+        load_pretrained(method, weights_file(weights))
     return measure.run(method.to(where), where)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m mimlib follow`."""
-    parser.add_argument("preset", choices=sorted(PRESETS), metavar="preset")
-    parser.add_argument("weights", help="folder of a run, checkpoint, or published file")
-    parser.add_argument("--root", default="data/davis", help="folder of DAVIS 2017")
-    parser.add_argument("--split", default="val", help="list of names; empty: all sequences")
-    parser.add_argument("--device", default="auto")
-
-
-def main(known: argparse.Namespace) -> None:
-    """Measure and print, in per cent as papers do."""
-    videos = DavisConfig(root=known.root, split=known.split)
-    found = follow(preset(known.preset), known.weights, videos, known.device)
-    for name, value in found.items():
-        print(f"{100 * value:6.2f}  {name}")

@@ -1,4 +1,4 @@
-"""One call that trains a run: here in this process, or in several through torchrun.
+"""One call that trains a run: here in this process, or in several on this machine.
 
 The same call serves the command line, the lessons and the studies. A folder that already holds
 the finished run is read instead of trained again; an unfinished one is resumed.
@@ -6,20 +6,22 @@ the finished run is read instead of trained again; an unfinished one is resumed.
 
 import dataclasses
 import json
-import subprocess
-import sys
+import os
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 
 from mimlib.machine.origin import origin
-from mimlib.places import write_text
-from mimlib.presets import preset
-from mimlib.presets.run import Run
+from mimlib.places import num_cores, write_text
+from mimlib.presets.run import Run, run_info
 from mimlib.protocol import Trainable
 from mimlib.runs.build import build
-from mimlib.training.resume import flatten, newest_good
+from mimlib.runs.mistakes import Mistake, mistakes
+from mimlib.training.checkpoint import CheckpointError
+from mimlib.training.resume import newest_good
 from mimlib.training.trainer import Summary, Trainer
 
 SUMMARY_FILE = "summary.json"
@@ -39,41 +41,44 @@ def launch(run: Run, out: Path | str, num_processes: int = 1, progress: bool = T
     Args:
         run: what to train, from `presets.preset` and `presets.override`.
         out: folder for checkpoints, logs and the summary; created if missing.
-        num_processes: processes on this machine; more than one goes through torchrun.
+        num_processes: processes on this machine. Several are started afresh and import the main
+            script: one that calls this with more than one needs `if __name__ == "__main__":`.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if `num_processes` is below one.
-        RuntimeError: if a process of a torchrun launch fails.
+        Mistake: (a ValueError) if a value, a file or a device does not fit, found before training;
+            or if several processes were stopped before the last step.
+        RuntimeError: if one of several processes fails, with its traceback.
     """
-    if num_processes < 1:
-        raise ValueError(f"num_processes must be 1 or more, got {num_processes}")
     out = Path(out)
-    finished = read_finished(run, out, num_processes)
-    if finished is not None:
-        return finished
-    if num_processes > 1:
+    if num_processes < 1:
+        raise Mistake(f"num_processes must be 1 or more, got {num_processes}")
+    with mistakes(CheckpointError):
+        finished = read_finished(run, out, num_processes)
+    if finished is None and num_processes == 1:
+        return train_here(run, out, progress)
+    if finished is None:
         _launch_processes(run, out, num_processes, progress)
         finished = read_finished(run, out, num_processes)
-        if finished is None:
-            raise RuntimeError(
-                f"training stopped before its last step; run it again to go on: {out}"
-            )
-        return finished
-    return train_here(run, out, progress)
+    if finished is None:
+        raise Mistake(f"training stopped before its last step; run it again to go on: {out}")
+    return finished
 
 
 def train_here(run: Run, out: Path, progress: bool = True) -> Result:
     """Train in this process (one of several under torchrun)."""
-    method, source, evaluations = build(run)
-    trainer = Trainer(
-        *(method, source, run.train, evaluations, out),
-        run_info={k: v for k, v in run_info(run).items() if k != "train"},
-        progress=progress,
-    )
-    summary = trainer.fit()
+    described = run_info(run)
+    with mistakes():
+        method, source, evaluations = build(run)
+        trainer = Trainer(
+            *(method, source, run.train, evaluations, out),
+            run_info={k: v for k, v in described.items() if k != "train"},
+            progress=progress,
+        )
+    with mistakes(CheckpointError):  # the folder holds another run
+        summary = trainer.fit()
     if trainer.is_main and not summary.stopped:
-        made = {"run": run_info(run), "num_ranks": trainer.ranks.num_ranks, "origin": origin()}
+        made = {"run": described, "num_ranks": trainer.ranks.num_ranks, "origin": origin()}
         text = json.dumps({**made, "summary": dataclasses.asdict(summary)}, indent=1)
         write_text(out / SUMMARY_FILE, text + "\n")
     return Result(method.cpu().eval(), summary, out)
@@ -95,57 +100,44 @@ def read_finished(run: Run, out: Path, num_ranks: int = 1) -> Result | None:
     return Result(method.eval(), Summary(**stored["summary"]), out)
 
 
-def run_info(run: Run) -> dict:
-    """Describe a run as plain JSON values, for checkpoints and receipts."""
-    return json.loads(json.dumps(dataclasses.asdict(run)))
-
-
-def flags(run: Run) -> list[str]:
-    """Return the command-line flags that turn the preset of this name into `run`.
-
-    Raises:
-        ValueError: if part of it is of another kind than the preset's, an encoder for instance.
-    """
-    changed = []
-    base = dict(flatten(run_info(preset(run.name))))
-    for name, value in flatten(run_info(run)):
-        if name not in base:
-            raise ValueError(
-                f"{run.name} has no {'.'.join(name)}: this run differs from its preset in kind, "
-                "which a command line cannot say; start from a preset of that kind, or train in "
-                "one process"
-            )
-        if base[name] != value:
-            changed += _flag(".".join(name), value)
-    return changed
-
-
-def _flag(name: str, value: object) -> list[str]:
-    if isinstance(value, bool):
-        head, _, last = name.rpartition(".")
-        switch = last if value else f"no-{last}"
-        return ["--" + ".".join(filter(None, [head, switch])).replace("_", "-")]
-    values = value if isinstance(value, list) else [value]
-    return ["--" + name.replace("_", "-"), *map(str, values)]
-
-
 def _launch_processes(run: Run, out: Path, num_processes: int, progress: bool) -> None:
-    """Start torchrun on the command line that describes this run."""
+    """Train in processes of their own; they save and end when they or this one are interrupted.
+
+    Not by torch.distributed.launcher: its agent sends a second interrupt after that of the
+    terminal, which a rank takes as the wish not to wait, and tells an error twice.
+    """
     if run.train.device == "cuda" and torch.cuda.device_count() < num_processes:
-        raise ValueError(
+        raise Mistake(
             f"{num_processes} processes asked for, but this machine has "
             f"{torch.cuda.device_count()} GPUs; lower num_processes or use device='cpu'"
         )
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(num_processes), "-m", "mimlib", "train", run.name),
-        *(*flags(run), "--out", str(out), *(() if progress else ("--no-progress",))),
-    ]
-    with subprocess.Popen(command) as running:
-        while running.poll() is None:
-            try:
-                running.wait()
-            except KeyboardInterrupt:
-                continue  # the processes have had the same signal: they save, then they end
-    if running.returncode != 0:
-        raise RuntimeError(f"torchrun ended with code {running.returncode}: {' '.join(command)}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = (num_processes, port, run, out, progress)
+    ranks = start_processes(_train_rank, given, num_processes, join=False, start_method="spawn")
+    while True:
+        try:
+            if ranks.join():
+                return
+        except KeyboardInterrupt:  # of the terminal or of this process alone: ask, do not insist
+            for process in ranks.processes:
+                process.terminate()
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            told = str(error).strip()
+            before, mark, mistake = told.rpartition(f"{Mistake.__qualname__}: ")
+            if mark and before.endswith(f"\n{Mistake.__module__}."):
+                raise Mistake(mistake) from None
+            raise RuntimeError(told) from None
+
+
+def _train_rank(rank: int, num_ranks: int, port: int, run: Run, out: Path, progress: bool) -> None:
+    """Train as one of several processes of this machine, which torch finds by these variables."""
+    os.environ |= {
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)},
+        **{"LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1"},
+        "MASTER_PORT": str(port),
+    }
+    if "OMP_NUM_THREADS" not in os.environ:  # else every rank takes all cores
+        torch.set_num_threads(max(1, num_cores() // num_ranks))
+    train_here(run, out, progress)

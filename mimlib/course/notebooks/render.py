@@ -5,7 +5,6 @@ python -m mimlib.course.notebooks.render --measure NOTEBOOK  and write its recei
 python -m mimlib.course.notebooks.render --check NOTEBOOK    execute, compare, store nothing
 """
 
-import argparse
 import base64
 import copy
 import hashlib
@@ -16,13 +15,17 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import nbformat
 import psutil
+import tyro
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from tyro.conf import Positional, arg
 
 from mimlib import places
 from mimlib.course.lesson import report
@@ -44,20 +47,19 @@ CELL_TIMEOUT = 600  # seconds
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Render the named notebooks; return how many differ (with --check) or failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mimlib.course.notebooks.render", description=__doc__
+    """Render the notebooks named on the command line; return how many differ (with --check)."""
+    known = tyro.cli(
+        Arguments,
+        args=arguments,
+        prog="python -m mimlib.course.notebooks.render",
+        description=re.sub(r"\n+", "\n\n", __doc__),
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("notebooks", nargs="+", type=Path)
-    parser.add_argument("--measure", action="store_true", help="write time and peak memory")
-    parser.add_argument("--check", action="store_true", help="compare with what is stored")
-    known = parser.parse_args(arguments)
+    missing = [path for path in known.notebooks if not path.is_file()]
+    if missing or not known.notebooks:
+        sys.exit(f"there is no notebook {missing[0]}" if missing else "name a notebook")
     sandbox.fix_environment()
     bad = 0
     for path in known.notebooks:
-        if not path.is_file():
-            parser.error(f"there is no notebook {path}")
         before = path.read_bytes()
         text = render(path, measure=known.measure).encode()
         if not known.check:
@@ -66,6 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
         bad += known.check and text != before
         print(f"{path}: {'same' if text == before else 'changed'}, {len(text) / 1e6:.2f} MB")
     return bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the command line says."""
+
+    notebooks: Annotated[tuple[Path, ...], Positional, arg(metavar="NOTEBOOK ...")]
+    measure: bool = False  # write time and peak memory
+    check: bool = False  # compare with what is stored
 
 
 def render(path: Path, measure: bool = False) -> str:
