@@ -35,7 +35,7 @@ class List:
         from mimlib.presets import PRESETS
         from mimlib.runs import show
 
-        print(show.table([make() for make in PRESETS.values()]))
+        print(show.table(PRESETS))
         return 0
 
 
@@ -59,8 +59,10 @@ class Show:
 
     def __call__(self) -> int:
         """Print the description."""
+        from mimlib.presets import PRESETS
         from mimlib.runs import show
 
+        print(PRESETS[self.run.name].describe(self.run.name), end="\n\n")
         print(show.describe(self.run, self.num_processes))
         return 0
 
@@ -195,6 +197,9 @@ def main(arguments: list[str]) -> int:
         return command()
     except Mistake as mistake:
         print(f"error: {mistake}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # 'mimlib list | head' has read enough
+        sys.stderr.close()
         return 1
 
 

@@ -3,48 +3,61 @@
 import dataclasses
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+import mimlib.presets
 from mimlib import __main__, cli
 from mimlib.presets import PRESETS, preset
-from mimlib.presets.run import override, run_info
+from mimlib.presets.run import Preset, override, run_info
 from mimlib.presets.tasks import matching
 from mimlib.runs import show
 
-PARAMETERS = {  # position tables are buffers and not counted
-    "mae_vitb16_in1k": 111_655_680,  # as official, trainable
-    "mae_vitl16_in1k": 329_239_296,
-    "mae_vith14_in1k": 656_613_964,
-    **dict.fromkeys(("convmae_vitb16_in1k", "fastconvmae_vitb16_in1k"), 114_790_528),
-    # as official 85,374,824, and 1,536 of the encoder's own norm, which is passed by
-    "finetune_convvitb16_in1k": 85_376_360,
-    # both networks; as official, without the lengths of the prototypes, which are always 1
-    "selfpatch_vits16_in1k": 2 * (54_128_384 - 65_536 - 4_096),
-    "selfpatch_vitti16_coco": 2 * (34_541_696 - 65_536 - 4_096),
-    # encoder and projector twice, one predictor; Swin-T as published, without its classifier
-    "moby_swint_in1k": 2 * (27_519_354 + 4_206_848) + 2_109_696,
-    "selfpatch_moby_vits16_in1k": 2 * (25_214_208 + 2 * 2_633_984) + 2 * 2_109_696,
-    "croco_vitb16_habitat": 120_076_288,
-    "crocov2_vitl_base": 417_918_720,
-    # as official 437.4 M, without 1,180,160 of a residual unit that is never used
-    "crocoflow_vitl_base": 436_237_763,
-    "crocostereo_vitl_base": 436_237_730,
-    "depth_vitb16_nyu": 104_532_353,
-}
+PACKAGE = Path(mimlib.presets.__file__).parent
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_builds_and_counts(name):
-    run = preset(name)
-    assert run.name == name and PRESETS[name].__doc__
+def test_every_preset_builds_with_the_parameters_written_beside_it(name):
+    row, run = PRESETS[name], preset(name)
     with torch.device("meta"):
         method = run.method.build()
-    total = sum(show.parameter_counts(method).values())
-    assert total == PARAMETERS.get(name, total)
+    assert sum(show.parameter_counts(method).values()) == row.parameters
+    assert run.name == name and row.card and f"-m mimlib train {name}" in row.describe(name)
     assert json.loads(json.dumps(run_info(run))) == run_info(run)
+
+
+def test_a_preset_without_its_parameters_is_refused():
+    fields = {f.name: getattr(PRESETS["mae_tiny"], f.name) for f in dataclasses.fields(Preset)}
+    del fields["parameters"]
+    with pytest.raises(TypeError, match="parameters"):
+        Preset(**fields)
+
+
+def test_every_file_of_presets_is_found():
+    files = [p for room in ("methods", "tasks") for p in (PACKAGE / room).glob("[a-z]*.py")]
+    for path in files:
+        rows = import_module(f"mimlib.presets.{path.parent.name}.{path.stem}")
+        own = getattr(rows, "PRESETS", {})
+        assert own.items() <= PRESETS.items() and (own or path.stem == "fine_tuning"), path
+
+
+def test_parameters_are_those_of_the_official_networks():
+    """As counted in the official code; position tables are buffers and not counted."""
+    official = {
+        "mae_vitb16_in1k": 111_655_680,
+        # 1,536 more: the encoder's own norm, which is passed by
+        "finetune_convvitb16_in1k": 85_374_824 + 1_536,
+        # both networks, without the lengths of the prototypes, which are always 1
+        "selfpatch_vits16_in1k": 2 * (54_128_384 - 65_536 - 4_096),
+        "selfpatch_vitti16_coco": 2 * (34_541_696 - 65_536 - 4_096),
+        # encoder and projector twice, one predictor; Swin-T without its classifier
+        "moby_swint_in1k": 2 * (27_519_354 + 4_206_848) + 2_109_696,
+        "selfpatch_moby_vits16_in1k": 2 * (25_214_208 + 2 * 2_633_984) + 2 * 2_109_696,
+    }
+    assert {name: PRESETS[name].parameters for name in official} == official
 
 
 @pytest.mark.parametrize(
@@ -171,6 +184,7 @@ def test_moby_is_trained_as_published(name):
 def test_show_counts_what_the_paper_counts(capsys):
     assert __main__.main(["show", "mae_vitb16_in1k"]) == 0
     text = capsys.readouterr().out
+    assert "2,069 GPU hours" in text and "torchrun --nproc-per-node 8 -m mimlib train mae_v" in text
     assert "111,655,680  parameters in all" in text
     assert "57.14  GFLOP per image" in text
     assert "2.40e-03  peak learning rate" not in text, "one process of 512 images has less"

@@ -1,6 +1,7 @@
-"""A run: everything that decides a training, as plain data, and how to build it."""
+"""A run: everything that decides a training, as plain data; and a named one, with its recipe."""
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,36 @@ class Run:
     train: TrainConfig
     evaluations: Annotated[tuple, tyro.conf.Suppress] = ()  # configs with build() -> Evaluation
     pretrained: str = ""  # run folder, checkpoint or safetensors file to start from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named run with its recipe card: a row of the tables in `methods/` and `tasks/`."""
+
+    parameters: int  # of the whole method, buffers aside; a test counts them
+    card: str  # paper and table, hardware, hours, expected number
+    method: object
+    data: object
+    train: TrainConfig
+    evaluations: tuple = ()
+    processes: int = 1  # that the recipe is made for
+    pretrained: str = ""  # what the command says to start from; the run itself says nothing
+
+    def run(self, name: str) -> Run:
+        """Return the run of this name."""
+        return Run(
+            name=name,
+            method=self.method,
+            data=self.data,
+            train=self.train,
+            evaluations=self.evaluations,
+        )
+
+    def describe(self, name: str) -> str:
+        """Write the card with the command that trains it."""
+        many = f"torchrun --nproc-per-node {self.processes}" if self.processes > 1 else "python"
+        start = f" --pretrained {self.pretrained}" if self.pretrained else ""
+        return f"{inspect.cleandoc(self.card)}\n\n{many} -m mimlib train {name}{start}"
 
 
 def run_info(run: Run) -> dict:

@@ -10,6 +10,7 @@ from mimlib.evaluation.cross_view import CrossViewConfig
 from mimlib.evaluation.frozen import FrozenProbeConfig, KNNConfig
 from mimlib.evaluation.label_propagation import LabelPropagationConfig
 from mimlib.evaluation.propagation import PropagationConfig
+from mimlib.training.config import TrainConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
 LESSON = ViTConfig(width=128, depth=4, heads=4, patch_size=8, image_size=64)
@@ -23,6 +24,12 @@ CONV_LESSON = ConvViTConfig(
     widths=(32, 64, 128), depths=(1, 1, 3), heads=4, entries=EIGHTH, image_size=64
 )
 CONV_GPU = convvit_config("S", image_size=128, entries=EIGHTH)
+ENCODERS = {  # by pre-training and size
+    "mae": {"tiny": TINY, "lesson": LESSON, "gpu": GPU},
+    "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "gpu": CONV_GPU},
+}
+TINY_CARD = "Seconds on one core: for tests and for looking at the machinery."
+TINY_TRAINING = TrainConfig(steps=20, batch_size=16, base_rate=4e-3, warmup_steps=5, log_every=5)
 HELD_OUT_SEED = 1_000_000  # scenes that no training set holds
 
 

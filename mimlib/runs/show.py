@@ -1,13 +1,13 @@
 """What a run is and costs, worked out without training it: `python -m mimlib show NAME`."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mimlib.presets.run import Run
+from mimlib.presets.run import Preset, Run
 from mimlib.protocol import Encoder, Output, Trainable
 from mimlib.training.profile import count_flops, map_tensors, saved_bytes
 
@@ -136,27 +136,25 @@ def _config_lines(config: object, indent: str = "") -> Iterable[str]:
                 yield f"{indent}{name}: {item!r}"
 
 
-def table(runs: Iterable[Run]) -> str:
-    """List runs with their method, data, parameters and steps."""
-    rows = [("preset", "method", "data", "parameters", "steps", "images per process")]
-    for run in runs:
-        with torch.device("meta"):
-            total = sum(parameter_counts(run.method.build()).values())
-        rows.append(
-            (
-                run.name,
-                type(run.method).__name__.removesuffix("Config"),
-                type(run.data).__name__.removesuffix("Config"),
-                f"{total:,}",
-                f"{run.train.steps:,}",
-                f"{run.train.steps * run.train.batch_size:,}",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def table(presets: Mapping[str, Preset]) -> str:
+    """List presets with their method, data, parameters and steps, and what their cards begin with.
+
+    Parameters are those beside the preset, which a test counts.
+    """
+    rows = [("preset", "method", "data", "parameters", "steps", "images per process", "what it is")]
+    for name, row in presets.items():
+        kinds = (type(each).__name__.removesuffix("Config") for each in (row.method, row.data))
+        images = row.train.steps * row.train.batch_size
+        numbers = (f"{number:,}" for number in (row.parameters, row.train.steps, images))
+        rows.append((name, *kinds, *numbers, row.card.splitlines()[0]))
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
     return "\n".join(
         "  ".join(
-            cell.rjust(w) if i > 2 else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths))
+            [
+                cell.rjust(w) if i > 2 else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(row, widths))
+            ]
+            + [row[6]]
         )
         for row in rows
     )

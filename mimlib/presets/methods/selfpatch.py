@@ -10,10 +10,12 @@ from mimlib.methods.objectives.contrast import ContrastConfig
 from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
 from mimlib.methods.siamese import MultiCropConfig
-from mimlib.presets.run import Run
+from mimlib.presets.run import Preset
 from mimlib.presets.scales import (
     GPU,
     TINY,
+    TINY_CARD,
+    TINY_TRAINING,
     label_propagation,
     object_neighbours,
     semantic_probe,
@@ -56,217 +58,46 @@ GPU_SWIN = SwinConfig(
 )
 
 
-def dino_tiny() -> Run:
-    """Seconds on one core: for tests and for looking at the machinery."""
-    return _dino_tiny("dino_tiny", replace(TINY, **LEARNED), TINY_IMAGES)
+LESSON_TRAINING = TrainConfig(
+    steps=200,
+    batch_size=32,
+    base_rate=8e-3,
+    warmup_steps=20,
+    weight_decay=0.04,
+    clip_norm=3.0,
+    clip_each=True,
+    log_every=10,
+    save_every=200,
+)
 
 
-def dino_lesson() -> Run:
-    """Lesson 04's comparison: images alone, no loss for patches, on 64 x 64 views of the world.
-
-    python -m mimlib train dino_lesson --out runs/dino_lesson
-    """
-    return _lesson("dino_lesson", _small_dino())
+def _whole_views(count: int, size: int) -> WorldImagesConfig:
+    """Views as they are: the method cuts its own crops."""
+    return WorldImagesConfig(count=count, size=size, crop_scale=(1.0, 1.0), flip=False)
 
 
-def dino_small() -> Run:
-    """What `selfpatch_small` is compared with: some two minutes on one core.
-
-    Measured: see data/receipts/dino_small.json, and data/weights for the network.
-
-    python -m mimlib train dino_small --out runs/dino_small
-    """
-    return _small("dino_small", _small_dino())
-
-
-def dino_gpu() -> Run:
-    """Meant for one GPU and some minutes: ViT-S on 128 x 128 views, patches of 8 x 8.
-
-    python -m mimlib train dino_gpu --out runs/dino_gpu
-    """
-    method = DINOConfig(encoder=replace(GPU, **LEARNED), crops=GPU_CROPS, image=GPU_IMAGES)
-    return _gpu("dino_gpu", method)
-
-
-def moby_tiny() -> Run:
-    """MoBY with a Swin Transformer in seconds: for tests."""
-    return _dino_tiny("moby_tiny", TINY_SWIN, TINY_CONTRAST, num_local=0)
-
-
-def moby_lesson() -> Run:
-    """MoBY: two crops, told from those of the other images of a step, by a small Swin.
-
-    `--method.image.no-negatives` leaves the telling apart away.
-
-    python -m mimlib train moby_lesson --out runs/moby_lesson
-    """
-    method = DINOConfig(
-        encoder=LESSON_SWIN, crops=LESSON_CROPS, image=LESSON_CONTRAST, momentum=0.99
-    )
-    return _lesson("moby_lesson", method)
-
-
-def moby_gpu() -> Run:
-    """The same at 128 x 128, meant for one GPU.
-
-    python -m mimlib train moby_gpu --out runs/moby_gpu
-    """
-    crops = replace(GPU_CROPS, num_local=0)
-    method = DINOConfig(encoder=GPU_SWIN, crops=crops, image=GPU_CONTRAST, momentum=0.99)
-    return _gpu("moby_gpu", method)
-
-
-def selfpatch_tiny() -> Run:
-    """Seconds on one core: for tests and for looking at the machinery."""
-    return _tiny("selfpatch_tiny", _selfpatch(TINY, TINY_CROPS, TINY_IMAGES, prototypes=32))
-
-
-def selfpatch_lesson() -> Run:
-    """Lesson 04: DINO and patches, 64 x 64 views of the world, 256 patches of 4 x 4.
-
-    python -m mimlib train selfpatch_lesson --out runs/selfpatch_lesson
-    """
-    return _lesson("selfpatch_lesson", _small_selfpatch())
-
-
-def selfpatch_small() -> Run:
-    """Three to four minutes on one core, measured by label propagation in clips of 64 x 64.
-
-    Measured: see data/receipts/selfpatch_small.json, and data/weights for the network.
-
-    python -m mimlib train selfpatch_small --out runs/selfpatch_small
-    """
-    return _small("selfpatch_small", _small_selfpatch())
-
-
-def selfpatch_gpu() -> Run:
-    """Meant for one GPU and some minutes: ViT-S on 128 x 128 views, 256 patches of 8 x 8.
-
-    python -m mimlib train selfpatch_gpu --out runs/selfpatch_gpu
-    """
-    return _gpu("selfpatch_gpu", _selfpatch(GPU, GPU_CROPS, GPU_IMAGES, prototypes=4096))
-
-
-def selfpatch_moby_tiny() -> Run:
-    """Patches on MoBY in seconds: for tests."""
-    return _tiny(
-        "selfpatch_moby_tiny", _on_moby(replace(TINY, **LEARNED), TINY_CROPS, TINY_CONTRAST)
-    )
-
-
-def selfpatch_moby_lesson() -> Run:
-    """Patches on MoBY: predicted, and told from the same patch of the other images.
-
-    `--method.patches.no-negatives` leaves the telling apart of patches away (claim selfpatch.5).
-
-    python -m mimlib train selfpatch_moby_lesson --out runs/selfpatch_moby_lesson
-    """
-    method = _on_moby(SMALL, LESSON_CROPS, LESSON_CONTRAST, momentum=0.99)
-    return _lesson("selfpatch_moby_lesson", method)
-
-
-def selfpatch_moby_gpu() -> Run:
-    """The same at 128 x 128, meant for one GPU.
-
-    python -m mimlib train selfpatch_moby_gpu --out runs/selfpatch_moby_gpu
-    """
-    encoder = replace(GPU, **LEARNED)
-    return _gpu("selfpatch_moby_gpu", _on_moby(encoder, GPU_CROPS, GPU_CONTRAST, momentum=0.99))
-
-
-def _selfpatch(
-    encoder: ViTConfig,
-    crops: MultiCropConfig,
-    image: DistillationConfig,
-    prototypes: int,
-    momentum: float = 0.996,
-) -> SelfPatchConfig:
-    return SelfPatchConfig(
-        encoder=replace(encoder, class_token=False, **LEARNED),
-        crops=crops,
-        image=image,
-        patches=replace(image, prototypes=prototypes),
-        momentum=momentum,
-    )
-
-
-def _small_dino() -> DINOConfig:
-    return DINOConfig(
-        encoder=replace(SMALL, class_token=True),
-        crops=LESSON_CROPS,
-        image=LESSON_IMAGES,
-        momentum=0.99,
-    )
-
-
-def _small_selfpatch() -> SelfPatchConfig:
-    return SelfPatchConfig(
-        encoder=SMALL,
-        crops=LESSON_CROPS,
-        image=LESSON_IMAGES,
-        patches=LESSON_PATCHES,
-        patch_weight=5.0,
-        momentum=0.99,
-    )
-
-
-def _on_moby(
-    encoder: ViTConfig, crops: MultiCropConfig, contrast: ContrastConfig, momentum: float = 0.996
-) -> SelfPatchConfig:
-    return SelfPatchConfig(
-        encoder=replace(encoder, class_token=False),
-        crops=replace(crops, num_local=0),
-        image=contrast,
-        patches=contrast,
-        momentum=momentum,
-    )
-
-
-def _dino_tiny(name: str, encoder: object, image: object, num_local: int = 2) -> Run:
-    crops = replace(TINY_CROPS, num_local=num_local)
-    return _tiny(name, DINOConfig(encoder=encoder, crops=crops, image=image))
-
-
-def _tiny(name: str, method: DINOConfig | SelfPatchConfig) -> Run:
-    return Run(
-        name=name,
-        method=method,
-        data=_whole_views(count=64, size=32),
-        train=TrainConfig(steps=20, batch_size=16, base_rate=4e-3, warmup_steps=5, log_every=5),
-        evaluations=(semantic_probe(32, num_train=32, num_images=16),),
-    )
-
-
-def _lesson(name: str, method: DINOConfig | SelfPatchConfig) -> Run:
-    train = TrainConfig(
-        steps=200,
-        batch_size=32,
-        base_rate=8e-3,
-        warmup_steps=20,
-        weight_decay=0.04,
-        clip_norm=3.0,
-        clip_each=True,
-        log_every=10,
-        save_every=200,
-    )
-    return Run(name=name, method=method, data=_whole_views(count=4096, size=64), train=train)
-
-
-def _small(name: str, method: DINOConfig | SelfPatchConfig) -> Run:
-    """Twice the steps of a lesson, and measured."""
-    lesson = _lesson(name, method)
-    train = replace(
-        lesson.train, steps=400, threads=1, save_every=400, log_every=20, evaluate_every=200
-    )
-    return replace(lesson, train=train, evaluations=(label_propagation(64, patch_size=4),))
-
-
-def _gpu(name: str, method: DINOConfig | SelfPatchConfig) -> Run:
-    return Run(
-        name=name,
-        method=method,
-        data=_whole_views(count=50_000, size=128),
-        train=TrainConfig(
+SIZES = {  # data, training and measurements are the same for all four methods
+    "tiny": {
+        "data": _whole_views(count=64, size=32),
+        "train": TINY_TRAINING,
+        "evaluations": (semantic_probe(32, num_train=32, num_images=16),),
+    },
+    "lesson": {"data": _whole_views(count=4096, size=64), "train": LESSON_TRAINING},
+    "small": {  # twice the steps of a lesson, and measured
+        "data": _whole_views(count=4096, size=64),
+        "train": replace(
+            LESSON_TRAINING,
+            steps=400,
+            threads=1,
+            save_every=400,
+            log_every=20,
+            evaluate_every=200,
+        ),
+        "evaluations": (label_propagation(64, patch_size=4),),
+    },
+    "gpu": {
+        "data": _whole_views(count=50_000, size=128),
+        "train": TrainConfig(
             steps=10_000,
             batch_size=256,
             base_rate=5e-4,
@@ -279,10 +110,143 @@ def _gpu(name: str, method: DINOConfig | SelfPatchConfig) -> Run:
             save_every=2_000,
             evaluate_every=2_500,
         ),
-        evaluations=(semantic_probe(128), object_neighbours(128)),
+        "evaluations": (semantic_probe(128), object_neighbours(128)),
+    },
+}
+
+
+def _selfpatch(
+    encoder: ViTConfig, crops: MultiCropConfig, image: DistillationConfig, prototypes: int
+) -> SelfPatchConfig:
+    encoder = replace(encoder, class_token=False, **LEARNED)
+    patches = replace(image, prototypes=prototypes)
+    return SelfPatchConfig(encoder=encoder, crops=crops, image=image, patches=patches)
+
+
+def _on_moby(
+    encoder: ViTConfig, crops: MultiCropConfig, contrast: ContrastConfig, momentum: float
+) -> SelfPatchConfig:
+    return SelfPatchConfig(
+        encoder=replace(encoder, class_token=False),
+        crops=replace(crops, num_local=0),
+        image=contrast,
+        patches=contrast,
+        momentum=momentum,
     )
 
 
-def _whole_views(count: int, size: int) -> WorldImagesConfig:
-    """Views as they are: the method cuts its own crops."""
-    return WorldImagesConfig(count=count, size=size, crop_scale=(1.0, 1.0), flip=False)
+def _row(size: str, parameters: int, method: object, card: str) -> Preset:
+    return Preset(parameters=parameters, card=card, method=method, **SIZES[size])
+
+
+SMALL_DINO = DINOConfig(
+    encoder=replace(SMALL, class_token=True),
+    crops=LESSON_CROPS,
+    image=LESSON_IMAGES,
+    momentum=0.99,
+)
+SMALL_SELFPATCH = SelfPatchConfig(
+    encoder=SMALL,
+    crops=LESSON_CROPS,
+    image=LESSON_IMAGES,
+    patches=LESSON_PATCHES,
+    patch_weight=5.0,
+    momentum=0.99,
+)
+LEARNED_TINY, LEARNED_GPU = (replace(encoder, **LEARNED) for encoder in (TINY, GPU))
+TWO_TINY_CROPS, TWO_GPU_CROPS = (replace(crops, num_local=0) for crops in (TINY_CROPS, GPU_CROPS))
+PRESETS = {
+    "dino_tiny": _row(
+        "tiny",
+        71_776,
+        DINOConfig(encoder=LEARNED_TINY, crops=TINY_CROPS, image=TINY_IMAGES),
+        TINY_CARD,
+    ),
+    "dino_lesson": _row(
+        "lesson",
+        789_184,
+        SMALL_DINO,
+        "Lesson 04's comparison: images alone, no loss for patches, on 64 x 64 views of the world.",
+    ),
+    "dino_small": _row(
+        "small",
+        789_184,
+        SMALL_DINO,
+        """What `selfpatch_small` is compared with: some two minutes on one core.
+
+        Measured: see data/receipts/dino_small.json, and data/weights for the network.""",
+    ),
+    "dino_gpu": _row(
+        "gpu",
+        62_342_400,
+        DINOConfig(encoder=LEARNED_GPU, crops=GPU_CROPS, image=GPU_IMAGES),
+        "One GPU and some minutes: ViT-S on 128 x 128 views, patches of 8 x 8.",
+    ),
+    "moby_tiny": _row(
+        "tiny",
+        68_410,
+        DINOConfig(encoder=TINY_SWIN, crops=TWO_TINY_CROPS, image=TINY_CONTRAST),
+        "MoBY with a Swin Transformer in seconds: for tests.",
+    ),
+    "moby_lesson": _row(
+        "lesson",
+        1_138_038,
+        DINOConfig(encoder=LESSON_SWIN, crops=LESSON_CROPS, image=LESSON_CONTRAST, momentum=0.99),
+        """MoBY: two crops, told from those of the other images of a step, by a small Swin.
+
+        `--method.image.no-negatives` leaves the telling apart away.""",
+    ),
+    "moby_gpu": _row(
+        "gpu",
+        17_348_804,
+        DINOConfig(encoder=GPU_SWIN, crops=TWO_GPU_CROPS, image=GPU_CONTRAST, momentum=0.99),
+        "The same at 128 x 128, meant for one GPU.",
+    ),
+    "selfpatch_tiny": _row(
+        "tiny",
+        128_832,
+        _selfpatch(TINY, TINY_CROPS, TINY_IMAGES, prototypes=32),
+        TINY_CARD,
+    ),
+    "selfpatch_lesson": _row(
+        "lesson",
+        1_344_704,
+        SMALL_SELFPATCH,
+        "Lesson 04: DINO and patches, 64 x 64 views of the world, 256 patches of 4 x 4.",
+    ),
+    "selfpatch_small": _row(
+        "small",
+        1_344_704,
+        SMALL_SELFPATCH,
+        """Three to four minutes on one core, measured by label propagation in clips of 64 x 64.
+
+        Measured: see data/receipts/selfpatch_small.json, and data/weights for the network.""",
+    ),
+    "selfpatch_gpu": _row(
+        "gpu",
+        82_555_392,
+        _selfpatch(GPU, GPU_CROPS, GPU_IMAGES, prototypes=4096),
+        "One GPU and some minutes: ViT-S on 128 x 128 views, 256 patches of 8 x 8.",
+    ),
+    "selfpatch_moby_tiny": _row(
+        "tiny",
+        124_064,
+        _on_moby(LEARNED_TINY, TINY_CROPS, TINY_CONTRAST, momentum=0.996),
+        "Patches on MoBY in seconds: for tests.",
+    ),
+    "selfpatch_moby_lesson": _row(
+        "lesson",
+        1_362_752,
+        _on_moby(SMALL, LESSON_CROPS, LESSON_CONTRAST, momentum=0.99),
+        """Patches on MoBY: predicted, and told from the same patch of the other images.
+
+        `--method.patches.no-negatives` leaves the telling apart of patches away (claim
+        selfpatch.5).""",
+    ),
+    "selfpatch_moby_gpu": _row(
+        "gpu",
+        57_410_560,
+        _on_moby(LEARNED_GPU, GPU_CROPS, GPU_CONTRAST, momentum=0.99),
+        "The same at 128 x 128, meant for one GPU.",
+    ),
+}

@@ -8,16 +8,9 @@ from mimlib.encoders.convvit import convvit_config
 from mimlib.encoders.pyramid import quarters
 from mimlib.encoders.vit import vit_config
 from mimlib.evaluation.average_precision import AveragePrecisionConfig
-from mimlib.presets.run import Run
-from mimlib.presets.scales import (
-    CONV_GPU,
-    CONV_LESSON,
-    CONV_TINY,
-    GPU,
-    HELD_OUT_SEED,
-    LESSON,
-    TINY,
-)
+from mimlib.presets.run import Preset
+from mimlib.presets.scales import HELD_OUT_SEED
+from mimlib.presets.tasks.fine_tuning import cross
 from mimlib.tasks.detection import DetectionTaskConfig
 from mimlib.training.config import IMAGES_PER_BASE_RATE, TrainConfig
 
@@ -41,99 +34,28 @@ GPU_HEAD = {
     "anchor_sizes": (8, 16, 32, 56, 96), "width": 128, "box_width": 512,
     "sampled_boxes": 256, "candidates": 1000, "proposals": 300,
 }  # fmt: skip
-
-
-def detection_tiny() -> Run:
-    """Fine-tuned detection in seconds: for tests."""
-    return _world("detection_tiny", TINY, TINY_HEAD, count=16, steps=4, batch_size=4)
-
-
-def detection_lesson() -> Run:
-    """Mask R-CNN on the encoder of lesson 01, in minutes on two cores.
-
-    python -m mimlib train detection_lesson --pretrained runs/mae_lesson --out runs/detection
-    """
-    return _world("detection_lesson", LESSON, LESSON_HEAD, count=512, steps=300, batch_size=16)
-
-
-def detection_gpu() -> Run:
-    """The same at 128 x 128 from an encoder of `mae_gpu`."""
-    return _world("detection_gpu", GPU, GPU_HEAD, count=16_384, steps=8_000, batch_size=64)
-
-
-def detection_convmae_tiny() -> Run:
-    """The same on the stages of a ConvMAE, in seconds: for tests."""
-    return _world("detection_convmae_tiny", CONV_TINY, TINY_HEAD, count=16, steps=4, batch_size=4)
-
-
-def detection_convmae_lesson() -> Run:
-    """Mask R-CNN on the stages of lesson 02's encoder.
-
-    python -m mimlib train detection_convmae_lesson --pretrained runs/convmae_lesson
-    """
-    name = "detection_convmae_lesson"
-    return _world(name, CONV_LESSON, LESSON_HEAD, count=512, steps=300, batch_size=16)
-
-
-def detection_convmae_gpu() -> Run:
-    """The same at 128 x 128 from an encoder of `convmae_gpu`."""
-    name = "detection_convmae_gpu"
-    return _world(name, CONV_GPU, GPU_HEAD, count=16_384, steps=8_000, batch_size=64)
-
-
-def detection_convmaeb_coco() -> Run:
-    """ConvMAE-B with Mask R-CNN on COCO 2017, as its MIMDet-based code: 25 epochs of 32, 8 GPUs.
-
-    1024 x 1024 pixels, large-scale jitter, windows of 16 but in four blocks, relative positions.
-    Expected: 53.2 box AP, 47.1 mask AP (ConvMAE, table 4). Differs: layer in place of synchronised
-    batch normalisation in the pyramid and the heads.
-
-    torchrun --nproc-per-node 8 -m mimlib train detection_convmaeb_coco --pretrained WEIGHTS
-    """
-    task = DetectionTaskConfig(
-        encoder=convvit_config("B", COCO_SIZE, drop_path=0.1),
-        num_classes=COCO_CLASSES,
-        window=WINDOW,
-        global_blocks=(0, 3, 6, 10),
-    )
-    return _coco("detection_convmaeb_coco", task, epochs=25)
-
-
-def detection_vitb16_coco() -> Run:
-    """MAE's ViT-B/16 with Mask R-CNN on COCO 2017: 100 epochs of 32, 8 GPUs.
-
-    The last block of each quarter attends everywhere and makes a map (Li et al. 2021, arXiv
-    2111.11429, whose 100 epochs give 50.4 box AP and 44.9 mask AP with batches of 64); the rest as
-    `detection_convmaeb_coco`, to compare with. The class token of the weights is left out.
-
-    torchrun --nproc-per-node 8 -m mimlib train detection_vitb16_coco --pretrained WEIGHTS
-    """
-    encoder = vit_config("B", 16, COCO_SIZE, class_token=False, drop_path=0.1)
-    blocks = quarters(encoder.depth)
-    task = DetectionTaskConfig(
-        encoder=encoder,
-        num_classes=COCO_CLASSES,
-        blocks=blocks,
-        window=WINDOW,
-        global_blocks=blocks,
-    )
-    return _coco("detection_vitb16_coco", task, epochs=100)
+WORLD = {  # head, images, steps, batch | parameters with the encoder of MAE, of ConvMAE
+    "tiny": (TINY_HEAD, 16, 4, 4, 92_324, 97_564),
+    "lesson": (LESSON_HEAD, 512, 300, 16, 1_458_684, 1_274_844),
+    "gpu": (GPU_HEAD, 16_384, 8_000, 64, 27_551_420, 27_393_116),
+}
 
 
 def _world(
-    name: str, encoder: EncoderConfig, head: dict, count: int, steps: int, batch_size: int
-) -> Run:
+    encoder: EncoderConfig, head: dict, count: int, steps: int, batch_size: int
+) -> dict[str, object]:
     """Detect on `count` world images, and measure on a quarter as many held-out ones."""
     held_out = WorldDetectionConfig(
         count=max(8, min(count // 4, 1024)), size=encoder.image_size, seed=HELD_OUT_SEED
     )
-    return Run(
-        name=name,
-        method=DetectionTaskConfig(encoder=encoder, num_classes=len(world.OBJECT_CLASSES), **head),
-        data=WorldDetectionConfig(
+    return {
+        "method": DetectionTaskConfig(
+            encoder=encoder, num_classes=len(world.OBJECT_CLASSES), **head
+        ),
+        "data": WorldDetectionConfig(
             count=count, size=encoder.image_size, seed=HELD_OUT_SEED + 2, scale=(1.0, 1.0)
         ),
-        train=TrainConfig(
+        "train": TrainConfig(
             steps=steps,
             batch_size=batch_size,
             base_rate=1.6e-2,
@@ -142,11 +64,14 @@ def _world(
             clip_norm=1.0,
             no_decay=NO_DECAY,
         ),
-        evaluations=(AveragePrecisionConfig(source=held_out),),
-    )
+        "evaluations": (AveragePrecisionConfig(source=held_out),),
+    }
 
 
-def _coco(name: str, task: DetectionTaskConfig, epochs: int) -> Run:
+def _coco(
+    parameters: int, card: str, encoder: EncoderConfig, epochs: int, **task: object
+) -> Preset:
+    """As MIMDet trains: 25 or 100 epochs of 32 images on 8 GPUs."""
     train, held_out = (
         CocoConfig(
             root="data/coco",
@@ -158,9 +83,14 @@ def _coco(name: str, task: DetectionTaskConfig, epochs: int) -> Run:
         )
         for part in ("train", "val")
     )
-    return Run(
-        name=name,
-        method=task,
+    return Preset(
+        parameters=parameters,
+        card=card,
+        processes=8,
+        pretrained="WEIGHTS",
+        method=DetectionTaskConfig(
+            encoder=encoder, num_classes=COCO_CLASSES, window=WINDOW, **task
+        ),
         data=train,
         train=TrainConfig(
             steps=int(epochs * COCO_EPOCH),
@@ -175,3 +105,32 @@ def _coco(name: str, task: DetectionTaskConfig, epochs: int) -> Run:
         ),
         evaluations=(AveragePrecisionConfig(source=held_out, batch_size=4, name="val"),),
     )
+
+
+VIT = vit_config("B", 16, COCO_SIZE, class_token=False, drop_path=0.1)
+PRESETS = cross("detection", "Mask R-CNN", WORLD, _world) | {
+    "detection_convmaeb_coco": _coco(
+        107_031_692,  # 104 M published; the card says what differs
+        """ConvMAE-B with Mask R-CNN on COCO 2017, as its MIMDet-based code: 25 epochs of 32.
+
+        1024 x 1024 pixels, large-scale jitter, windows of 16 but in four blocks, relative
+        positions. Expected: 53.2 box AP, 47.1 mask AP (ConvMAE, table 4). Differs: layer in place
+        of synchronized batch normalization in the pyramid and the heads.""",
+        convvit_config("B", COCO_SIZE, drop_path=0.1),
+        epochs=25,
+        global_blocks=(0, 3, 6, 10),
+    ),
+    "detection_vitb16_coco": _coco(
+        115_534_092,  # 118 M published
+        """MAE's ViT-B/16 with Mask R-CNN on COCO 2017: 100 epochs of 32.
+
+        The last block of each quarter attends everywhere and makes a map (Li et al. 2021, arXiv
+        2111.11429, whose 100 epochs give 50.4 box AP and 44.9 mask AP with batches of 64); the rest
+        as `detection_convmaeb_coco`, to compare with. The class token of the weights is left
+        out.""",
+        VIT,
+        epochs=100,
+        blocks=quarters(VIT.depth),
+        global_blocks=quarters(VIT.depth),
+    ),
+}
