@@ -191,6 +191,27 @@ def test_a_log_torn_by_a_power_cut_is_taken_up_where_it_can_be_read(tmp_path):
     assert [line["step"] for line in log.read_lines(path, 3)] == [1, 2]
 
 
+class Grown(ToySource):
+    """The same settings, and the images of a folder to which some were added."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def identity(self):
+        return f"{self.count} images, abc"
+
+
+def test_a_run_goes_on_only_with_the_images_it_began_with(tmp_path):
+    fit(source=Grown(20), out=tmp_path, steps=5, save_every=3)
+    list_checkpoints(tmp_path)[0].unlink()  # killed after step 3
+    with pytest.raises(
+        CheckpointError, match="images: '20 images, abc' stored, '27 images, abc' now"
+    ):
+        fit(source=Grown(27), out=tmp_path, steps=5)
+    assert fit(source=Grown(20), out=tmp_path, steps=5)[1].step == 5
+
+
 def test_a_run_goes_on_only_in_the_number_type_it_began_in(tmp_path):
     fit(out=tmp_path, steps=5, save_every=3, precision="auto")
     stored = load_checkpoint(list_checkpoints(tmp_path)[0])["config"]["train"]["precision"]

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from mimlib.protocol import Source
 from mimlib.training.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
 from mimlib.training.config import FREE_ON_RESUME, TrainConfig
 
 # Where the data lies and how many processes read it changes no number.
 PRECISION = ("train", "precision")
+IMAGES = ("images",)  # what the source says of its content
 FREE_PLACES = (("run", "data", "root"), ("run", "data", "workers"))
 
 
@@ -42,7 +44,11 @@ def newest_good(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
 
 
 def describe_run(
-    config: TrainConfig, dtype: torch.dtype, run_info: Mapping[str, Any], num_ranks: int
+    config: TrainConfig,
+    dtype: torch.dtype,
+    run_info: Mapping[str, Any] | None,
+    num_ranks: int,
+    source: Source,
 ) -> dict[str, Any]:
     """Turn everything that defines a run into plain values, as a checkpoint stores them.
 
@@ -58,7 +64,8 @@ def describe_run(
         raise TypeError(f"run_info holds a {type(value).__name__}; expected plain values")
 
     train = replace(config, precision=str(dtype).removeprefix("torch."))
-    described = {"train": train, "num_ranks": num_ranks, "run": dict(run_info)}
+    images = source.identity() if hasattr(source, "identity") else ""  # of a stranger's source
+    described = {"train": train, "num_ranks": num_ranks, "images": images, "run": run_info or {}}
     return json.loads(json.dumps(described, default=plain))
 
 
@@ -78,6 +85,7 @@ def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any
     before, now = dict(flatten(stored)), dict(flatten(ours))
     if before.get(PRECISION) == "auto":  # older checkpoints do not say what it came to
         before[PRECISION] = now[PRECISION]
+    before.setdefault(IMAGES, now[IMAGES])
     changed = [
         f"{'.'.join(name)}: {before.get(name, 'absent')!r} stored, {now.get(name, 'absent')!r} now"
         for name in sorted(before.keys() | now.keys())

@@ -74,7 +74,7 @@ class Trainer:
             raise ValueError("profile is on, but there is no output folder for the trace; give out")
         if self.out and self.is_main:
             prepare_folder(self.out)
-        self.identity = describe_run(config, self.dtype, run_info or {}, self.ranks.num_ranks)
+        self.identity = describe_run(config, self.dtype, run_info, self.ranks.num_ranks, source)
         self.progress = progress and self.is_main
         self.method = method.to(self.device)
         self.module = parallel.wrap(self.method, self.device, config.shard)
