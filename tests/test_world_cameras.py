@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from world_oracle import centres, project_points, rays_through
+from world_oracle import centers, project_points, rays_through
 
 from mimlib.world import Cameras, look, views
 from mimlib.world.rendering.cameras import (
     inside,
     intrinsics,
-    pixel_centres,
+    pixel_centers,
     pixel_rays,
     project,
     world_from_camera,
@@ -49,7 +49,7 @@ def test_projection_undoes_unprojection(cameras):
     depth = 0.5 + 4 * torch.rand(8, SIZE**2, generator=torch.Generator().manual_seed(0))
     points = cameras.position[..., None] + depth[:, None] * pixel_rays(cameras, SIZE)
     pixels, again = project(cameras, points, SIZE)
-    assert (pixels - pixel_centres(SIZE, pixels)).abs().max() < 1e-3
+    assert (pixels - pixel_centers(SIZE, pixels)).abs().max() < 1e-3
     assert (again - depth).abs().max() < 1e-4
 
 
@@ -58,7 +58,7 @@ def test_rays_and_projection_are_those_of_the_matrices(cameras):
     rays = pixel_rays(cameras, SIZE).double().numpy()
     generator = np.random.default_rng(0)
     for row in range(8):
-        expected, place = rays_through(centres(SIZE), matrix[row], pose[row])
+        expected, place = rays_through(centers(SIZE), matrix[row], pose[row])
         assert np.abs(rays[row].T - expected).max() < 1e-5
         points = place + expected * generator.uniform(0.3, 5, (len(expected), 1))
         points = points + generator.normal(0, 0.1, points.shape)

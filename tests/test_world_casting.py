@@ -55,7 +55,7 @@ def test_rays_to_anywhere_are_no_exception(drawn, exhaustive, count):
     """Bundles that look into all directions, from the middle of a shape."""
     generator = torch.Generator().manual_seed(count)
     for scenes, placed, _ in drawn:
-        origin = placed.centre[torch.arange(16), torch.randint(0, 20, (16,), generator=generator)]
+        origin = placed.center[torch.arange(16), torch.randint(0, 20, (16,), generator=generator)]
         rays = 4 * torch.randn(16, 3, count, generator=generator)
         for function in (first_hit, reaches):
             found = function(scenes, placed, origin, rays)

@@ -86,7 +86,7 @@ def test_warping_the_next_frame_by_the_flow(found):
 
 def test_tracks_begin_in_the_first_frame(found):
     first = found["tracks"][:, 0]
-    assert ((first % 1) - 0.5).abs().max() < 1e-2  # pixel centres
+    assert ((first % 1) - 0.5).abs().max() < 1e-2  # pixel centers
     assert found["tracks_visible"][:, 0].float().mean() > 0.99
     assert torch.equal(read_nearest(found["instances"][:, 0], first), found["tracks_instance"])
     classes = read_nearest(found["classes"][:, 0], first)
@@ -171,7 +171,7 @@ def test_points_of_people_stay_on_their_limbs(drawn):
         points = carry(first.surfaces, later.placed)
         rows = torch.arange(COUNT)[:, None]
         slot = first.surfaces.slot.clamp(min=0)
-        offset = points.transpose(1, 2) - later.placed.centre[rows, slot]
+        offset = points.transpose(1, 2) - later.placed.center[rows, slot]
         rotation = later.placed.rotation[rows, slot]
         local = torch.einsum("bkji,bkj->bki", rotation, offset) / later.placed.half_size[rows, slot]
         assert (local.norm(dim=-1) - 1).abs()[on_people].max() < 1e-3
@@ -206,7 +206,7 @@ def test_limbs_follow_the_joints(drawn):
         for row, person in (scenes.people.slot >= 0).nonzero().tolist():
             first = int(scenes.people.first_limb[row, person])
             limbs = slice(first, first + len(PARTS))
-            offset = scenes.people.joints[row, person][:, None] - scenes.shapes.centre[row, limbs]
+            offset = scenes.people.joints[row, person][:, None] - scenes.shapes.center[row, limbs]
             local = torch.einsum("lji,klj->kli", scenes.shapes.rotation[row, limbs], offset)
             inside = (local / scenes.shapes.half_size[row, limbs]).norm(dim=-1) < 1
             assert (inside & around).any(1).all()

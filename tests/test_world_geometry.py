@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from world_oracle import back_project, bare_room, cast, centres, rays_through
+from world_oracle import back_project, bare_room, cast, centers, rays_through
 
 from mimlib.world import LEVELS, Cameras, clips, look, pairs, trace, views
 from mimlib.world.rendering.truth import classes_truth, depth_truth, instances_truth, normals_truth
@@ -27,7 +27,7 @@ def see(scenes, cameras, size=SIZE):
 
 
 def image_grid(size=SIZE):
-    """x and y of the pixel centres in image sides from the middle, [H, W] each."""
+    """x and y of the pixel centers in image sides from the middle, [H, W] each."""
     line = (np.arange(size) + 0.5) / size - 0.5
     return np.meshgrid(line, line)
 
@@ -90,7 +90,7 @@ def test_every_pixel_agrees_with_the_oracle(level):
     wrong = compared = 0
     for row in range(10):
         focal, turn = float(drawn.cameras.focal[row]), drawn.cameras.rotation[row]
-        pixels = (centres(SIZE) / SIZE - 0.5) / focal
+        pixels = (centers(SIZE) / SIZE - 0.5) / focal
         local = np.concatenate((pixels, np.ones((len(pixels), 1))), 1)
         place = drawn.cameras.position[row].double().numpy()
         seen = cast(drawn.scenes, row, place, local @ turn.double().numpy().T)
@@ -117,7 +117,7 @@ def seen():
 def test_normals_are_unit_and_face_the_camera(seen):
     normals = seen["normals"].double()
     assert (normals.square().sum(1) - 1).abs().max() < 1e-5
-    rays, _ = rays_through(centres(32), seen["intrinsics"][0], torch.eye(4))
+    rays, _ = rays_through(centers(32), seen["intrinsics"][0], torch.eye(4))
     towards = torch.from_numpy(rays.T).unflatten(1, (32, 32))
     focal = seen["intrinsics"][:, 0, 0] / seen["intrinsics"][0, 0, 0]
     scale = torch.stack((1 / focal, 1 / focal, torch.ones(48)), 1)[..., None, None]
@@ -125,7 +125,7 @@ def test_normals_are_unit_and_face_the_camera(seen):
 
 
 def test_normals_are_those_of_the_depth(seen):
-    """On flat things the cross product of neighbouring points is the normal."""
+    """On flat things the cross product of neighboring points is the normal."""
     checked = 0
     for row in range(48):
         points = back_project(seen["depth"][row], seen["intrinsics"][row], torch.eye(4))

@@ -64,7 +64,7 @@ def test_pictures_have_something_to_see(seen, level):
 
 
 @pytest.mark.parametrize("level", [name for name in LEVELS if name != "textured"])
-def test_colours_are_those_of_rooms(seen, level):
+def test_colors_are_those_of_rooms(seen, level):
     image = seen[level]["image"].float() / 255
     saturation = (image.amax(1) - image.amin(1)) / image.amax(1).clamp(min=1 / 255)
     assert 0.08 < saturation.mean() < 0.5
@@ -85,7 +85,7 @@ def test_levels_differ_as_documented(seen):
     people = {level: (s.people.slot >= 0).float().sum(1).mean() for level, s in scenes.items()}
     assert people["clip"] > people["paper"] + 0.3
     floor = {level: s.room.frequency[:, 4].mean() for level, s in scenes.items()}
-    assert floor["easy"] < 0.7 * floor["paper"] < 0.7 * floor["hard"]  # textures per metre
+    assert floor["easy"] < 0.7 * floor["paper"] < 0.7 * floor["hard"]  # textures per meter
     things = {level: (s.objects.class_id >= 3).float().sum(1).mean() for level, s in scenes.items()}
     assert things["hard"] > things["paper"]
     images = [found["image"] for found in seen.values()]

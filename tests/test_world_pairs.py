@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from world_oracle import back_project, cast, centres, project_points
+from world_oracle import back_project, cast, centers, project_points
 
 from mimlib.world import pairs, stereo
 from mimlib.world.sets.pairs import FINE, draw_pairs, render_pairs
@@ -20,14 +20,14 @@ def sets():
 
 
 def sample(images, pixels):
-    """Read images [B, C, H, W] at pixels [B, H, W, 2], bilinear, pixel centres at +0.5."""
+    """Read images [B, C, H, W] at pixels [B, H, W, 2], bilinear, pixel centers at +0.5."""
     grid = 2 * pixels / images.shape[-1] - 1
     return F.grid_sample(images.float(), grid, align_corners=False, padding_mode="border")
 
 
 def targets(found):
     """Where the pixels of view 1 are in view 2, [B, H, W, 2]."""
-    base = torch.from_numpy(centres(SIZE)).float().unflatten(0, (SIZE, SIZE))
+    base = torch.from_numpy(centers(SIZE)).float().unflatten(0, (SIZE, SIZE))
     return base + found["flow"]
 
 
@@ -58,7 +58,7 @@ def test_flow_is_the_reprojection_of_depth(sets, level):
         assert (valid == (depth > 0.05))[np.abs(depth - 0.05) > 1e-3].all()
         flow = found["flow"][row].flatten(0, 1).double().numpy()
         near = valid & (depth > 0.3)  # closer to the plane of the camera flows grow without bound
-        assert np.abs(flow + centres(SIZE) - pixels)[near].max() < 1e-2
+        assert np.abs(flow + centers(SIZE) - pixels)[near].max() < 1e-2
         assert (flow[~valid] == 0).all()
 
 

@@ -54,7 +54,7 @@ def test_mip_levels_are_means_of_the_finest(small):
     assert (quarter - mean).abs().max() < 2
 
 
-def test_sampling_reads_texels_at_their_centres_and_blends_between(small):
+def test_sampling_reads_texels_at_their_centers_and_blends_between(small):
     line = (torch.arange(SIDE) + 0.5) / SIDE
     v, u = torch.meshgrid(line, line, indexing="ij")
     u, v = u.flatten()[None], v.flatten()[None]
@@ -115,7 +115,7 @@ def test_materials_name_families_for_the_same_parts():
 
 
 def even_atlas(value):
-    """Every texture is of one grey."""
+    """Every texture is of one gray."""
     return Atlas(
         torch.full((21, 3), value, dtype=torch.uint8), torch.tensor([0, 16, 20]), 21, 4, 48
     )
@@ -147,19 +147,19 @@ def test_shadows_fall_where_the_oracle_sees_no_light():
 
 def test_light_falls_with_distance_and_angle_and_is_never_gone():
     image = shade(trace(bare_room(), look_down(), 48), even_atlas(120))[0].float()
-    assert (image[0] == image[1]).all() and (image[0] == image[2]).all()  # white light on grey
+    assert (image[0] == image[1]).all() and (image[0] == image[2]).all()  # white light on gray
     middle, edge = image[0, 20:28, 20:28].mean(), image[0, :, :4].mean()
     assert 255 > middle > edge + 20 and edge > 30
     dark = bare_room()
-    dark = dark._replace(room=dark.room._replace(light_colour=torch.zeros(1, 3)))
+    dark = dark._replace(room=dark.room._replace(light_color=torch.zeros(1, 3)))
     unlit = shade(trace(dark, look_down(), 48), even_atlas(120))[0, 0].float()
     assert (unlit < image[0]).all() and unlit.min() > 10
 
 
-def test_light_is_coloured_by_the_lamp_and_the_surface():
+def test_light_is_colored_by_the_lamp_and_the_surface():
     scenes = bare_room()
     red = torch.tensor([[1.0, 0.5, 0.25]])
-    scenes = scenes._replace(room=scenes.room._replace(light_colour=red))
+    scenes = scenes._replace(room=scenes.room._replace(light_color=red))
     image = shade(trace(scenes, look_down(), 16), even_atlas(120))[0].float()
     assert (image[0] > image[1]).all() and (image[1] > image[2]).all()
     atlas = even_atlas(120)

@@ -63,7 +63,7 @@ def test_a_box_of_one_pixel_and_of_the_whole_image(drawn):
 
 
 def skeleton(drawn, row, person):
-    """The joints [J, 3] of a person in the world, in metres, or None."""
+    """The joints [J, 3] of a person in the world, in meters, or None."""
     slot = int(drawn.scenes.people.slot[row, person])
     if slot < 0:
         return None
@@ -120,8 +120,8 @@ def test_visible_keypoints_lie_on_their_person_and_hidden_ones_behind_something(
 
 def test_joints_lie_in_a_limb_around_them():
     joints = pose_joints(torch.rand(64, 8, generator=torch.Generator().manual_seed(0)))
-    centres, rotations, radii = limb_shapes(joints, torch.full((64,), 0.5))
-    offset = joints[:, :, None] - centres[:, None]  # [Q, J, L, 3]
+    centers, rotations, radii = limb_shapes(joints, torch.full((64,), 0.5))
+    offset = joints[:, :, None] - centers[:, None]  # [Q, J, L, 3]
     local = torch.einsum("qlji,qklj->qkli", rotations, offset) / radii[:, None]
     inside = local.norm(dim=-1) < 1
     around = torch.tensor([[name in names for _, names in PARTS] for name in JOINTS])

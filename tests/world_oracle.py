@@ -1,7 +1,7 @@
 """A second, slow world for the tests: one room and one shape at a time, in float64 numpy.
 
 Nothing here uses the package's geometry. Boxes are six rectangles, ellipsoids are solved in
-metres, cylinders are a tube and two discs; cameras are their documented 3x3 and 4x4 matrices.
+meters, cylinders are a tube and two discs; cameras are their documented 3x3 and 4x4 matrices.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Shape(NamedTuple):
 
     kind: int  # 0 box, 1 ellipsoid, 2 cylinder
     owner: int  # object slot
-    centre: np.ndarray  # [3] m
+    center: np.ndarray  # [3] m
     rotation: np.ndarray  # [3, 3] world from shape
     half: np.ndarray  # [3] m
 
@@ -46,11 +46,11 @@ def shapes_of(scenes, row):
             turn = np.array(
                 [[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]]
             )
-            centre = turn @ shapes.centre[row, slot].double().numpy()
-            centre = centre + objects.position[row, owner].double().numpy()
+            center = turn @ shapes.center[row, slot].double().numpy()
+            center = center + objects.position[row, owner].double().numpy()
             rotation = turn @ shapes.rotation[row, slot].double().numpy()
             found.append(
-                Shape(kind, owner, centre, rotation, shapes.half_size[row, slot].double().numpy())
+                Shape(kind, owner, center, rotation, shapes.half_size[row, slot].double().numpy())
             )
     return found
 
@@ -82,7 +82,7 @@ def hit_quadric(origin, rays, weight):
 
 def hit_shape(shape, origin, rays):
     """Meet one shape; returns t [K] and normals [K, 3] in the world."""
-    o, d = shape.rotation.T @ (origin - shape.centre), rays @ shape.rotation
+    o, d = shape.rotation.T @ (origin - shape.center), rays @ shape.rotation
     half = shape.half
     if shape.kind == 0:
         others = [(axis, [i for i in range(3) if i != axis]) for axis in range(3)]
@@ -134,8 +134,8 @@ def cast(scenes, row, origin, rays):
     return Seen(t, instance, normal, runner_up)
 
 
-def centres(size):
-    """Return the pixel centres, row by row, [H * W, 2] as (x, y)."""
+def centers(size):
+    """Return the pixel centers, row by row, [H * W, 2] as (x, y)."""
     y, x = np.mgrid[:size, :size] + 0.5
     return np.stack((x.ravel(), y.ravel()), 1)
 
@@ -150,7 +150,7 @@ def rays_through(pixels, intrinsics, pose):
 
 def back_project(depth, intrinsics, pose):
     """Return the world points [H * W, 3] behind the pixels of a depth image [H, W]."""
-    rays, place = rays_through(centres(len(depth)), intrinsics, pose)
+    rays, place = rays_through(centers(len(depth)), intrinsics, pose)
     return place + depth.double().numpy().reshape(-1, 1) * rays
 
 
@@ -163,11 +163,11 @@ def project_points(points, intrinsics, pose):
 
 
 def bare_room(shapes=(), size=(6.0, 5.0, 3.0), light=(3.0, 2.5, 2.8)):
-    """Return one plain room; each shape is (kind, centre, half size) and its own object."""
+    """Return one plain room; each shape is (kind, center, half size) and its own object."""
     table, objects = empty_shapes(1), empty_objects(1)
-    for number, (kind, centre, half) in enumerate(shapes):
+    for number, (kind, center, half) in enumerate(shapes):
         slot, owner = FIRST_SLOT[kind] + int(table.counts[0, kind]), 3 + number
-        table.centre[0, slot], table.half_size[0, slot] = torch.tensor(centre), torch.tensor(half)
+        table.center[0, slot], table.half_size[0, slot] = torch.tensor(center), torch.tensor(half)
         table.owner[0, slot] = owner
         table.counts[0, kind] += 1
         objects.class_id[0, owner] = 5
@@ -177,7 +177,7 @@ def bare_room(shapes=(), size=(6.0, 5.0, 3.0), light=(3.0, 2.5, 2.8)):
         frequency=torch.ones(1, 7),
         wainscot=torch.zeros(1),
         light=torch.tensor([light]),
-        light_colour=torch.ones(1, 3),
+        light_color=torch.ones(1, 3),
         ambient=torch.full((1,), 0.3),
         fill=torch.tensor([[0.0, 0.0, 1.0]]),
     )

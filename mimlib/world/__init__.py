@@ -2,7 +2,7 @@
 
 Ready-made sets, deterministic by seed and kept on disk: `views`, `pairs`, `stereo`, `clips`.
 Piece by piece: `sample_scenes` furnishes rooms, `Cameras` look at them, `trace` finds what each
-pixel sees, `shade` colours it, `VIEW_TRUTH` names the kinds of ground truth.
+pixel sees, `shade` colors it, `VIEW_TRUTH` names the kinds of ground truth.
 """
 
 from mimlib.world.rendering.cameras import Cameras, look

@@ -1,7 +1,7 @@
 """Cameras: where they stand, what they see, which views are worth keeping.
 
 A camera's frame is x right, y down, z forward. Image points are (x right, y down) in pixels with
-pixel centres at +0.5. Letters: B cameras, K rays or candidates, H = W = size.
+pixel centers at +0.5. Letters: B cameras, K rays or candidates, H = W = size.
 """
 
 from typing import NamedTuple
@@ -32,8 +32,8 @@ def look(yaw: Tensor, pitch: Tensor) -> Tensor:
     return torch.stack((right, down, forward), -1)
 
 
-def pixel_centres(size: int, like: Tensor) -> Tensor:
-    """Return the centres of all pixels, row by row, [2, size * size], of the kind of `like`."""
+def pixel_centers(size: int, like: Tensor) -> Tensor:
+    """Return the centers of all pixels, row by row, [2, size * size], of the kind of `like`."""
     line = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack((x.flatten(), y.flatten()))
@@ -44,14 +44,14 @@ def pixel_rays(cameras: Cameras, size: int) -> Tensor:
 
     They are 1 long along the optical axis: the ray parameter is metric depth.
     """
-    x, y = pixel_centres(size, cameras.focal) / size - 0.5
+    x, y = pixel_centers(size, cameras.focal) / size - 0.5
     right, down, forward = (column[..., None] for column in cameras.rotation.unbind(2))  # [B, 3, 1]
     focal = cameras.focal[:, None, None]
     return right * (x / focal) + down * (y / focal) + forward
 
 
 def project(cameras: Cameras, points: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Project world points [B, 3, K] to pixels [B, 2, K] and depths [B, K] in metres.
+    """Project world points [B, 3, K] to pixels [B, 2, K] and depths [B, K] in meters.
 
     Pixels mean nothing where the depth is not positive.
     """

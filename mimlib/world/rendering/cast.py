@@ -1,4 +1,4 @@
-"""Ray casting: bundles of neighbouring rays, each against the few shapes that it may meet.
+"""Ray casting: bundles of neighboring rays, each against the few shapes that it may meet.
 
 A shape is an affine image of a unit box, ball or cylinder. Folding the inverse rotation and 1/size
 into one matrix makes each test a unit test. A ray is origin + t * direction; rays of a camera have
@@ -36,7 +36,7 @@ class Solids(NamedTuple):
 
     slot: Tensor  # [S] int64 where a shape stands among the slots: boxes, ellipsoids, cylinders
     counts: tuple[int, ...]  # how many of each kind; their sum is S
-    centre: Tensor  # [B, S, 3] m from the point
+    center: Tensor  # [B, S, 3] m from the point
     axes: Tensor  # [B, S, 3, 3] unit axes as columns
     half_size: Tensor  # [B, S, 3] m along the axes
     unit: Tensor  # [B, S, 3, 4] unit frame from world: diag(1 / half size) rotation^T | the point
@@ -128,11 +128,11 @@ def solidify(scenes: Scenes, placed: Placed, origin: Tensor) -> Solids:
     counts = tuple(scenes.shapes.counts.amax(0).tolist())
     slots = [torch.arange(count, device=origin.device) for count in counts]
     slot = torch.cat([first + part for first, part in zip(FIRST_SLOT, slots)])
-    centre, axes, half_size = (part.index_select(1, slot) for part in placed)
+    center, axes, half_size = (part.index_select(1, slot) for part in placed)
     to_unit = axes.transpose(2, 3) / half_size[..., None]
-    point = rotate(to_unit, origin[:, None] - centre)
+    point = rotate(to_unit, origin[:, None] - center)
     unit = torch.cat((to_unit, point[..., None]), 3)
-    return Solids(slot, counts, centre - origin[:, None], axes, half_size, unit)
+    return Solids(slot, counts, center - origin[:, None], axes, half_size, unit)
 
 
 def may_meet(rays: Tensor, solids: Solids, longest: float) -> Tensor:
@@ -145,7 +145,7 @@ def may_meet(rays: Tensor, solids: Solids, longest: float) -> Tensor:
     length = rays.square().sum(2).sqrt()
     unit = rays / length[:, :, None]
     low, high = unit.amin(3)[..., None, None], unit.amax(3)[..., None, None]
-    c = (solids.axes * solids.centre[..., None]).sum(2)  # [B, S, 3]
+    c = (solids.axes * solids.center[..., None]).sum(2)  # [B, S, 3]
     axes = torch.where(c[:, :, None] < 0, -solids.axes, solids.axes)
     c = rearrange(c.abs(), "b s n -> b 1 n s")
     h = rearrange(solids.half_size + SLACK[0], "b s n -> b 1 n s")

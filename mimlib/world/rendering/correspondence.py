@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.world.rendering.cameras import inside, pixel_centres, project
+from mimlib.world.rendering.cameras import inside, pixel_centers, project
 from mimlib.world.rendering.cast import reaches
 from mimlib.world.rendering.render import Frame, Surfaces, shape_frames
 from mimlib.world.rooms.scenes import Placed, rotate_planes
@@ -26,8 +26,8 @@ class Match(NamedTuple):
 
 def carry(surfaces: Surfaces, moved: Placed) -> Tensor:
     """Move surface points with the shapes they lie on, to where those are later, [B, 3, K] m."""
-    rotation, centre, half_size = shape_frames(moved, surfaces.slot)
-    point = centre + rotate_planes(rotation, surfaces.local * half_size)
+    rotation, center, half_size = shape_frames(moved, surfaces.slot)
+    point = center + rotate_planes(rotation, surfaces.local * half_size)
     return torch.where(surfaces.slot[:, None] < 0, surfaces.point, point)
 
 
@@ -45,7 +45,7 @@ def flow_truth(found: Match, size: int) -> dict[str, Tensor]:
     `flow` [B, H, W, 2] in pixels (dx, dy); `flow_valid` [B, H, W] bool, False where the point is
     behind camera 2; `visible` [B, H, W] bool, True where camera 2 sees the point.
     """
-    flow = found.pixels - pixel_centres(size, found.pixels)
+    flow = found.pixels - pixel_centers(size, found.pixels)
     flow = torch.where(found.valid[:, None], flow, 0.0)
     return {
         "flow": rearrange(flow, "b c (h w) -> b h w c", h=size),

@@ -1,4 +1,4 @@
-"""From scenes and cameras to what every pixel sees: surfaces first, then colours.
+"""From scenes and cameras to what every pixel sees: surfaces first, then colors.
 
 Vectors of pixels are planes [B, 3, K]: the processor likes long rows.
 Letters: B scenes, K pixels of one image (H * W), S shape slots.
@@ -64,8 +64,8 @@ def trace(scenes: Scenes, cameras: Cameras, size: int, placed: Placed | None = N
     ray = pixel_rays(cameras, size)
     hits = first_hit(scenes, placed, cameras.position, ray)
     point = cameras.position[..., None] + hits.t[:, None] * ray
-    rotation, centre, half_size = shape_frames(placed, hits.slot)
-    local = rotate_planes(rotation.transpose(1, 2), point - centre) / half_size
+    rotation, center, half_size = shape_frames(placed, hits.slot)
+    local = rotate_planes(rotation.transpose(1, 2), point - center) / half_size
     normal = rotate_planes(rotation, shape_normals(hits.slot, local, half_size))
     normal = torch.where(hits.slot[:, None] < 0, wall_normals(hits.surface, ray), normal)
     normal = unit_planes(torch.where((normal * ray).sum(1, keepdim=True) > 0, -normal, normal))
@@ -79,11 +79,11 @@ def trace(scenes: Scenes, cameras: Cameras, size: int, placed: Placed | None = N
 
 
 def shape_frames(placed: Placed, slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gather the shapes in slots [B, K]: rotation [B, 3, 3, K], centre and half size [B, 3, K].
+    """Gather the shapes in slots [B, K]: rotation [B, 3, 3, K], center and half size [B, 3, K].
 
     Slots of -1 give those of the first shape.
     """
-    frames = torch.cat((placed.rotation.flatten(2), placed.centre, placed.half_size), 2)
+    frames = torch.cat((placed.rotation.flatten(2), placed.center, placed.half_size), 2)
     chosen = slot.clamp(min=0)[:, None].expand(-1, 15, -1)
     frame = rearrange(frames, "b s c -> b c s").gather(2, chosen)  # [B, 15, K]
     return frame[:, :9].unflatten(1, (3, 3)), frame[:, 9:12], frame[:, 12:]
@@ -132,7 +132,7 @@ def wall_normals(wall: Tensor, ray: Tensor) -> Tensor:
 
 
 def texture_coordinates(frame: Frame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return texture [B, K], u and v in textures [B, K], and textures per metre [B, K]."""
+    """Return texture [B, K], u and v in textures [B, K], and textures per meter [B, K]."""
     shapes, surfaces = frame.scenes.shapes, frame.surfaces
     slot, local = surfaces.slot, surfaces.local
     chosen = slot.clamp(min=0)
@@ -165,8 +165,8 @@ def shell_coordinates(frame: Frame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     room, surfaces = frame.scenes.room, frame.surfaces
     x, y, z = surfaces.point.unbind(1)
     wall = surfaces.wall
-    panelled = (wall < 4) & (z < room.wainscot[:, None])
-    wall = torch.where(panelled, WAINSCOT, wall)
+    paneled = (wall < 4) & (z < room.wainscot[:, None])
+    wall = torch.where(paneled, WAINSCOT, wall)
     frequency = room.frequency.gather(1, wall)
     u = torch.where(surfaces.wall < 2, y, x) * frequency
     v = torch.where(surfaces.wall < 4, -z, y) * frequency
@@ -174,14 +174,14 @@ def shell_coordinates(frame: Frame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def albedo(frame: Frame, atlas: Atlas) -> Tensor:
-    """Look up the colour of every surface point, [B, 3, K] in [0, 1]."""
+    """Look up the color of every surface point, [B, 3, K] in [0, 1]."""
     surfaces, cameras = frame.surfaces, frame.cameras
     texture, u, v, frequency = texture_coordinates(frame)
     length = surfaces.ray.square().sum(1).sqrt()
     slant = ((surfaces.normal * surfaces.ray).sum(1).abs() / length).clamp(min=0.2)
     footprint = surfaces.depth / (cameras.focal[:, None] * frame.size) / slant.sqrt()  # m per pixel
-    colour = atlas.sample(texture, u, v, footprint * frequency * atlas.side)
-    return rearrange(colour, "b k c -> b c k")
+    color = atlas.sample(texture, u, v, footprint * frequency * atlas.side)
+    return rearrange(color, "b k c -> b c k")
 
 
 def corner_shade(frame: Frame) -> Tensor:
@@ -195,7 +195,7 @@ def corner_shade(frame: Frame) -> Tensor:
 
 
 def shade(frame: Frame, atlas: Atlas) -> Tensor:
-    """Colour images [B, 3, H, W] uint8: Lambert under one point light with hard shadows.
+    """Color images [B, 3, H, W] uint8: Lambert under one point light with hard shadows.
 
     Ambient and fill light come from everywhere and are dimmed in the room's corners.
     """
@@ -210,7 +210,7 @@ def shade(frame: Frame, atlas: Atlas) -> Tensor:
     bounce = 0.15 * normal[:, 2].clamp(min=0) + 0.5 * (-normal[:, 2]).clamp(min=0)
     ambient = room.ambient[:, None] * (1 + bounce) + fill
     ambient = ambient * corner_shade(frame)
-    light = ambient[:, None] + direct[:, None] * room.light_colour[..., None]
+    light = ambient[:, None] + direct[:, None] * room.light_color[..., None]
     image = albedo(frame, atlas) * light
     image = rearrange(image, "b c (h w) -> b c h w", h=frame.size)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -25,7 +25,7 @@ def as_image(values: Tensor, frame: Frame) -> Tensor:
 
 
 def depth_truth(frame: Frame) -> dict:
-    """Return depth [B, H, W] along the optical axis in metres."""
+    """Return depth [B, H, W] along the optical axis in meters."""
     return {"depth": as_image(frame.surfaces.depth, frame)}
 
 
@@ -105,7 +105,7 @@ def keypoints_truth(frame: Frame) -> dict:
 
 
 def camera_truth(frame: Frame) -> dict:
-    """Return `intrinsics` [B, 3, 3] in pixels and `world_from_camera` [B, 4, 4] in metres."""
+    """Return `intrinsics` [B, 3, 3] in pixels and `world_from_camera` [B, 4, 4] in meters."""
     return {
         "intrinsics": intrinsics(frame.cameras, frame.size),
         "world_from_camera": world_from_camera(frame.cameras),

@@ -60,7 +60,7 @@ class Atlas(NamedTuple):
         return first[family] + torch.randint(0, usable, (count,), generator=generator)
 
     def sample(self, texture: Tensor, u: Tensor, v: Tensor, texels_per_pixel: Tensor) -> Tensor:
-        """Look up colours: bilinear in the nearest mip level.
+        """Look up colors: bilinear in the nearest mip level.
 
         Args:
             texture: which texture, [B, K] int64.
@@ -69,7 +69,7 @@ class Atlas(NamedTuple):
             texels_per_pixel: texels of the finest level under one pixel, [B, K].
 
         Returns:
-            Colours in [0, 1], [B, K, 3].
+            Colors in [0, 1], [B, K, 3].
         """
         finest = len(self.offsets) - 1
         level = torch.log2(texels_per_pixel.clamp(min=1)).round().clamp(max=finest).long()

@@ -158,22 +158,22 @@ class Thing:
     slot: int
     where: Tensor  # [B] bool
 
-    def box(self, *centre_and_half_size: Coordinate, texture: Tensor, **options) -> None:
-        """Add a box: x, y, z of its centre, then half its size along x, y, z."""
-        self.add(BOX, centre_and_half_size, texture, **options)
+    def box(self, *center_and_half_size: Coordinate, texture: Tensor, **options) -> None:
+        """Add a box: x, y, z of its center, then half its size along x, y, z."""
+        self.add(BOX, center_and_half_size, texture, **options)
 
-    def ellipsoid(self, *centre_and_half_size: Coordinate, texture: Tensor, **options) -> None:
-        """Add an ellipsoid: x, y, z of its centre, then its three radii."""
-        self.add(ELLIPSOID, centre_and_half_size, texture, **options)
+    def ellipsoid(self, *center_and_half_size: Coordinate, texture: Tensor, **options) -> None:
+        """Add an ellipsoid: x, y, z of its center, then its three radii."""
+        self.add(ELLIPSOID, center_and_half_size, texture, **options)
 
-    def cylinder(self, *centre_and_half_size: Coordinate, texture: Tensor, **options) -> None:
-        """Add an upright cylinder: x, y, z of its centre, two radii and half its height."""
-        self.add(CYLINDER, centre_and_half_size, texture, **options)
+    def cylinder(self, *center_and_half_size: Coordinate, texture: Tensor, **options) -> None:
+        """Add an upright cylinder: x, y, z of its center, two radii and half its height."""
+        self.add(CYLINDER, center_and_half_size, texture, **options)
 
     def add(
         self,
         kind: int,
-        centre_and_half_size: tuple[Coordinate, ...],
+        center_and_half_size: tuple[Coordinate, ...],
         texture: Tensor,
         *,
         where: Tensor | None = None,
@@ -181,9 +181,9 @@ class Thing:
         rotation: Tensor | None = None,
         stretched: bool = False,
     ) -> None:
-        """Add one shape; `repeat` is in textures per metre, `where` [B] narrows the rooms down."""
+        """Add one shape; `repeat` is in textures per meter, `where` [B] narrows the rooms down."""
         where = self.where if where is None else self.where & where
-        numbers = (*centre_and_half_size, repeat)
+        numbers = (*center_and_half_size, repeat)
         rotation = torch.eye(3) if rotation is None else rotation
         piece = Piece(kind, self.slot, where, numbers, rotation, texture, stretched)
         self.builder.pieces.append(piece)
@@ -195,7 +195,7 @@ class Piece(NamedTuple):
     kind: int
     owner: int  # object slot
     where: Tensor  # [B] bool
-    numbers: tuple[Coordinate, ...]  # centre, half size, textures per metre before the zoom
+    numbers: tuple[Coordinate, ...]  # center, half size, textures per meter before the zoom
     rotation: Tensor  # [3, 3] or [B, 3, 3]
     texture: Tensor  # [B]
     stretched: bool
@@ -213,7 +213,7 @@ def fill_slots(build: Builder) -> Shapes:
         slots = rows, first + rank[rows, index]
         numbers = [build.full(number) for piece in pieces for number in piece.numbers]
         numbers = torch.stack(numbers, 1).unflatten(1, (-1, 7))[rows, index]
-        shapes.centre[slots], shapes.half_size[slots] = numbers[:, :3], numbers[:, 3:6]
+        shapes.center[slots], shapes.half_size[slots] = numbers[:, :3], numbers[:, 3:6]
         shapes.frequency[slots] = numbers[:, 6] / build.level.texture_zoom
         rotation = [piece.rotation.expand(build.count, 3, 3) for piece in pieces]
         shapes.rotation[slots] = torch.stack(rotation, 1)[rows, index]
@@ -226,11 +226,11 @@ def fill_slots(build: Builder) -> Shapes:
 
 def empty_shapes(count: int) -> Shapes:
     """Return unused shape slots, tiny and far below the floor where no ray gets."""
-    centre = torch.zeros(count, NUM_SLOTS, 3)
-    centre[..., 2] = -50
+    center = torch.zeros(count, NUM_SLOTS, 3)
+    center[..., 2] = -50
     slots = (count, NUM_SLOTS)
     return Shapes(
-        centre=centre,
+        center=center,
         rotation=torch.eye(3).repeat(*slots, 1, 1),
         half_size=torch.full((*slots, 3), 0.01),
         owner=torch.zeros(slots, dtype=torch.long),

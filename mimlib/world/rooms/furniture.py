@@ -1,7 +1,7 @@
 """Every kind of furniture, one short function each, built for all rooms at once.
 
 Frame of an object: origin at its foot, z up, +y its front (the side away from the wall).
-Shapes are given as x, y, z of the centre, then half sizes; lengths in metres.
+Shapes are given as x, y, z of the center, then half sizes; lengths in meters.
 """
 
 import math

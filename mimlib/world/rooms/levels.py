@@ -31,7 +31,7 @@ class Level:
     texture_zoom: float = 1.0  # larger textures above 1
     clutter: float = 1.0  # factor on the chance of each free-standing object
     people: tuple[float, float] = (0.5, 0.2)  # chance of a first and of a second person
-    baseline: tuple[float, float] = (0.15, 1.0)  # metres between the two cameras
+    baseline: tuple[float, float] = (0.15, 1.0)  # meters between the two cameras
     yaw_noise: float = 0.45  # radians, on top of turning towards what the first camera sees
     max_turn: float = 1.2  # radians, the whole change of yaw
     pitch_noise: float = 0.15  # radians

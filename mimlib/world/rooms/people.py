@@ -1,7 +1,7 @@
 """People: a skeleton of 14 joints that walks, and the ellipsoids around its bones.
 
 The frame of a person has its origin between the feet, +y to the front and z up; left is -x.
-Lengths in metres, angles in radians. Letters: Q people, L limbs.
+Lengths in meters, angles in radians. Letters: Q people, L limbs.
 """
 
 import math
@@ -88,7 +88,7 @@ def point(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 
 
 def pose_joints(values: Tensor) -> Tensor:
-    """Place the joints of people with traits [Q, 8]; returns metres, [Q, 14, 3]."""
+    """Place the joints of people with traits [Q, 8]; returns meters, [Q, 14, 3]."""
     traits = Traits(*values.unbind(-1))
     tall = 0.85 + 0.25 * traits.height  # 1 is a person of 1.76 m
     zero = torch.zeros_like(tall)
@@ -134,7 +134,7 @@ def limb_shapes(joints: Tensor, girth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Wrap joints [Q, 14, 3] in ellipsoids.
 
     Returns:
-        Centres [Q, L, 3] m, rotations [Q, L, 3, 3] and radii [Q, L, 3] m, in the order of PARTS.
+        Centers [Q, L, 3] m, rotations [Q, L, 3, 3] and radii [Q, L, 3] m, in the order of PARTS.
     """
     at = dict(zip(JOINTS, joints.unbind(1)))
     thick = 0.85 + 0.3 * girth  # [Q]
@@ -159,8 +159,8 @@ def limb_shapes(joints: Tensor, girth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         toes = torch.stack((shin[:, 0], -shin[:, 2], shin[:, 1]), -1)  # a right angle to the shin
         foot = at[f"{side}_ankle"] + 0.05 * toes + 0.02 * shin
         parts.append((foot, toes, point(0.045 * size, 0.04 * size, 0.12 * size)))
-    centres, axes, radii = (torch.stack(column, 1) for column in zip(*parts))
-    return centres, rotation_to(axes), radii
+    centers, axes, radii = (torch.stack(column, 1) for column in zip(*parts))
+    return centers, rotation_to(axes), radii
 
 
 def limbs_around_joints(like: Tensor) -> Tensor:
@@ -184,6 +184,6 @@ def add_people(build: Builder) -> None:
 def dress(build: Builder, person: Thing, limbs: tuple[Tensor, Tensor, Tensor]) -> None:
     """Add the limbs of limb_shapes with their textures."""
     textures = {part: build.material(part) for part in ("skin", "hair", "shirt", "trousers")}
-    for (wear, _), centre, rotation, radii in zip(PARTS, *(part.unbind(1) for part in limbs)):
-        numbers = (*centre.unbind(1), *radii.unbind(1))
+    for (wear, _), center, rotation, radii in zip(PARTS, *(part.unbind(1) for part in limbs)):
+        numbers = (*center.unbind(1), *radii.unbind(1))
         person.add(ELLIPSOID, numbers, textures[wear], rotation=rotation, repeat=2.0)

@@ -47,15 +47,15 @@ def sample_room(count: int, generator: torch.Generator, level: Level, atlas: Atl
     size = torch.cat((uniform(3.4, 7, 2), uniform(2.4, 3.1, 1)), 1)
     light_height = size[:, 2:] - uniform(0.15, 0.6, 1)
     warmth = uniform(0, 1, 1)
-    colour = torch.cat((torch.ones(count, 1), 0.97 - 0.1 * warmth, 0.93 - 0.26 * warmth), 1)
-    panelled = uniform(0, 1) < 0.3
+    color = torch.cat((torch.ones(count, 1), 0.97 - 0.1 * warmth, 0.93 - 0.26 * warmth), 1)
+    paneled = uniform(0, 1) < 0.3
     return Room(
         size=size,
         texture=sample_surfaces(count, generator, level, atlas),
         frequency=uniform(0.45, 0.9, 7) / level.texture_zoom,
-        wainscot=torch.where(panelled, uniform(0.6, 1.1), 0.0),
+        wainscot=torch.where(paneled, uniform(0.6, 1.1), 0.0),
         light=torch.cat((uniform(0.25, 0.75, 2) * size[:, :2], light_height), 1),
-        light_colour=colour * uniform(0.85, 1.1, 1),
+        light_color=color * uniform(0.85, 1.1, 1),
         ambient=uniform(0.34, 0.5),
         fill=F.normalize(torch.randn(count, 3, generator=generator), dim=1),
     )

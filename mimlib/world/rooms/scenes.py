@@ -1,7 +1,7 @@
 """What a room is made of, for many rooms at once.
 
 Letters: B scenes, S shape slots, R object slots, J joints. The world's axes are x, y on the floor
-and z up, with the origin in a corner of the floor; lengths are metres, angles radians.
+and z up, with the origin in a corner of the floor; lengths are meters, angles radians.
 Shape slots hold boxes, then ellipsoids, then cylinders; an unused slot lies far below the floor.
 Object slots 0, 1, 2 are the floor, the walls and the ceiling; empty object slots have class -1.
 """
@@ -28,12 +28,12 @@ WAINSCOT = 6
 class Shapes(NamedTuple):
     """Boxes, ellipsoids and cylinders in the frames of the objects they belong to."""
 
-    centre: Tensor  # [B, S, 3] m
+    center: Tensor  # [B, S, 3] m
     rotation: Tensor  # [B, S, 3, 3] object from shape
     half_size: Tensor  # [B, S, 3] m; a cylinder stands along its z
     owner: Tensor  # [B, S] int64 object slot
     texture: Tensor  # [B, S] int64
-    frequency: Tensor  # [B, S] textures per metre
+    frequency: Tensor  # [B, S] textures per meter
     stretched: Tensor  # [B, S] bool, the texture covers the front face once
     counts: Tensor  # [B, 3] int64 used slots of each kind
 
@@ -62,10 +62,10 @@ class Room(NamedTuple):
 
     size: Tensor  # [B, 3] m
     texture: Tensor  # [B, 7] int64 per surface
-    frequency: Tensor  # [B, 7] textures per metre
-    wainscot: Tensor  # [B] m, height of the panelling, 0 for none
+    frequency: Tensor  # [B, 7] textures per meter
+    wainscot: Tensor  # [B] m, height of the paneling, 0 for none
     light: Tensor  # [B, 3] m
-    light_colour: Tensor  # [B, 3]
+    light_color: Tensor  # [B, 3]
     ambient: Tensor  # [B]
     fill: Tensor  # [B, 3] unit, direction the fill light comes from
 
@@ -82,7 +82,7 @@ class Scenes(NamedTuple):
 class Placed(NamedTuple):
     """Shapes in the world frame."""
 
-    centre: Tensor  # [B, S, 3] m
+    center: Tensor  # [B, S, 3] m
     rotation: Tensor  # [B, S, 3, 3] world from shape
     half_size: Tensor  # [B, S, 3] m
 
@@ -121,7 +121,7 @@ def pick_rows(values: Tensor, index: Tensor) -> Tensor:
 
 
 def clearance(objects: Objects, places: Tensor, taller_than: float = 0.0) -> Tensor:
-    """Return metres from places [B, K, 2] to the nearest standing object, [B, K]; 9 for none."""
+    """Return meters from places [B, K, 2] to the nearest standing object, [B, K]; 9 for none."""
     stands = (objects.radius > 0) & (objects.height > taller_than)
     gap = (places[:, :, None] - objects.position[:, None, :, :2]).square().sum(-1).sqrt()
     return torch.where(stands[:, None], gap - objects.radius[:, None], 9.0).amin(2)
@@ -173,4 +173,4 @@ def place_shapes(scenes: Scenes) -> Placed:
     turn = yaw_rotation(objects.yaw.gather(1, shapes.owner))  # [B, S, 3, 3]
     foot = pick_rows(objects.position, shapes.owner)  # [B, S, 3]
     columns = [rotate(turn, shapes.rotation[..., i]) for i in range(3)]
-    return Placed(foot + rotate(turn, shapes.centre), torch.stack(columns, -1), shapes.half_size)
+    return Placed(foot + rotate(turn, shapes.center), torch.stack(columns, -1), shapes.half_size)

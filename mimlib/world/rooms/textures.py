@@ -1,6 +1,6 @@
 """Thirteen families of square textures, every one drawn from a generator; all but pictures tile.
 
-Letters: G textures drawn at once, S texture side in texels. Colours are RGB in [0, 1].
+Letters: G textures drawn at once, S texture side in texels. Colors are RGB in [0, 1].
 """
 
 import math
@@ -38,7 +38,7 @@ HUES = (
 
 
 def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Convert colours [...] given by hue in turns, saturation and value to RGB [..., 3]."""
+    """Convert colors [...] given by hue in turns, saturation and value to RGB [..., 3]."""
     channels = []
     for shift in (5.0, 3.0, 1.0):
         sector = (shift + hue * 6) % 6
@@ -57,16 +57,16 @@ def integer(count: int, low: int, high: int, generator: torch.Generator) -> Tens
     return torch.randint(low, high + 1, (count, 1, 1), generator=generator).float()
 
 
-def draw_colours(
+def draw_colors(
     count: int, generator: torch.Generator, saturation: float = 0.5, darkest: float = 0.35
 ) -> tuple[Tensor, Tensor]:
-    """Draw a base colour and one that goes with it, [G, 1, 1, 3] each.
+    """Draw a base color and one that goes with it, [G, 1, 1, 3] each.
 
-    Saturation is skewed towards grey: evenly drawn colours make a room look psychedelic.
+    Saturation is skewed towards gray: evenly drawn colors make a room look psychedelic.
     """
-    centre, spread, weight = torch.tensor(HUES).unbind(1)
+    center, spread, weight = torch.tensor(HUES).unbind(1)
     anchor = torch.multinomial(weight, count, replacement=True, generator=generator)
-    hue = centre[anchor] + spread[anchor] * torch.randn(count, generator=generator)
+    hue = center[anchor] + spread[anchor] * torch.randn(count, generator=generator)
     roll = torch.rand(count, 5, generator=generator)
     chroma = saturation * (0.1 + 0.9 * roll[:, 0] ** 1.6)
     value = darkest + (0.97 - darkest) * roll[:, 1] ** 0.7
@@ -103,34 +103,34 @@ def smooth_noise(
 
 
 def texel_grid(side: int) -> tuple[Tensor, Tensor]:
-    """Return x and y of texel centres in (0, 1), [S, S] each."""
+    """Return x and y of texel centers in (0, 1), [S, S] each."""
     line = (torch.arange(side) + 0.5) / side
     y, x = torch.meshgrid(line, line, indexing="ij")
     return x, y
 
 
 def mix(first: Tensor, second: Tensor, amount: Tensor) -> Tensor:
-    """Blend two colours [G, 1, 1, 3] by `amount` [G, S, S] of the second."""
+    """Blend two colors [G, 1, 1, 3] by `amount` [G, S, S] of the second."""
     return torch.lerp(first, second, amount[..., None])
 
 
 def draw_noise(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Plaster, carpet: two near colours in clouds."""
-    base, partner = draw_colours(count, generator, saturation=0.4)
+    """Plaster, carpet: two near colors in clouds."""
+    base, partner = draw_colors(count, generator, saturation=0.4)
     partner = torch.lerp(base, partner, 0.6)
     clouds = smooth_noise(count, side, 1.3, generator)
     return mix(base, partner, torch.sigmoid(clouds * uniform(count, 0.6, 1.6, generator)))
 
 
 def draw_plain(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Paint: one colour with a little grain."""
-    base, _ = draw_colours(count, generator, saturation=0.45)
+    """Paint: one color with a little grain."""
+    base, _ = draw_colors(count, generator, saturation=0.45)
     return base + 0.02 * smooth_noise(count, side, 0.9, generator)[..., None]
 
 
 def draw_stripes(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Wallpaper and cloth: soft or sharp stripes, upright or level."""
-    base, partner = draw_colours(count, generator)
+    base, partner = draw_colors(count, generator)
     x, y = texel_grid(side)
     upright = uniform(count, 0, 1, generator) < 0.6
     number = integer(count, 2, 6, generator)
@@ -141,8 +141,8 @@ def draw_stripes(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_checker(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Tiles: squares of two colours with a thin joint."""
-    base, partner = draw_colours(count, generator, saturation=0.4)
+    """Tiles: squares of two colors with a thin joint."""
+    base, partner = draw_colors(count, generator, saturation=0.4)
     x, y = texel_grid(side)
     squares = 2 * integer(count, 1, 3, generator)
     odd = (torch.floor(squares * x) + torch.floor(squares * y)) % 2
@@ -187,7 +187,7 @@ def draw_wood(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 def draw_dots(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Polka dots in shifted rows."""
-    base, partner = draw_colours(count, generator)
+    base, partner = draw_colors(count, generator)
     x, y = texel_grid(side)
     rows = 2 * integer(count, 1, 3, generator)
     dx = (x * rows + 0.5 * (torch.floor(y * rows) % 2)) % 1 - 0.5
@@ -205,7 +205,7 @@ def draw_voronoi(count: int, side: int, generator: torch.Generator, cells: int =
     distance = torch.minimum(dx, 1 - dx) ** 2 + torch.minimum(dy, 1 - dy) ** 2
     nearest, cell = distance.topk(2, 1, largest=False)
     joint = (nearest[:, 1].sqrt() - nearest[:, 0].sqrt() < 0.025).float()
-    base, partner = draw_colours(count, generator, saturation=0.35)
+    base, partner = draw_colors(count, generator, saturation=0.35)
     tone = torch.rand(count, cells, generator=generator)
     stone = tone.gather(1, cell[:, 0].flatten(1)).unflatten(1, (side, side))
     grain = 0.03 * smooth_noise(count, side, 1.0, generator)
@@ -235,20 +235,20 @@ def draw_leaf(count: int, side: int, generator: torch.Generator) -> Tensor:
 def draw_poster(count: int, side: int, generator: torch.Generator, figures: int = 8) -> Tensor:
     """Abstract prints: a gradient under rectangles and ellipses."""
     x, y = texel_grid(side)
-    base, partner = draw_colours(count, generator, saturation=0.7, darkest=0.3)
+    base, partner = draw_colors(count, generator, saturation=0.7, darkest=0.3)
     print_ = mix(base, partner, y.expand(count, -1, -1))
     for _ in range(figures):
-        centre = torch.rand(count, 2, 1, 1, generator=generator)
+        center = torch.rand(count, 2, 1, 1, generator=generator)
         extent = 0.05 + 0.25 * torch.rand(count, 2, 1, 1, generator=generator)
-        colour, _ = draw_colours(count, generator, saturation=0.85, darkest=0.15)
+        color, _ = draw_colors(count, generator, saturation=0.85, darkest=0.15)
         angle = uniform(count, 0, math.pi, generator)
-        dx, dy = x - centre[:, 0], y - centre[:, 1]
+        dx, dy = x - center[:, 0], y - center[:, 1]
         along = (dx * angle.cos() + dy * angle.sin()) / extent[:, 0]
         across = (dy * angle.cos() - dx * angle.sin()) / extent[:, 1]
         box = (along.abs() < 1) & (across.abs() < 1)
         ellipse = along**2 + across**2 < 1
         inside = torch.where(uniform(count, 0, 1, generator) < 0.5, box, ellipse)
-        print_ = torch.where(inside[..., None], colour, print_)
+        print_ = torch.where(inside[..., None], color, print_)
     return print_
 
 
@@ -290,7 +290,7 @@ def draw_photo(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_camouflage(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Clouds of all colours, large and small: the colour alone tells one place from another."""
+    """Clouds of all colors, large and small: the color alone tells one place from another."""
     clouds = smooth_noise(3 * count, side, 1.1, generator, lowest=2).unflatten(0, (count, 3))
     warm = torch.tensor([0.58, 0.54, 0.5])[:, None, None]
     return rearrange(warm + 0.19 * clouds, "g c h w -> g h w c")

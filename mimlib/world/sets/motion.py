@@ -59,7 +59,7 @@ def sample_motion(scenes: Scenes, generator: torch.Generator) -> Motion:
 def free_heading(
     scenes: Scenes, generator: torch.Generator, tries: int = 12, steps: int = 8
 ) -> tuple[Tensor, Tensor]:
-    """Find for every object the freest of K directions; returns rad and metres, [B, R] each."""
+    """Find for every object the freest of K directions; returns rad and meters, [B, R] each."""
     objects, room = scenes.objects, scenes.room.size[:, None, None, None, :2]
     place, radius = objects.position[..., :2], objects.radius
     angle = uniform(generator, -math.pi, math.pi, *radius.shape, tries)
@@ -103,7 +103,7 @@ def scenes_at(scenes: Scenes, motion: Motion, time: int) -> Scenes:
 
 
 def walk(people: People, gone: Tensor) -> People:
-    """Swing the limbs of people for the way they have gone, metres [B, R]."""
+    """Swing the limbs of people for the way they have gone, meters [B, R]."""
     way = gone.gather(1, people.slot.clamp(min=0))  # [B, Q]
     traits = people.traits.clone()
     step = 4 * LEG * torch.sin(0.2 + 0.5 * traits[..., Traits._fields.index("stride")])
@@ -114,17 +114,17 @@ def walk(people: People, gone: Tensor) -> People:
 
 def bend_limbs(shapes: Shapes, people: People) -> Shapes:
     """Put the limbs of people where their joints are."""
-    centre, rotation = shapes.centre.clone(), shapes.rotation.clone()
+    center, rotation = shapes.center.clone(), shapes.rotation.clone()
     half_size = shapes.half_size.clone()
     girth = people.traits[..., Traits._fields.index("girth")]
-    limbs = torch.arange(NUM_LIMBS, device=centre.device)
+    limbs = torch.arange(NUM_LIMBS, device=center.device)
     for index in range(people.slot.shape[1]):
         rows = (people.slot[:, index] >= 0).nonzero()
         columns = people.first_limb[rows[:, 0], index, None] + limbs
         here = rows[:, 0]
         values = limb_shapes(people.joints[here, index], girth[here, index])
-        centre[rows, columns], rotation[rows, columns], half_size[rows, columns] = values
-    return shapes._replace(centre=centre, rotation=rotation, half_size=half_size)
+        center[rows, columns], rotation[rows, columns], half_size[rows, columns] = values
+    return shapes._replace(center=center, rotation=rotation, half_size=half_size)
 
 
 def rig_at(rig: Rig, motion: Motion, time: int) -> Rig:

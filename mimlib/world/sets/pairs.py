@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mimlib.world.rendering.cameras import Cameras, inside, pixel_centres, project
+from mimlib.world.rendering.cameras import Cameras, inside, pixel_centers, project
 from mimlib.world.rendering.correspondence import flow_truth, match
 from mimlib.world.rendering.render import Frame, trace
 from mimlib.world.rendering.truth import VIEW_KINDS, as_image, view_fields
@@ -91,7 +91,7 @@ def choose_second(
 def sample_second(first: Rig, distance: Tensor, rules: Level, generator: torch.Generator) -> Rig:
     """Draw second cameras [B, K] beside the first.
 
-    Each turns by a random share towards the point `distance` [B] metres in front of the first:
+    Each turns by a random share towards the point `distance` [B] meters in front of the first:
     without that, overlaps cluster between 50 and 60 %.
     """
     shape = (len(distance), CANDIDATES)
@@ -139,8 +139,8 @@ def longest_flow(scenes: Scenes, cameras_1: Cameras, cameras_2: Cameras, grid: i
 
 
 def flow_length(pixels: Tensor, counted: Tensor, grid: int) -> Tensor:
-    """Return the longest displacement [B] from the centres of a grid to pixels [B, 2, K]."""
-    step = (pixels - pixel_centres(grid, pixels)).square().sum(1).sqrt() / grid
+    """Return the longest displacement [B] from the centers of a grid to pixels [B, 2, K]."""
+    step = (pixels - pixel_centers(grid, pixels)).square().sum(1).sqrt() / grid
     return torch.where(counted, step, 0.0).amax(1)
 
 

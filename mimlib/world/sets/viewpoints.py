@@ -72,7 +72,7 @@ def sample_room_view(scenes: Scenes, generator: torch.Generator, tries: int = 10
 
 def find_stuck(placed: Placed, position: Tensor) -> Tensor:
     """Tell which positions [B, 3] lie within a shape (or the box around it), [B]."""
-    offset = position[:, None] - placed.centre
+    offset = position[:, None] - placed.center
     local = rotate(placed.rotation.transpose(2, 3), offset) / (placed.half_size + 0.05)
     return (local.abs() < 1).all(-1).any(-1)
 
@@ -124,8 +124,8 @@ def sample_aimed_view(
     slot, there = choose_object(scenes, wanted, generator)
     placed = place_shapes(scenes)
     low, high = object_extent(scenes, placed, slot)
-    centre, extent = (low + high) / 2, (high - low).square().sum(1).sqrt()
-    rig = orbit(scenes, centre, extent, generator, tries)
+    center, extent = (low + high) / 2, (high - low).square().sum(1).sqrt()
+    rig = orbit(scenes, center, extent, generator, tries)
     repeated = torch.arange(count).repeat_interleave(tries)
     flat = Rig(*(part.flatten(0, 1) for part in rig))
     view = trace(take(scenes, repeated), flat.cameras(), PROBE, take(placed, repeated)).surfaces
@@ -154,28 +154,28 @@ def choose_object(
 def object_extent(scenes: Scenes, placed: Placed, slot: Tensor) -> tuple[Tensor, Tensor]:
     """Return the corners [B, 3] of an upright box in the world around object `slot` [B]."""
     reach = (placed.rotation.abs() * placed.half_size[:, :, None]).sum(-1)  # [B, S, 3]
-    used = placed.centre[..., 2] > -10
+    used = placed.center[..., 2] > -10
     own = ((scenes.shapes.owner == slot[:, None]) & used)[..., None]
-    low = torch.where(own, placed.centre - reach, 1e3).amin(1)
-    high = torch.where(own, placed.centre + reach, -1e3).amax(1)
+    low = torch.where(own, placed.center - reach, 1e3).amin(1)
+    high = torch.where(own, placed.center + reach, -1e3).amax(1)
     return low, high
 
 
 def orbit(
-    scenes: Scenes, centre: Tensor, extent: Tensor, generator: torch.Generator, tries: int
+    scenes: Scenes, center: Tensor, extent: Tensor, generator: torch.Generator, tries: int
 ) -> Rig:
     """Place K candidate cameras [B, K] around points [B, 3], looking at them."""
-    count = len(centre)
+    count = len(center)
     focal = sample_focal(count, generator)[:, None].expand(-1, tries)
     share = uniform(generator, 0.45, 1.0, count, tries)  # of the image side that the object spans
     distance = (focal * extent[:, None] / share).clamp(min=0.7)
     angle = uniform(generator, -math.pi, math.pi, count, tries)
     height = uniform(generator, 0.6, 1.8, count, tries)
-    rise = (height - centre[:, None, 2]).clamp(-1.2, 1.2)
+    rise = (height - center[:, None, 2]).clamp(-1.2, 1.2)
     ground = (distance**2 - rise**2).clamp(min=0.25).sqrt()
     offset = torch.stack((ground * angle.cos(), ground * angle.sin(), rise), -1)
     limit = scenes.room.size[:, None] - MARGIN
-    position = torch.minimum((centre[:, None] + offset).clamp(min=MARGIN), limit)
+    position = torch.minimum((center[:, None] + offset).clamp(min=MARGIN), limit)
     jitter = 0.12 * extent[:, None, None] * uniform(generator, -1, 1, count, tries, 3)
-    yaw, pitch = head_towards(position, centre[:, None] + jitter)
+    yaw, pitch = head_towards(position, center[:, None] + jitter)
     return Rig(position, yaw, pitch, focal)
