@@ -38,7 +38,7 @@ the picture itself; assert on the numbers a figure shows.
 """
 
 from mimlib.course.exercises.exercise import exercise, hint, solution
-from mimlib.course.lesson import check, report
+from mimlib.course.lesson import check, report, widgets
 from mimlib.course.lesson.start import Lesson, start
 from mimlib.course.lesson.widgets import attention_explorer, paint_mask
 
@@ -52,4 +52,5 @@ __all__ = [
     "report",
     "solution",
     "start",
+    "widgets",
 ]
