@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 from mimlib.layers.projection import PrototypeHead
+from mimlib.methods.objectives import distillation
 from mimlib.methods.objectives.distillation import DistillationConfig
 
 CONFIG = DistillationConfig(prototypes=10, hidden=8, bottleneck=6)
@@ -150,3 +152,30 @@ def test_no_gradient_reaches_the_teacher():
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         DistillationConfig(**changes)
+
+
+def test_many_rows_are_compared_some_at_a_time_with_the_same_numbers(monkeypatch):
+    objective, heads = make()
+    student = [torch.randn(2, 3, 9, 5, requires_grad=True)]
+    teacher = [torch.randn(2, 3, 9, 5)]
+
+    def run():
+        loss, mean = objective.within_crops(heads, student, teacher)
+        weights = [student[0], *heads[0].parameters()]
+        return [loss.detach(), mean.detach(), *torch.autograd.grad(loss, weights)]
+
+    whole = run()
+    monkeypatch.setattr(distillation, "ROWS_AT_ONCE", 7)
+    for ours, expected in zip(run(), whole, strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_of_many_rows_nothing_as_wide_as_the_prototypes_is_kept(monkeypatch):
+    objective, heads = make()
+    heads[1].requires_grad_(False)
+    student, teacher = [torch.randn(2, 3, 9, 5)], [torch.randn(2, 3, 9, 5)]
+    monkeypatch.setattr(distillation, "ROWS_AT_ONCE", 7)
+    kept = []
+    with saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        objective.within_crops(heads, student, teacher)
+    assert kept and not any(len(shape) == 2 and shape[-1] == 10 for shape in kept)

@@ -30,7 +30,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mimlib.layers.blocks import forget
 from mimlib.layers.projection import PrototypeHead
+
+# 87,000 patches of a batch of 128, each with 4096 numbers, are 1.4 GB; so many are 134 MB.
+ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +133,33 @@ class Distillation(nn.Module):
         embedded = heads[1].embed(theirs)
         if self.config.centre == "crop":
             embedded = minus_crop_means(embedded, [part.shape for part in teacher])
-        targets, mean = self.teach(heads[1], embedded[None], embedded)  # [1, rows, G]
-        losses = self.cross_entropies(self.say(heads[0], ours), targets)[0]  # [rows]
+        losses = self.of_rows(heads, heads[0].embed(ours), embedded)
+        mean = heads[1].classify(embedded.mean(dim=0, keepdim=True))[0].float()  # [G]
         of_sizes = losses.split([part.shape[:3].numel() for part in student])
         num_crops = sum(len(part) for part in student)
         shares = (len(part) / num_crops for part in student)
         loss = sum(share * part.mean() for share, part in zip(shares, of_sizes))
         return loss, mean
+
+    def of_rows(
+        self,
+        heads: tuple[PrototypeHead, PrototypeHead],
+        student: Float[Tensor, "rows E"],
+        teacher: Float[Tensor, "rows E"],
+    ) -> Float[Tensor, " rows"]:
+        """Return the loss of each row, embedded by both, some rows at a time.
+
+        Of many rows, what both say is not kept for the backward pass but computed again.
+        """
+
+        def compare(ours: Tensor, theirs: Tensor) -> Tensor:
+            said = heads[0].classify(ours / self.config.student_temperature)
+            return self.cross_entropies(said, self.sharpen(heads[1].classify(theirs))[None])[0]
+
+        pairs = [*zip(student.split(ROWS_AT_ONCE), teacher.split(ROWS_AT_ONCE))]
+        if len(pairs) == 1:
+            return compare(*pairs[0])
+        return torch.cat([forget(compare, *pair) for pair in pairs])
 
     def teach(
         self,
