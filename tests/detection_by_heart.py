@@ -43,8 +43,11 @@ class Chosen(DetectionSource):
     def identity(self):
         return f"{self.source.identity()} {self.indices}"
 
-    def example(self, index):
-        return self.source.example(self.indices[index])
+    def read(self, index):
+        return self.source.read(self.indices[index])
+
+    def load(self, request):
+        return self.batch([self.read(index) for index in request.indices.tolist()], request)
 
 
 def real_images(folder: Path, size: int, count: int) -> Chosen:
@@ -59,7 +62,7 @@ def real_images(folder: Path, size: int, count: int) -> Chosen:
     ).build()
     indices = []
     for index in range(len(source)):
-        objects = source.example(index).objects
+        objects = source.read(index).objects
         areas = objects.areas[~objects.crowd]
         if 0 < len(areas) <= MOST_OBJECTS and areas.min() >= LEAST_AREA:
             indices.append(index)

@@ -39,22 +39,22 @@ def source(root, annotations, **options):
 def only(root, **changes) -> Objects:
     """The objects of the one image that one annotation with changes makes, for training."""
     given = annotation(1, 5, 3, INSIDE, rectangle(4, 6, 14, 14)) | changes
-    return clip_objects(source(root, [given]).example(0).objects)
+    return clip_objects(source(root, [given]).read(0).objects)
 
 
 def truth(coco, index=0) -> Objects:
     """The objects of an image as the file has them."""
-    return coco.example(index).objects
+    return coco.read(index).objects
 
 
 def test_images_come_in_the_order_of_their_ids_and_labels_without_gaps(tmp_path):
     given = [annotation(n, 7, c, INSIDE, rectangle(4, 6, 14, 14)) for n, c in ((1, 90), (2, 17))]
     coco = source(tmp_path, given)
-    assert [coco.example(i).image_id for i in range(len(coco))] == [5, 7]
+    assert [coco.read(i).image_id for i in range(len(coco))] == [5, 7]
     assert coco.category_ids == (3, 17, 90) and coco.class_names == ("car", "cat", "toothbrush")
     assert truth(coco, 1).labels.tolist() == [2, 1]
     assert [coco.category_ids[label] for label in truth(coco, 1).labels] == [90, 17]
-    assert coco.example(0).image.shape == (3, HEIGHT, WIDTH)
+    assert coco.read(0).image.shape == (3, HEIGHT, WIDTH)
 
 
 def test_polygons_and_both_kinds_of_run_lengths_give_the_same_mask(tmp_path):
@@ -238,7 +238,7 @@ def test_things_of_panoptic_pictures_are_objects(tmp_path):
     assert torch.equal(objects.masks[0], torch.from_numpy(ids == 300))
     write_panoptic(tmp_path, ids[:, 1:], segments((300, 17, 0)))
     with pytest.raises(ValueError, match=r"panoptic file 5.png has \(24, 31\).*\(24, 32\)"):
-        coco.example(0)
+        coco.read(0)
 
 
 def test_results_are_what_coco_takes(tmp_path):

@@ -136,7 +136,7 @@ def test_the_worlds_objects_are_what_the_world_knows():
     views = world.views(6, 48, seed=3, truth=("image", "instances", "classes", "boxes"))
     assert source.class_names == world.OBJECT_CLASSES
     for index in range(6):
-        objects = source.example(index).objects
+        objects = source.read(index).objects
         assert len(objects.labels) == int(views["boxes_valid"][index].sum()) > 0
         assert torch.equal(tight_boxes(objects.masks), objects.boxes)
         for label, mask, crowd, area in zip(
@@ -147,7 +147,7 @@ def test_the_worlds_objects_are_what_the_world_knows():
             assert crowd == (mask.sum() < 20) and area == mask.sum()
     batch = source.first(4)
     assert torch.equal(batch.images, views["image"][:4])
-    known = source.example(1).objects
+    known = source.read(1).objects
     assert torch.equal(batch.boxes[1, : len(known.labels)], known.boxes)
 
 

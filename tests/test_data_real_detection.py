@@ -29,7 +29,7 @@ def test_panoptic_coco():
     seen = batch.labels >= 0
     gaps = (tight_boxes(unpack_masks(batch.masks[seen], 256)) - batch.boxes[seen]).abs()
     assert gaps.max() < 1.5, "boxes fit their masks after resizing"
-    examples = [coco.example(i) for i in range(len(coco))]
+    examples = [coco.read(i) for i in range(len(coco))]
     (empty,) = [each for each in examples if each.image_id == 250]
     assert len(empty.objects.labels) == 0 and empty.image.shape[0] == 3
     assert len(subset(size=256, skip_empty=True)) < 75
@@ -41,7 +41,7 @@ def test_boxes_are_those_of_the_detection_labels():
     coco, root = subset(size=256), sample("coco_subset")
     close = total = 0
     for index in range(30):
-        image, objects, image_id = coco.example(index)
+        image, objects, image_id = coco.read(index)
         path = root / f"yolo_object_detection/train2017/{image_id:012d}.txt"
         lines = path.read_text().split("\n") if path.exists() else []
         height, width = image.shape[1:]
@@ -60,7 +60,7 @@ def test_panoptic_and_detection_format_agree():
         CocoConfig(root=str(root), images="input_images", annotations=name, size=256).build()
         for name in ("panoptic_examples.json", "panoptic_coco_detection_format.json")
     ]
-    known = [{e.image_id: e.objects for e in map(c.example, range(len(c)))} for c in both]
+    known = [{e.image_id: e.objects for e in map(c.read, range(len(c)))} for c in both]
     for image_id in (142238, 439180):
         ours, theirs = (objects[image_id] for objects in known)
         names = [[c.class_names[label] for label in o.labels] for c, o in zip(both, (ours, theirs))]

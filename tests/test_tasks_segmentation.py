@@ -175,7 +175,7 @@ def test_rooms_are_learnt_by_heart(encoder):
     data = WorldImagesConfig(**rooms)
     task = make(encoder=network[encoder], num_classes=len(world.CLASSES), channels=32)
     train = TrainConfig(
-        steps=180, batch_size=4, base_rate=1.0, warmup_steps=10, schedule="linear", device="cpu",
+        steps=260, batch_size=4, base_rate=1.0, warmup_steps=10, schedule="linear", device="cpu",
         precision="float32", threads=1,
     )  # fmt: skip
     Trainer(task, data.build(), train, progress=False).fit()

@@ -64,14 +64,12 @@ class CocoConfig(LargeScaleJitter):
         return CocoObjects(self, path, found)
 
 
-class CocoObjects(FileSource, DetectionSource):
+class CocoObjects(DetectionSource, FileSource):
     """The images of an annotation file, in the order of their ids, decoded as they are needed.
 
     What the file says is kept in one array of bytes: a hundred thousand images' lists and dicts
     would be copied into every worker process.
     """
-
-    read, batch = DetectionSource.read, DetectionSource.batch
 
     def __init__(
         self,
@@ -97,7 +95,7 @@ class CocoObjects(FileSource, DetectionSource):
         start = self._ends[index - 1] if index else 0
         return pickle.loads(self._bytes[start : self._ends[index]].tobytes())
 
-    def example(self, index: int) -> Example:
+    def read(self, index: int) -> Example:
         """Read an image and decode its masks, once.
 
         Raises:

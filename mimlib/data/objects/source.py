@@ -36,12 +36,8 @@ class DetectionSource(IndexedSource):
     class_names: tuple[str, ...]  # of labels 0, 1, ...
 
     @abstractmethod
-    def example(self, index: int) -> Example:
-        """Read an image with all that is known of it."""
-
     def read(self, index: int) -> Example:
         """Read an image with all that is known of it."""
-        return self.example(index)
 
     def batch(self, items: list[Example], request: Request) -> DetectionBatch:
         """Cut, resize and pad images with their objects.
@@ -58,7 +54,3 @@ class DetectionSource(IndexedSource):
         sizes = [tuple(each.image.shape[1:]) for each in items]
         truth = [coco_truth(each.objects) for each in items] if draws is None else []
         return collate(images, objects, sizes, [each.image_id for each in items], truth)
-
-    def load(self, request: Request) -> DetectionBatch:
-        """Answer a request."""
-        return self.batch([self.read(index) for index in request.indices.tolist()], request)

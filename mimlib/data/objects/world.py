@@ -7,8 +7,10 @@ import torch
 
 from mimlib import world
 from mimlib.checks import check_positive, check_range
+from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects
+from mimlib.data.order import Request
 from mimlib.data.source import fingerprint, sample_of
 
 ROOM_CLASSES = len(world.CLASSES) - len(world.OBJECT_CLASSES)  # floor, wall, ceiling: no objects
@@ -54,7 +56,11 @@ class WorldObjects(DetectionSource):
         """Return a hash of some of the views and of their instances."""
         return fingerprint(len(self), *sample_of(self.views["image"], self.views["instances"]))
 
-    def example(self, index: int) -> Example:
+    def load(self, request: Request) -> DetectionBatch:
+        """Cut the views of a request with their objects."""
+        return self.batch([self.read(index) for index in request.indices.tolist()], request)
+
+    def read(self, index: int) -> Example:
         """Return a view with what is seen of each object; the room itself is none."""
         slots = self.views["boxes_valid"][index].nonzero()[:, 0]  # [R] instance ids
         masks = self.views["instances"][index] == slots[:, None, None].to(torch.uint8)
