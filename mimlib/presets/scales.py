@@ -58,7 +58,7 @@ def object_probe(size: int, num_train: int = 1024, num_images: int = 512) -> Fro
 
 
 def _objects(size: int, num_train: int, num_images: int) -> dict[str, object]:
-    """Labelled views to learn from, and others of held-out scenes."""
+    """Labeled views to learn from, and others of held-out scenes."""
     train, held_out = (
         WorldImagesConfig(count=count, size=size, seed=seed, aim="object", target="label")
         for count, seed in ((num_train, HELD_OUT_SEED), (num_images, HELD_OUT_SEED + 1))

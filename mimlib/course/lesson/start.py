@@ -63,7 +63,7 @@ def start(
         overrides: dotted fields of the run, for instance {"train.steps": 100}.
         run_dir: folder for checkpoints and logs, relative to the repository root; a finished run
             with the same configuration is loaded from it. Empty: a temporary folder.
-        num_processes: ranks; more than one goes through torchrun.
+        num_processes: ranks, on this machine.
         notebook: file name of the lesson without suffix, to say what it will cost here.
 
     Raises:

@@ -2,39 +2,15 @@
 
 from mimlib.encoders.convvit import convvit_config
 from mimlib.methods.convmae import ConvMAEConfig
-from mimlib.presets.methods.mae import IMAGENET, IMAGENET_TRAIN_IMAGES, on_the_world
+from mimlib.presets.methods.mae import on_imagenet, on_the_world
 from mimlib.presets.run import Preset
-from mimlib.presets.scales import ENCODERS
-from mimlib.training.config import TrainConfig
+from mimlib.presets.scales import ENCODERS, TINY_CARD
 
-
-def _in1k(
-    card: str, epochs: int, warmup: int, batch_size: int, base_rate: float, **changes: object
-) -> Preset:
-    """ConvMAE-B on 8 processes of this batch; warm-up in epochs."""
-    epoch = IMAGENET_TRAIN_IMAGES // (8 * batch_size)  # steps
-    return Preset(
-        parameters=114_790_528,
-        card=card,
-        processes=8,
-        method=ConvMAEConfig(encoder=convvit_config("B", image_size=224), **changes),
-        data=IMAGENET,
-        train=TrainConfig(
-            steps=epochs * epoch,
-            batch_size=batch_size,
-            base_rate=base_rate,
-            warmup_steps=warmup * epoch,
-            compile=True,
-            log_every=50,
-            save_every=5 * epoch,
-        ),
-    )
-
-
+BASE = convvit_config("B", image_size=224)
 # Half the rate of `mae_lesson`: of 2.5e-3, 5e-3 and 1e-2 the best features after 240 steps.
 WORLD = on_the_world(ConvMAEConfig, ENCODERS["convmae"], lesson_rate=5e-3)
 PRESETS = {
-    "convmae_tiny": Preset(parameters=72_864, **WORLD["tiny"]),
+    "convmae_tiny": Preset(parameters=72_864, card=TINY_CARD, **WORLD["tiny"]),
     "convmae_lesson": Preset(
         parameters=1_245_120,
         card="Lesson 02: a minute on two cores, 64 x 64 views of the world, 64 cells of 8 x 8.",
@@ -45,18 +21,20 @@ PRESETS = {
         card="One GPU and some minutes: ConvMAE-S on 128 x 128 views, 256 cells of 8 x 8.",
         **WORLD["gpu"],
     ),
-    "convmae_vitb16_in1k": _in1k(
+    "convmae_vitb16_in1k": on_imagenet(
+        114_790_528,
+        ConvMAEConfig(encoder=BASE),
         """ConvMAE-B on ImageNet-1k, 1600 epochs (section 4.1, PRETRAIN.md).
 
         As official: 3 nodes of 8 processes of 128, so batch 3072 at the rate of MAE; the authors
         name 2048 and 1024 elsewhere. Here 8 processes of 384. Expected after fine-tuning: 85.0 %
         (table 1). Published cost: 4,000 GPU hours.""",
         epochs=1600,
-        warmup=40,
         batch_size=384,
-        base_rate=1.5e-4,
     ),
-    "fastconvmae_vitb16_in1k": _in1k(
+    "fastconvmae_vitb16_in1k": on_imagenet(
+        114_790_528,
+        ConvMAEConfig(encoder=BASE, complementary=True),
         """ConvMAE-B with complementary masks on ImageNet-1k, 50 epochs: every patch is encoded.
 
         As official (FastConvMAE's README, targets are pixels): 8 processes of 64, rate 6e-4.
@@ -66,6 +44,5 @@ PRESETS = {
         warmup=10,
         batch_size=64,
         base_rate=6e-4,
-        complementary=True,
     ),
 }

@@ -32,15 +32,10 @@ ROTARY = {"class_token": False, "rotary": True}
 def _stopped_half_way(per_epoch: int, warmup: int, epochs: int, **changes) -> TrainConfig:
     """As official: the cosine is laid out for twice the epochs that are trained."""
     return TrainConfig(
-        steps=epochs * per_epoch,
-        schedule_steps=2 * epochs * per_epoch,
-        batch_size=64,
-        base_rate=1.5e-4,
-        warmup_steps=warmup * per_epoch,
-        log_every=50,
-        save_every=per_epoch,
+        steps=epochs * per_epoch, schedule_steps=2 * epochs * per_epoch, batch_size=64,
+        base_rate=1.5e-4, warmup_steps=warmup * per_epoch, log_every=50, save_every=per_epoch,
         **changes,
-    )
+    )  # fmt: skip
 
 
 def _of_single_images(row: Preset, card: str) -> Preset:

@@ -29,19 +29,19 @@ SMALL = ViTConfig(width=96, depth=3, heads=3, patch_size=4, image_size=64, class
 
 # What is compared, in three sizes: crops, and widths of the heads.
 TINY_CROPS = MultiCropConfig(global_size=32, local_size=24, num_local=2, blur=(0.1, 0.5))
-# Colours stay: they are what the things of the world are told apart by. No local crops: with
+# Colors stay: they are what the things of the world are told apart by. No local crops: with
 # them, half of the loss of patches is about 4 x 4 of them, and things are followed less well.
 LESSON_CROPS = MultiCropConfig(
     global_size=32, local_size=16, num_local=0, blur=(0.1, 0.5), colour=0.0
 )
 GPU_CROPS = MultiCropConfig(global_size=128, local_size=64, num_local=6, blur=(0.1, 1.2))
 TINY_IMAGES = DistillationConfig(prototypes=64, hidden=32, bottleneck=16)
-# Two things keep a teacher of this size from saying the same of every image, which the centre takes
-# away: batch normalisation, and a temperature half that of DINO.
+# Two things keep a teacher of this size from saying the same of every image, which the center takes
+# away: batch normalization, and a temperature half that of DINO.
 LESSON_IMAGES = DistillationConfig(
     prototypes=256, hidden=128, bottleneck=64, batch_norm=True, teacher_temperature=0.02
 )
-# Centred by the run, things are followed less well: claim selfpatch.9.
+# Centered by the run, things are followed less well: claim selfpatch.9.
 LESSON_PATCHES = replace(LESSON_IMAGES, centre="crop")
 GPU_IMAGES = DistillationConfig(prototypes=16_384, hidden=2048, bottleneck=256)
 TINY_CONTRAST = ContrastConfig(hidden=32, outputs=16)
@@ -59,16 +59,9 @@ GPU_SWIN = SwinConfig(
 
 
 LESSON_TRAINING = TrainConfig(
-    steps=200,
-    batch_size=32,
-    base_rate=8e-3,
-    warmup_steps=20,
-    weight_decay=0.04,
-    clip_norm=3.0,
-    clip_each=True,
-    log_every=10,
-    save_every=200,
-)
+    steps=200, batch_size=32, base_rate=8e-3, warmup_steps=20, weight_decay=0.04, clip_norm=3.0,
+    clip_each=True, log_every=10, save_every=200,
+)  # fmt: skip
 
 
 def _whole_views(count: int, size: int) -> WorldImagesConfig:

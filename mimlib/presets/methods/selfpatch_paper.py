@@ -23,19 +23,10 @@ def _training(num_images: int = IMAGENET_TRAIN_IMAGES, batch_size: int = 1024) -
     """As official: 200 epochs, AdamW, 8 processes."""
     epoch = num_images // batch_size  # steps
     return TrainConfig(
-        steps=200 * epoch,
-        batch_size=batch_size // 8,
-        base_rate=5e-4,
-        warmup_steps=10 * epoch,
-        min_rate=1e-6,
-        weight_decay=0.04,
-        final_weight_decay=0.4,
-        betas=(0.9, 0.999),
-        clip_norm=3.0,
-        clip_each=True,
-        log_every=50,
-        save_every=5 * epoch,
-    )
+        steps=200 * epoch, batch_size=batch_size // 8, base_rate=5e-4, warmup_steps=10 * epoch,
+        min_rate=1e-6, weight_decay=0.04, final_weight_decay=0.4, betas=(0.9, 0.999), clip_norm=3.0,
+        clip_each=True, log_every=50, save_every=5 * epoch,
+    )  # fmt: skip
 
 
 IMAGENET = ImageFolderConfig(

@@ -60,11 +60,6 @@ def on_world_images(
 def fine_tuning(steps: int, batch_size: int) -> TrainConfig:
     """AdamW with a lower rate towards the input, as MAE fine-tunes (appendix A.1, table 9)."""
     return TrainConfig(
-        steps=steps,
-        batch_size=batch_size,
-        base_rate=8e-3,
-        warmup_steps=steps // 10,
-        betas=(0.9, 0.999),
-        layer_decay=0.75,
-        no_decay=NO_DECAY,
-    )
+        steps=steps, batch_size=batch_size, base_rate=8e-3, warmup_steps=steps // 10,
+        betas=(0.9, 0.999), layer_decay=0.75, no_decay=NO_DECAY,
+    )  # fmt: skip

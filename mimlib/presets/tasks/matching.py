@@ -113,15 +113,10 @@ def _network(pretraining: str) -> dict[str, object]:
 def _paper_training(epochs: int, epoch: int, batch_size: int, rate: float) -> TrainConfig:
     """As official: one epoch of warm-up, a cosine to 0, no layer decay, no mixed precision."""
     return TrainConfig(
-        steps=epochs * epoch,
-        batch_size=batch_size,
-        base_rate=rate * IMAGES_PER_BASE_RATE / batch_size,
-        warmup_steps=epoch,
-        precision="float32",
-        log_every=100,
-        save_every=epoch,
-        evaluate_every=epoch,
-    )
+        steps=epochs * epoch, batch_size=batch_size,
+        base_rate=rate * IMAGES_PER_BASE_RATE / batch_size, warmup_steps=epoch, precision="float32",
+        log_every=100, save_every=epoch, evaluate_every=epoch,
+    )  # fmt: skip
 
 
 def _flow_small(row: Preset) -> Preset:
