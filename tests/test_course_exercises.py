@@ -7,7 +7,7 @@ import pytest
 from mimlib.course.exercises import exercise as exercises
 
 ALL = exercises.all_exercises()
-MISTAKES = [(task, wrong) for task in ALL.values() for wrong in task.wrong]
+MISTAKES = [(task, *item) for task in ALL.values() for item in task.wrong.items()]
 
 
 @pytest.mark.parametrize("task", ALL.values(), ids=list(ALL))
@@ -23,11 +23,13 @@ def test_stub_runs_on_with_the_reference(task, blank, capsys):
     assert "not attempted yet - continuing with the reference" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("task", "wrong"), MISTAKES, ids=lambda x: getattr(x, "name", ""))
-def test_each_mistake_gets_its_own_hint(task, wrong):
+@pytest.mark.parametrize(
+    ("task", "wrong", "advice"), MISTAKES, ids=lambda x: getattr(x, "name", "")
+)
+def test_each_mistake_gets_its_own_hint(task, wrong, advice):
     with pytest.raises(exercises.Mistake) as caught:
-        exercises.exercise(task.name, wrong.answer)
-    assert wrong.hint in str(caught.value)
+        exercises.exercise(task.name, wrong)
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize("task", ALL.values(), ids=list(ALL))
@@ -45,7 +47,7 @@ def test_unknown_mistakes_and_crashes_are_reported_with_the_first_hint(task):
 
 def test_hints_of_one_exercise_differ():
     for task in ALL.values():
-        assert len({wrong.hint for wrong in task.wrong}) == len(task.wrong)
+        assert len(set(task.wrong.values())) == len(task.wrong)
 
 
 def test_the_smallest_failing_case_is_shown():

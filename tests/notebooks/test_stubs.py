@@ -46,7 +46,7 @@ def test_untouched_solved_and_spoilt(path, capsys):
         assert "not attempted yet" in capsys.readouterr().out
         assert verdict(line, stub.name, task.answer) is task.answer
         assert capsys.readouterr().out == f"{task.name}: passed\n"
-        for wrong in task.wrong:
+        for wrong, advice in task.wrong.items():
             with pytest.raises(exercises.Mistake) as caught:
-                verdict(line, stub.name, wrong.answer)
-            assert wrong.hint in str(caught.value)
+                verdict(line, stub.name, wrong)
+            assert advice in str(caught.value)

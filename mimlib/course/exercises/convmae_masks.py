@@ -6,7 +6,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.encoders.convvit import ConvViT, ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.cells import find_places
@@ -45,6 +45,10 @@ def _in_one_line(hidden, side):
     return line.view(len(hidden), -1, hidden.shape[2] * side)
 
 
+def _interpolated(hidden, side):
+    return F.interpolate(hidden[:, None].float(), scale_factor=side, mode="bilinear")[:, 0] > 0
+
+
 STAGE = Exercise(
     name="convmae.1",
     task="From the mask of the cells [B, h, w] bool (True = hidden) make that of a stage whose map "
@@ -54,29 +58,17 @@ STAGE = Exercise(
     answer=_at_stage,
     source=find_places,
     cases=_stage_cases,
-    wrong=(
-        Wrong(
-            lambda hidden, side: hidden.repeat(1, side, side),
-            "repeat lays copies of the whole mask side by side; every single value has to "
-            "become a square of its own: repeat_interleave along both sides",
-        ),
-        Wrong(
-            _in_one_line,
-            "side * side repetitions in a row make a line of the next cells, not a square; "
-            "repeat along rows and along columns separately",
-        ),
-        Wrong(
-            lambda hidden, side: ~_at_stage(hidden, side),
-            "True has to go on meaning hidden; the m of the paper is its opposite",
-        ),
-        Wrong(
-            lambda hidden, side: (
-                F.interpolate(hidden[:, None].float(), scale_factor=side, mode="bilinear")[:, 0] > 0
-            ),
-            "interpolation between neighbours hides positions of visible cells, too; nearest "
-            "keeps every cell whole",
-        ),
-    ),
+    wrong={
+        (lambda hidden, side: hidden.repeat(1, side, side)): "repeat lays copies of the whole mask "
+        "side by side; every single value has to become a square of its own: repeat_interleave "
+        "along both sides",
+        _in_one_line: "side * side repetitions in a row make a line of the next cells, not a "
+        "square; repeat along rows and along columns separately",
+        (lambda *given: ~_at_stage(*given)): "True has to go on meaning hidden; the m of the paper "
+        "is its opposite",
+        _interpolated: "interpolation between neighbours hides positions of visible cells, too; "
+        "nearest keeps every cell whole",
+    },
     hints=(
         "every value of the small mask becomes a square of side x side equal values",
         "hidden.repeat_interleave(side, dim=1), and the same along dim 2",
@@ -134,30 +126,18 @@ SEES = Exercise(
     answer=_sees,
     source=ConvViT.stages,
     cases=_sees_cases,
-    wrong=(
-        Wrong(
-            partial(_by_formula, grow=lambda kernel: kernel),
-            "a k x k kernel adds k - 1 positions to the side of what is seen: one of the k "
-            "was seen before",
-        ),
-        Wrong(
-            partial(_by_formula, grow=lambda kernel: kernel // 2),
-            "k // 2 positions are added on each of the two sides",
-        ),
-        Wrong(
-            partial(_by_formula, deep=False),
-            "every block of a stage looks further: multiply by the depth",
-        ),
-        Wrong(
-            partial(_by_formula, in_pixels=False),
-            "the answer is asked in pixels: a position of stage 1 is entries[0] pixels wide",
-        ),
-        Wrong(
-            partial(_by_formula, alone=True),
-            "a position of stage 2 sees positions of stage 1, and each of those has looked "
-            "around itself before",
-        ),
-    ),
+    wrong={
+        partial(_by_formula, grow=lambda kernel: kernel): "a k x k kernel adds k - 1 positions to "
+        "the side of what is seen: one of the k was seen before",
+        partial(_by_formula, grow=lambda kernel: kernel // 2): "k // 2 positions are added on each "
+        "of the two sides",
+        partial(_by_formula, deep=False): "every block of a stage looks further: multiply by the "
+        "depth",
+        partial(_by_formula, in_pixels=False): "the answer is asked in pixels: a position of stage "
+        "1 is entries[0] pixels wide",
+        partial(_by_formula, alone=True): "a position of stage 2 sees positions of stage 1, and "
+        "each of those has looked around itself before",
+    },
     hints=(
         "go backwards: from one position of the map, through the blocks, through the entry",
         "blocks: side += depth * (kernel - 1); entry: side *= entry. Stage 2 goes through its "
@@ -233,26 +213,16 @@ LEAKS = Exercise(
     answer=_leaks,
     source=scatter_tokens,
     cases=_leak_cases,
-    wrong=(
-        Wrong(
-            lambda encode, images, hidden, size: _leaks(encode, images, ~hidden, size),
-            "the memory has to depend on what is visible: exchange hidden pixels and leave "
-            "all others as they are",
-        ),
-        Wrong(
-            _roughly,
-            "a small leak is a leak: a network learns to read what torch.allclose overlooks. "
-            "Exchange hidden pixels by something large and ask for equality",
-        ),
-        Wrong(
-            lambda encode, images, hidden, size: not _leaks(encode, images, hidden, size),
-            "equal memories mean that nothing leaks; True is asked for when something does",
-        ),
-    ),
+    wrong={
+        (lambda encode, x, hidden, p: _leaks(encode, x, ~hidden, p)): "the memory has to depend on "
+        "what is visible: exchange hidden pixels and leave all others as they are",
+        _roughly: "a small leak is a leak: a network learns to read what torch.allclose overlooks. "
+        "Exchange hidden pixels by something large and ask for equality",
+        (lambda *given: not _leaks(*given)): "equal memories mean that nothing leaks; True is "
+        "asked for when something does",
+    },
     hints=(
         "encode twice: the images, and the images with other pixels in the hidden patches",
         "patchify, fill patches[hidden], unpatchify; then torch.equal, no tolerance",
     ),
 )
-
-EXERCISES = (STAGE, SEES, LEAKS)

@@ -1,10 +1,12 @@
 """Exercises of lesson 02 about the network: a masked convolution, and all scales in one token."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.layers.blocks import NORM_EPS
 from mimlib.layers.cells import Places, as_tokens, join_tiles, pick_cells
 from mimlib.layers.depthwise import DepthwiseConv
@@ -34,15 +36,12 @@ def _sums_cases():
     return _case(1, 3, 1, 3, 0.5), _case(4, 6, 3, 3, 0.4), _case(7, 5, 8, 5, 0.4)
 
 
-def _depthwise(maps, kernels):
+def _not_masked(maps, shown, matrix, bias, kernels, masked_before=False):
+    """Mask nothing, or the input of the matrix, whose bias then stands where nothing should."""
+    maps = F.linear(maps * shown[..., None] if masked_before else maps, matrix, bias)
     reach = kernels.shape[-1] // 2
     mixed = F.conv2d(maps.permute(2, 0, 1), kernels, padding=reach, groups=len(kernels))
-    return mixed.permute(1, 2, 0)
-
-
-def _bias_after(maps, shown, matrix, bias, kernels):
-    """Mask the input of the matrix, whose bias then stands where nothing should."""
-    return _depthwise(F.linear(maps * shown[..., None], matrix, bias), kernels)[shown]
+    return mixed.permute(1, 2, 0)[shown]
 
 
 def _scaled_up(maps, shown, matrix, bias, kernels):
@@ -65,38 +64,19 @@ SUMS = Exercise(
     source=DepthwiseConv,
     cases=_sums_cases,
     tolerance=1e-5,
-    wrong=(
-        Wrong(
-            lambda maps, shown, matrix, bias, kernels: _depthwise(
-                F.linear(maps, matrix, bias), kernels
-            )[shown],
-            "hidden positions have a part in your sums: that is the leak. Reading only shown "
-            "positions afterwards does not undo it",
-        ),
-        Wrong(
-            _bias_after,
-            "you mask before the matrix, so that hidden positions still hold its bias; the "
-            "mask comes after the matrix, right before the kernels",
-        ),
-        Wrong(
-            _scaled_up,
-            "ConvMAE does not scale sums with fewer terms up: masked positions count as zero, "
-            "like those beyond the border",
-        ),
-        Wrong(
-            lambda maps, shown, matrix, bias, kernels: _sums(
-                maps, shown, matrix, bias, kernels.flip(2, 3)
-            ),
-            "torch's convolutions are correlations: kernels[c, 0, 0, 0] meets the position "
-            "above and to the left, not below and to the right",
-        ),
-        Wrong(
-            lambda maps, shown, matrix, bias, kernels: _sums(
-                maps, shown, matrix, torch.zeros_like(bias), kernels
-            ),
-            "the matrix has a bias, which shown positions keep",
-        ),
-    ),
+    wrong={
+        _not_masked: "hidden positions have a part in your sums: that is the leak. Reading only "
+        "shown positions afterwards does not undo it",
+        partial(_not_masked, masked_before=True): "you mask before the matrix, so that hidden "
+        "positions still hold its bias; the mask comes after the matrix, right before the kernels",
+        _scaled_up: "ConvMAE does not scale sums with fewer terms up: masked positions count as "
+        "zero, like those beyond the border",
+        (lambda maps, shown, m, b, k: _sums(maps, shown, m, b, k.flip(2, 3))): "torch's "
+        "convolutions are correlations: kernels[c, 0, 0, 0] meets the position above and to the "
+        "left, not below and to the right",
+        (lambda maps, shown, m, b, k: _sums(maps, shown, m, 0 * b, k)): "the matrix has a bias, "
+        "which shown positions keep",
+    },
     hints=(
         "matrix and bias first, then zero where hidden, then the kernels",
         "F.conv2d wants [1, C, h, w], padding=k // 2 and groups=C",
@@ -133,26 +113,25 @@ def _fused_cases():
     return _case(2, 2, 2, 4), _case(3, 4, 5, 8)
 
 
-def _parts(map_1, map_2, visible, to_1, to_2):
-    """Return what stages 1 and 2 know of the visible cells, [B, V, D] each."""
-    found = [F.conv2d(m, k, stride=k.shape[-1]) for m, k in ((map_1, to_1), (map_2, to_2))]
-    return [gather_tokens(part.flatten(2).transpose(1, 2), visible) for part in found]
-
-
 def _norm(tokens):
     return F.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS)
 
 
-def _first_cells(map_1, map_2, tokens, visible, to_1, to_2):
-    places = torch.arange(visible.shape[1]).expand_as(visible)
-    return _norm(tokens + sum(_parts(map_1, map_2, places, to_1, to_2)))
+def _added(map_1, map_2, tokens, visible, to_1, to_2, before=None, after=_norm, pick=None):
+    total = before(tokens) if before else tokens
+    for maps, kernel in ((map_1, to_1), (map_2, to_2)):
+        parts = F.conv2d(maps, kernel, stride=kernel.shape[-1])
+        cells = pick(visible, *parts.shape[2:]) if pick else visible
+        total = total + gather_tokens(parts.flatten(2).transpose(1, 2), cells)
+    return after(total) if after else total
 
 
-def _columns_first(map_1, map_2, tokens, visible, to_1, to_2):
-    w = map_1.shape[3] // 4
-    rows, columns = visible // w, visible % w
-    places = columns * (map_1.shape[2] // 4) + rows
-    return _norm(tokens + sum(_parts(map_1, map_2, places, to_1, to_2)))
+def _first_cells(visible, h, w):
+    return torch.arange(visible.shape[1]).expand_as(visible)
+
+
+def _columns_first(visible, h, w):
+    return visible % w * h + visible // w
 
 
 FUSED = Exercise(
@@ -166,30 +145,17 @@ FUSED = Exercise(
     source=ConvMAE.fuse,
     cases=_fused_cases,
     tolerance=1e-5,
-    wrong=(
-        Wrong(
-            lambda map_1, map_2, tokens, visible, to_1, to_2: (
-                _norm(tokens) + sum(_parts(map_1, map_2, visible, to_1, to_2))
-            ),
-            "first the sum of all three stages, then the norm",
-        ),
-        Wrong(
-            lambda map_1, map_2, tokens, visible, to_1, to_2: (
-                tokens + sum(_parts(map_1, map_2, visible, to_1, to_2))
-            ),
-            "the formula of the paper has no norm; its code has one, after the sum",
-        ),
-        Wrong(
-            _first_cells,
-            "the tokens of stage 3 are those of the visible cells: pick the same cells from "
-            "the maps, not the first V of them",
-        ),
-        Wrong(_columns_first, "cells are counted row by row"),
-    ),
+    wrong={
+        partial(_added, before=_norm, after=None): "first the sum of all three stages, then the "
+        "norm",
+        partial(_added, after=None): "the formula of the paper has no norm; its code has one, "
+        "after the sum",
+        partial(_added, pick=_first_cells): "the tokens of stage 3 are those of the visible cells: "
+        "pick the same cells from the maps, not the first V of them",
+        partial(_added, pick=_columns_first): "cells are counted row by row",
+    },
     hints=(
         "a convolution whose kernel is its stride brings a map to one vector for each cell",
         "F.conv2d(map_1, to_1, stride=4), flatten, pick the visible cells, add, layer_norm",
     ),
 )
-
-EXERCISES = (SUMS, FUSED)

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.layers.attention import CrossAttention
 from mimlib.layers.rope import rotary_table, rotate
 from mimlib.tasks.losses.laplacian import BOUNDED, laplacian_loss
@@ -38,7 +38,7 @@ def _turn_by(heads, places, base=100.0, sign=1):
     return torch.cat(parts, dim=1)
 
 
-def _neighbours(heads, places):
+def _neighbors(heads, places):
     """Pair channel 2 i with 2 i + 1, as many do for text."""
     halves = [half.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1) for half in heads.chunk(2, 1)]
     turned = _turn_by(torch.cat(halves, dim=1), places).chunk(2, 1)
@@ -54,27 +54,17 @@ TURN = Exercise(
     answer=_turned,
     source=rotate,
     cases=_turn_cases,
-    wrong=(
-        Wrong(
-            lambda heads, places: _turn_by(heads, places.flip(1)),
-            "rows turn the first half of the channels, columns the second; published weights "
-            "would look along the wrong axis",
-        ),
-        Wrong(
-            partial(_turn_by, sign=-1),
-            "the sense of rotation is wrong: (u, v) becomes (u cos - v sin, v cos + u sin)",
-        ),
-        Wrong(
-            partial(_turn_by, base=10000.0),
-            "the base is 100, as in CroCo's code; 10000 is for sentences, and a grid has no "
-            "such distances",
-        ),
-        Wrong(_neighbours, "channel i of a half goes with channel i + d/4, not with its neighbour"),
-        Wrong(
-            lambda heads, places: heads + _turn_by(torch.ones_like(heads), places),
-            "nothing is added: the vector keeps its length and is turned, pair by pair",
-        ),
-    ),
+    wrong={
+        (lambda x, places: _turn_by(x, places.flip(1))): "rows turn the first half of the "
+        "channels, columns the second; published weights would look along the wrong axis",
+        partial(_turn_by, sign=-1): "the sense of rotation is wrong: (u, v) becomes (u cos - v "
+        "sin, v cos + u sin)",
+        partial(_turn_by, base=10000.0): "the base is 100, as in CroCo's code; 10000 is for "
+        "sentences, and a grid has no such distances",
+        _neighbors: "channel i of a half goes with channel i + d/4, not with its neighbour",
+        (lambda x, places: x + _turn_by(torch.ones_like(x), places)): "nothing is added: the "
+        "vector keeps its length and is turned, pair by pair",
+    },
     hints=(
         "with q = d / 4 the frequencies are 100 ** (-i / q), i = 0 ... q - 1, for both halves",
         "u, v = half.chunk(2, dim=1); angle = place[:, None] * frequency; "
@@ -123,35 +113,21 @@ LOOK = Exercise(
     answer=_look,
     source=CrossAttention,
     cases=_look_cases,
-    wrong=(
-        Wrong(
-            partial(_weights, axis=1),
-            "the softmax runs over the memory, the last axis: each token of image 1 spreads "
-            "one unit of attention over image 2",
-        ),
-        Wrong(
-            partial(_weights, width=lambda d, heads: d * heads),
-            "divide by the root of the width of one head, d = D / A, not of the whole token",
-        ),
-        Wrong(
-            partial(_weights, width=lambda d, heads: 1),
-            "divide the products by the root of d before the softmax",
-        ),
-        Wrong(
-            lambda tokens, memory, wq, wk, heads: _weights(tokens, tokens, wq, wk, heads),
-            "that is self-attention: image 1 asks, so its tokens make the queries; the keys "
-            "are made from the memory of image 2",
-        ),
-        Wrong(
-            lambda tokens, memory, wq, wk, heads: _weights(memory, tokens, wq, wk, heads),
-            "image 1 asks and image 2 answers: exchange the two",
-        ),
-        Wrong(
-            _cut_across,
-            "the heads are cut out of the channels: unflatten the last axis into (A, d), then "
-            "bring A to the front; a reshape to [A, M, d] mixes tokens",
-        ),
-    ),
+    wrong={
+        partial(_weights, axis=1): "the softmax runs over the memory, the last axis: each token of "
+        "image 1 spreads one unit of attention over image 2",
+        partial(_weights, width=lambda d, heads: d * heads): "divide by the root of the width of "
+        "one head, d = D / A, not of the whole token",
+        partial(_weights, width=lambda d, heads: 1): "divide the products by the root of d before "
+        "the softmax",
+        (lambda tokens, memory, *rest: _weights(tokens, tokens, *rest)): "that is self-attention: "
+        "image 1 asks, so its tokens make the queries; the keys are made from the memory of image "
+        "2",
+        (lambda tokens, memory, *rest: _weights(memory, tokens, *rest)): "image 1 asks and image 2 "
+        "answers: exchange the two",
+        _cut_across: "the heads are cut out of the channels: unflatten the last axis into (A, d), "
+        "then bring A to the front; a reshape to [A, M, d] mixes tokens",
+    },
     hints=(
         "q = (tokens @ to_queries) cut into heads [A, M, d], k = (memory @ to_keys) [A, R, d]",
         "(q @ k.transpose(1, 2) / d ** 0.5).softmax(dim=-1)",
@@ -194,34 +170,20 @@ DOUBT = Exercise(
     answer=_doubt,
     source=laplacian_loss,
     cases=_doubt_cases,
-    wrong=(
-        Wrong(
-            partial(_score, price=0.0),
-            "without + log s doubt is free: the network would answer with the largest scale "
-            "everywhere",
-        ),
-        Wrong(
-            partial(_score, power=2),
-            "a Laplacian has absolute errors: |dx| + |dy|, not the length of the difference",
-        ),
-        Wrong(
-            partial(_score, bounded=False),
-            "that is the unbounded kind, s = exp(c); flow keeps s between 0.25 and 4 pixels",
-        ),
-        Wrong(
-            partial(_score, share=0.5), "the errors of the two channels are summed, not averaged"
-        ),
-        Wrong(
-            partial(_score, choose=False),
-            "unknown truth is inf here, and inf times 0 is not a number: choose the valid "
-            "pixels before you average",
-        ),
-    ),
+    wrong={
+        partial(_score, price=0.0): "without + log s doubt is free: the network would answer with "
+        "the largest scale everywhere",
+        partial(_score, power=2): "a Laplacian has absolute errors: |dx| + |dy|, not the length of "
+        "the difference",
+        partial(_score, bounded=False): "that is the unbounded kind, s = exp(c); flow keeps s "
+        "between 0.25 and 4 pixels",
+        partial(_score, share=0.5): "the errors of the two channels are summed, not averaged",
+        partial(_score, choose=False): "unknown truth is inf here, and inf times 0 is not a "
+        "number: choose the valid pixels before you average",
+    },
     hints=(
         "e = (prediction - target).abs().sum(-1); s from the sigmoid of the raw scale",
         "(e / s + s.log())[valid].mean()",
     ),
     tolerance=1e-6,
 )
-
-EXERCISES = (TURN, LOOK, DOUBT)

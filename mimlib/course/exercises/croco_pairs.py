@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.data.pairs.covisibility import Cloud, covisibility
 from mimlib.layers.masking import as_bool, mask_from_noise
 from mimlib.methods.croco import CroCo
@@ -28,7 +28,7 @@ def _hidden_cases():
     )
 
 
-def _below(noise, mask_ratio, sorts=1, count=lambda patches, ratio: int(patches * ratio)):
+def _below(noise, mask_ratio, sorts=1, count=lambda n, ratio: int(n * ratio)):
     for _ in range(sorts):
         noise = noise.argsort(dim=1)
     return noise < count(noise.shape[1], mask_ratio)
@@ -43,30 +43,18 @@ HIDDEN = Exercise(
     answer=_hidden,
     source=CroCo.sample_views,
     cases=_hidden_cases,
-    wrong=(
-        Wrong(
-            partial(_below, count=lambda patches, ratio: patches - int(patches * (1 - ratio))),
-            "MAE rounds what stays visible, CroCo what is hidden: int(196 * 0.9) = 176, "
-            "while MAE would hide 177",
-        ),
-        Wrong(
-            partial(_below, count=lambda patches, ratio: round(patches * ratio)),
-            "the count is rounded down, not to the nearest: int(16 * 0.8) = 12",
-        ),
-        Wrong(
-            partial(_below, sorts=2),
-            "those are ranks (argsort of argsort): masks are as random, but not the ones "
-            "that the official code draws from this noise. Compare argsort itself with the count",
-        ),
-        Wrong(
-            lambda noise, mask_ratio: ~_hidden(noise, mask_ratio),
-            "True should mean hidden: you mark what stays visible",
-        ),
-        Wrong(
-            partial(_below, sorts=0, count=lambda patches, ratio: ratio),
-            "that hides another number of patches in every image; a batch needs equal counts",
-        ),
-    ),
+    wrong={
+        partial(_below, count=lambda n, ratio: n - int(n * (1 - ratio))): "MAE rounds what stays "
+        "visible, CroCo what is hidden: int(196 * 0.9) = 176, while MAE would hide 177",
+        partial(_below, count=lambda n, ratio: round(n * ratio)): "the count is rounded down, not "
+        "to the nearest: int(16 * 0.8) = 12",
+        partial(_below, sorts=2): "those are ranks (argsort of argsort): masks are as random, but "
+        "not the ones that the official code draws from this noise. Compare argsort itself with "
+        "the count",
+        (lambda *given: ~_hidden(*given)): "True should mean hidden: you mark what stays visible",
+        partial(_below, sorts=0, count=lambda n, ratio: ratio): "that hides another number of "
+        "patches in every image; a batch needs equal counts",
+    },
     hints=(
         "noise.argsort(dim=1) is a permutation of 0 ... N - 1 in each row",
         "noise.argsort(dim=1) < int(N * mask_ratio)",
@@ -109,40 +97,22 @@ SHARE = Exercise(
     answer=_share,
     source=covisibility,
     cases=_share_cases,
-    wrong=(
-        Wrong(
-            partial(_seen, choose=torch.mean),
-            "the lesser of both ways counts, not their mean: a close-up sees all of its own "
-            "points in the wide view, which sees little of its own in the close-up",
-        ),
-        Wrong(
-            partial(_seen, choose=torch.max),
-            "take the lesser of the two counts, not the larger",
-        ),
-        Wrong(
-            partial(_seen, choose=lambda both: both[0]),
-            "that is one way only, and changes when the views are exchanged; count the other "
-            "way, too, and take the lesser",
-        ),
-        Wrong(
-            partial(_seen, by_points=True),
-            "divide by the pixels of the image, not by the points: pixels without depth "
-            "should count against a pair",
-        ),
-        Wrong(
-            partial(_seen, once=False),
-            "you count couples of points; count each point once: .any() before .sum()",
-        ),
-        Wrong(
-            partial(_seen, radius=5.0),
-            "points are in metres: 5 cm are 0.05",
-        ),
-    ),
+    wrong={
+        partial(_seen, choose=torch.mean): "the lesser of both ways counts, not their mean: a "
+        "close-up sees all of its own points in the wide view, which sees little of its own in the "
+        "close-up",
+        partial(_seen, choose=torch.max): "take the lesser of the two counts, not the larger",
+        partial(_seen, choose=lambda both: both[0]): "that is one way only, and changes when the "
+        "views are exchanged; count the other way, too, and take the lesser",
+        partial(_seen, by_points=True): "divide by the pixels of the image, not by the points: "
+        "pixels without depth should count against a pair",
+        partial(_seen, once=False): "you count couples of points; count each point once: .any() "
+        "before .sum()",
+        partial(_seen, radius=5.0): "points are in metres: 5 cm are 0.05",
+    },
     hints=(
         "torch.cdist gives all distances [K1, K2]; a point is seen if any of its row is below 0.05",
         "near = cdist < 0.05; min(near.any(1).sum(), near.any(0).sum()) / num_pixels",
     ),
     tolerance=1e-6,
 )
-
-EXERCISES = (HIDDEN, SHARE)

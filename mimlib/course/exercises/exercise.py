@@ -3,43 +3,24 @@
 An exercise knows the right answer (a function that calls the production code), a list of cases from
 small to large, and the mistakes people make, each as a function with a hint of its own. The same
 table serves the reader, who gets the hint for the mistake made, and the tests, which require that
-every listed mistake is recognised.
+every listed mistake is recognized.
 """
 
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 
+from mimlib.course import exercises
 from mimlib.course.lesson import check
-
-# Modules that define EXERCISES, in the order of the lessons.
-SHELVES = (
-    "mimlib.course.exercises.start",
-    "mimlib.course.exercises.mae_tokens",
-    "mimlib.course.exercises.mae_pixels",
-    "mimlib.course.exercises.convmae_masks",
-    "mimlib.course.exercises.convmae_network",
-    "mimlib.course.exercises.croco_pairs",
-    "mimlib.course.exercises.croco_network",
-    "mimlib.course.exercises.selfpatch_images",
-    "mimlib.course.exercises.selfpatch_patches",
-)
 
 
 class Mistake(AssertionError):
     """An answer that is not right; the message holds the smallest failing case and a hint."""
-
-
-class Wrong(NamedTuple):
-    """A mistake people make, and what to tell them."""
-
-    answer: Callable  # the wrong function
-    hint: str  # addressed to the reader who wrote it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +34,7 @@ class Exercise:
     answer: Callable  # the right function, made of production code
     source: object  # production function or class that `solution` shows
     cases: Callable[[], tuple[tuple, ...]]  # arguments to try, smallest first
-    wrong: tuple[Wrong, ...]
+    wrong: Mapping[Callable, str]  # mistakes people make, and what to tell them
     hints: tuple[str, ...]  # from a nudge to nearly the answer
     tolerance: float = 0.0  # as in check.same
 
@@ -79,9 +60,11 @@ def find(name: str) -> Exercise:
 
 
 def all_exercises() -> dict[str, Exercise]:
-    """Return every exercise of the course by name."""
-    shelves = [importlib.import_module(module).EXERCISES for module in SHELVES]
-    return {exercise.name: exercise for shelf in shelves for exercise in shelf}
+    """Return every exercise that a module of this folder defines, by name."""
+    modules = pkgutil.iter_modules(exercises.__path__, f"{exercises.__name__}.")
+    shelves = [vars(importlib.import_module(module.name)).values() for module in modules]
+    found = [item for shelf in shelves for item in shelf if isinstance(item, Exercise)]
+    return {task.name: task for task in sorted(found, key=lambda task: task.name)}
 
 
 def exercise(name: str, function: Callable) -> Callable:
@@ -109,9 +92,7 @@ def exercise(name: str, function: Callable) -> Callable:
         difference = _difference(got, expected, task.tolerance)
         if difference:
             advice = _advice(task, function)
-            raise Mistake(
-                f"{name}: {_call(function, arguments)}: {difference}. Hint: {advice}"
-            ) from None
+            raise Mistake(f"{name}: {_call(function, arguments)}: {difference}. Hint: {advice}")
     print(f"{name}: passed")
     return function
 
@@ -138,9 +119,9 @@ def solution(name: str) -> None:
 
 def _advice(task: Exercise, function: Callable) -> str:
     """Return the hint of the known mistake that behaves as `function` does on every case."""
-    for mistake in task.wrong:
-        if all(_alike(mistake.answer, function, arguments, task) for arguments in task.cases()):
-            return mistake.hint
+    for wrong, advice in task.wrong.items():
+        if all(_alike(wrong, function, arguments, task) for arguments in task.cases()):
+            return advice
     return task.hints[0]
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.methods.objectives.masked import TARGET_EPS, masked_mse, normalize_patches
 
 
@@ -27,7 +27,7 @@ def _standardized(patches, axes=(-1,), unbiased=True, inside=TARGET_EPS, outside
     return (patches - mean) / ((variance + inside) ** power + outside)
 
 
-NORMALISE = Exercise(
+NORMALIZE = Exercise(
     name="mae.3",
     task="Standardise every patch [B, K, P*P*3] by its own mean and variance: "
     "(x - mean) / sqrt(var + 1e-6), the variance unbiased.",
@@ -36,29 +36,18 @@ NORMALISE = Exercise(
     answer=_normalized,
     source=normalize_patches,
     cases=_patch_cases,
-    wrong=(
-        Wrong(
-            partial(_standardized, unbiased=False),
-            "the official variance is unbiased, it divides by n - 1: torch's default. With "
-            "192 numbers in a patch this is a quarter of a per cent, enough to fail parity",
-        ),
-        Wrong(
-            partial(_standardized, axes=(1, 2)),
-            "the statistics belong to one patch: average over the last axis only, not over "
-            "the patches of the image",
-        ),
-        Wrong(
-            partial(_standardized, inside=0.0),
-            "a flat patch has variance 0: without the 1e-6 its target is not a number, and "
-            "one white wall ends the training",
-        ),
-        Wrong(
-            partial(_standardized, inside=0.0, outside=TARGET_EPS),
-            "the 1e-6 belongs inside the root: outside it is a thousand times weaker for flat "
-            "patches",
-        ),
-        Wrong(partial(_standardized, power=1.0), "divide by the root of the variance"),
-    ),
+    wrong={
+        partial(_standardized, unbiased=False): "the official variance is unbiased, it divides by "
+        "n - 1: torch's default. With 192 numbers in a patch this is a quarter of a per cent, "
+        "enough to fail parity",
+        partial(_standardized, axes=(1, 2)): "the statistics belong to one patch: average over the "
+        "last axis only, not over the patches of the image",
+        partial(_standardized, inside=0.0): "a flat patch has variance 0: without the 1e-6 its "
+        "target is not a number, and one white wall ends the training",
+        partial(_standardized, inside=0.0, outside=TARGET_EPS): "the 1e-6 belongs inside the root: "
+        "outside it is a thousand times weaker for flat patches",
+        partial(_standardized, power=1.0): "divide by the root of the variance",
+    },
     hints=(
         "mean and var over dim -1 with keepdim=True",
         "(patches - mean) / (var + 1e-6).sqrt()",
@@ -89,31 +78,19 @@ LOSS = Exercise(
     answer=masked_mse,
     source=masked_mse,
     cases=_loss_cases,
-    wrong=(
-        Wrong(
-            lambda p, t, mask: (_error(p, t) * ~mask).sum() / (~mask).sum(),
-            "that scores the patches the encoder has seen; copying them is no achievement. "
-            "True means hidden",
-        ),
-        Wrong(
-            lambda p, t, mask: _error(p, t).mean(),
-            "every patch is scored, seen or not: the paper lost half a point that way",
-        ),
-        Wrong(
-            lambda p, t, mask: (_error(p, t) * mask).mean(),
-            "the sum is over masked patches, so divide by their number, mask.sum(), not by "
-            "all patches: your loss is too small by the mask ratio",
-        ),
-        Wrong(
-            lambda p, t, mask: ((_error(p, t) * mask).sum(dim=1) / mask.sum(dim=1)).mean(),
-            "the average is over the masked patches of the whole batch; averaging image by "
-            "image first gives another number when images hide different counts",
-        ),
-        Wrong(
-            lambda p, t, mask: (_error(p, t) * p.shape[-1] * mask).sum() / mask.sum(),
-            "the error of a patch is the mean over its pixels, not a sum",
-        ),
-    ),
+    wrong={
+        (lambda p, t, m: (_error(p, t) * ~m).sum() / (~m).sum()): "that scores the patches the "
+        "encoder has seen; copying them is no achievement. True means hidden",
+        (lambda p, t, m: _error(p, t).mean()): "every patch is scored, seen or not: the paper lost "
+        "half a point that way",
+        (lambda p, t, m: (_error(p, t) * m).mean()): "the sum is over masked patches, so divide by "
+        "their number, mask.sum(), not by all patches: your loss is too small by the mask ratio",
+        (lambda p, t, m: ((_error(p, t) * m).sum(1) / m.sum(1)).mean()): "the average is over the "
+        "masked patches of the whole batch; averaging image by image first gives another number "
+        "when images hide different counts",
+        (lambda p, t, m: (_error(p, t) * m * p.shape[-1]).sum() / m.sum()): "the error of a patch "
+        "is the mean over its pixels, not a sum",
+    },
     hints=(
         "first the mean squared error of every patch [B, N], then select",
         "(error * mask).sum() / mask.sum()",
@@ -150,22 +127,14 @@ UNDO = Exercise(
     answer=_undo,
     source=normalize_patches,
     cases=_undo_cases,
-    wrong=(
-        Wrong(
-            partial(_undone, way=lambda x, mean, std: x + mean),
-            "the brightness is right, the contrast is missing",
-        ),
-        Wrong(
-            partial(_undone, way=lambda x, mean, std: (x + mean) * std),
-            "undo in reverse order: first the division (multiply), then the subtraction (add)",
-        ),
-        Wrong(
-            partial(_undone, way=lambda x, mean, std: (x - mean) / std),
-            "that normalises a second time; undo it instead",
-        ),
-    ),
+    wrong={
+        partial(_undone, way=lambda x, mean, std: x + mean): "the brightness is right, the "
+        "contrast is missing",
+        partial(_undone, way=lambda x, mean, std: (x + mean) * std): "undo in reverse order: first "
+        "the division (multiply), then the subtraction (add)",
+        partial(_undone, way=lambda x, mean, std: (x - mean) / std): "that normalises a second "
+        "time; undo it instead",
+    },
     hints=("x = normalised * std + mean, with the statistics of the true patch",),
     tolerance=1e-6,
 )
-
-EXERCISES = (NORMALISE, LOSS, UNDO)

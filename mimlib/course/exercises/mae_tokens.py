@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.layers.masking import gather_tokens, mask_from_noise, scatter_tokens
 
 
@@ -41,33 +41,19 @@ MASK = Exercise(
     answer=_mask,
     source=mask_from_noise,
     cases=_mask_cases,
-    wrong=(
-        Wrong(
-            partial(_split, ascending=False),
-            "argsort returns indices in the order of the noise; sort each part, so that the "
-            "same set of patches is always written the same way",
-        ),
-        Wrong(
-            partial(_split, masked_first=True),
-            "you hide the patches with the smallest noise and show the rest: swap the parts",
-        ),
-        Wrong(
-            partial(_split, swap_counts=True),
-            "the first part has to hold N - num_masked patches: you show as many as should be "
-            "hidden. At 75 % that is three times the encoder's work, and an easier puzzle",
-        ),
-        Wrong(
-            partial(_split, sorts=2),
-            "a second argsort gives the rank of every patch (what undoes the shuffle), not "
-            "which patches come first",
-        ),
-        Wrong(
-            lambda noise, num_masked: tuple(
-                part.repeat(len(noise), 1) for part in _mask(noise[:1], num_masked)
-            ),
-            "each image needs a mask of its own: sort along dim 1 of the whole [B, N]",
-        ),
-    ),
+    wrong={
+        partial(_split, ascending=False): "argsort returns indices in the order of the noise; sort "
+        "each part, so that the same set of patches is always written the same way",
+        partial(_split, masked_first=True): "you hide the patches with the smallest noise and show "
+        "the rest: swap the parts",
+        partial(_split, swap_counts=True): "the first part has to hold N - num_masked patches: you "
+        "show as many as should be hidden. At 75 % that is three times the encoder's work, and an "
+        "easier puzzle",
+        partial(_split, sorts=2): "a second argsort gives the rank of every patch (what undoes the "
+        "shuffle), not which patches come first",
+        (lambda noise, num_masked: _mask(noise[:1].expand_as(noise), num_masked)): "each image "
+        "needs a mask of its own: sort along dim 1 of the whole [B, N]",
+    },
     hints=(
         "order = noise.argsort(dim=1) lists the patches from small noise to large",
         "cut the order after N - num_masked, then sort both parts",
@@ -109,28 +95,18 @@ PUT_BACK = Exercise(
     answer=_put_back,
     source=scatter_tokens,
     cases=_put_back_cases,
-    wrong=(
-        Wrong(
-            lambda visible, masked, index: _all(visible, masked),
-            "visible tokens in front, mask tokens behind: that is the order they were "
-            "computed in, not the order of the image. Every token would "
-            "get the position of another patch",
-        ),
-        Wrong(
-            lambda visible, masked, index: gather_tokens(_all(visible, masked), _all(*index)),
-            "gathering with the order shuffles a second time; to undo a permutation gather "
-            "with its inverse (argsort of the order), or scatter with the order itself",
-        ),
-        Wrong(
-            lambda visible, masked, index: _put_back(visible, 0 * masked, index),
-            "the masked tokens have places too",
-        ),
-    ),
+    wrong={
+        (lambda v, m, index: _all(v, m)): "visible tokens in front, mask tokens behind: that is "
+        "the order they were computed in, not the order of the image. Every token would get the "
+        "position of another patch",
+        (lambda v, m, index: gather_tokens(_all(v, m), _all(*index))): "gathering with the order "
+        "shuffles a second time; to undo a permutation gather with its inverse (argsort of the "
+        "order), or scatter with the order itself",
+        (lambda v, m, index: _put_back(v, 0 * m, index)): "the masked tokens have places too",
+    },
     hints=(
         "result[b, index.visible[b, i]] = visible[b, i], and the same for the masked ones",
         "torch.cat both parts and both indices, then either scatter by the index or gather by its "
         "argsort",
     ),
 )
-
-EXERCISES = (MASK, PUT_BACK)

@@ -1,10 +1,11 @@
 """Exercises of lesson 04 about images: what the teacher teaches, and who is compared to whom."""
 
+import itertools
 from functools import partial
 
 import torch
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.methods.objectives.distillation import (
     Distillation,
     DistillationConfig,
@@ -44,28 +45,18 @@ TARGETS = Exercise(
     answer=_targets,
     source=Distillation.sharpen,
     cases=_target_cases,
-    wrong=(
-        Wrong(
-            partial(_taught, before=0.0),
-            "the centre is missing: without it one class wins for every image",
-        ),
-        Wrong(
-            partial(_taught, before=0.0, after=1.0),
-            "the centre is a mean of logits: take it away before you divide",
-        ),
-        Wrong(
-            partial(_taught, before=-1.0),
-            "the centre is taken away, not added: that would feed the winner",
-        ),
-        Wrong(
-            partial(_taught, power=-1),
-            "divide by the temperature: a low one must make the teacher surer, not less sure",
-        ),
-        Wrong(
-            partial(_taught, axis=0),
-            "the softmax runs over the prototypes, the last axis, not over the images",
-        ),
-    ),
+    wrong={
+        partial(_taught, before=0.0): "the centre is missing: without it one class wins for every "
+        "image",
+        partial(_taught, before=0.0, after=1.0): "the centre is a mean of logits: take it away "
+        "before you divide",
+        partial(_taught, before=-1.0): "the centre is taken away, not added: that would feed the "
+        "winner",
+        partial(_taught, power=-1): "divide by the temperature: a low one must make the teacher "
+        "surer, not less sure",
+        partial(_taught, axis=0): "the softmax runs over the prototypes, the last axis, not over "
+        "the images",
+    },
     hints=("centre first, then the temperature", "((logits - centre) / temperature).softmax(-1)"),
     tolerance=1e-6,
 )
@@ -91,8 +82,8 @@ def _mean(
     student,
     targets,
     temperature,
-    pairs=lambda q, v: q != v,
-    divide=lambda pairs, prototypes: pairs,
+    pairs=lambda q, v, teachers: q != v,
+    divide=lambda pairs, kinds: pairs,
     power=1,
     turned=False,
 ):
@@ -100,9 +91,8 @@ def _mean(
     terms = -(targets[:, None] * says.log_softmax(dim=-1)).sum(dim=-1)  # [Q, V, B]
     if turned:
         terms = -(says.softmax(dim=-1) * targets[:, None].log()).sum(dim=-1)
-    chosen = [
-        terms[q, v].mean() for q in range(len(targets)) for v in range(len(says)) if pairs(q, v)
-    ]
+    every = itertools.product(range(len(targets)), range(len(says)))
+    chosen = [terms[q, v].mean() for q, v in every if pairs(q, v, len(targets))]
     return sum(chosen) / divide(len(chosen), says.shape[-1])
 
 
@@ -115,40 +105,23 @@ IMAGE_LOSS = Exercise(
     answer=_image_loss,
     source=mean_over_other_crops,
     cases=_loss_cases,
-    wrong=(
-        Wrong(
-            partial(_mean, pairs=lambda q, v: True),
-            "a crop does not teach itself: leave out the pairs with v equal to q",
-        ),
-        Wrong(
-            lambda student, targets, temperature: _mean(
-                student, targets, temperature, lambda q, v: v >= len(targets)
-            ),
-            "the other global crop is taught, too: with two teachers and five crops there are "
-            "eight pairs",
-        ),
-        Wrong(
-            partial(_mean, divide=lambda pairs, prototypes: 1),
-            "the mean over pairs, not their sum: divide by their number",
-        ),
-        Wrong(
-            partial(_mean, power=0),
-            "the student has a temperature, too: divide its logits by it before the softmax",
-        ),
-        Wrong(
-            partial(_mean, turned=True),
-            "H(p, q) = - sum p log q, with the teacher's probabilities outside the logarithm",
-        ),
-        Wrong(
-            partial(_mean, divide=lambda pairs, prototypes: pairs * prototypes),
-            "sum over the prototypes; the mean is over images and pairs",
-        ),
-    ),
+    wrong={
+        partial(_mean, pairs=lambda q, v, teachers: True): "a crop does not teach itself: leave "
+        "out the pairs with v equal to q",
+        partial(_mean, pairs=lambda q, v, teachers: v >= teachers): "the other global crop is "
+        "taught, too: with two teachers and five crops there are eight pairs",
+        partial(_mean, divide=lambda pairs, kinds: 1): "the mean over pairs, not their sum: divide "
+        "by their number",
+        partial(_mean, power=0): "the student has a temperature, too: divide its logits by it "
+        "before the softmax",
+        partial(_mean, turned=True): "H(p, q) = - sum p log q, with the teacher's probabilities "
+        "outside the logarithm",
+        partial(_mean, divide=lambda pairs, kinds: pairs * kinds): "sum over the prototypes; the "
+        "mean is over images and pairs",
+    },
     hints=(
         "two loops, over q and over v, and skip v == q",
         "-(targets[q] * (student[v] / temperature).log_softmax(-1)).sum(-1).mean() for each pair",
     ),
     tolerance=1e-5,
 )
-
-EXERCISES = (TARGETS, IMAGE_LOSS)

@@ -5,16 +5,16 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.evaluation.propagation import PropagationConfig, affinity
 from mimlib.layers.neighbours import nearest_neighbours, neighbour_table
 
 
-def _neighbours_of(patch, height, width, window):
+def _neighbors_of(patch, height, width, window):
     return neighbour_table((height, width), window)[0][patch].tolist()
 
 
-def _neighbour_cases():
+def _neighbor_cases():
     return (5, 4, 4, 3), (0, 4, 6, 3), (23, 4, 6, 3), (0, 14, 14, 3), (8, 6, 7, 5)
 
 
@@ -30,38 +30,26 @@ def _around(
     return [r * width + c for r, c in places if 0 <= r < height and 0 <= c < width]
 
 
-NEIGHBOURS = Exercise(
+NEIGHBORS = Exercise(
     name="selfpatch.3",
     task="List the places of the other patches in a window around a patch, row by row from the "
     "upper left; beyond the border the grid goes on at the other side.",
     minutes=10,
     difficulty=2,
-    answer=_neighbours_of,
+    answer=_neighbors_of,
     source=neighbour_table,
-    cases=_neighbour_cases,
-    wrong=(
-        Wrong(
-            partial(_around, wrap=lambda place, size: place),
-            "on a torus everybody has as many neighbours: take rows and columns modulo the "
-            "grid instead of leaving them out",
-        ),
-        Wrong(
-            partial(_around, wrap=lambda place, size: min(max(place, 0), size - 1)),
-            "that stops at the border and names patches there twice; take the modulo instead",
-        ),
-        Wrong(
-            partial(_around, flat=True),
-            "row and column wrap by themselves: the left neighbour of the first patch of a "
-            "row is the last one of the same row, not of the row above",
-        ),
-        Wrong(
-            partial(_around, itself=True), "the patch is not its own neighbour: leave (0, 0) out"
-        ),
-        Wrong(
-            lambda patch, height, width, window: _around(patch, width, height, window),
-            "patches are numbered row by row: place = row * width + column",
-        ),
-    ),
+    cases=_neighbor_cases,
+    wrong={
+        partial(_around, wrap=lambda place, size: place): "on a torus everybody has as many "
+        "neighbours: take rows and columns modulo the grid instead of leaving them out",
+        partial(_around, wrap=lambda place, size: min(max(place, 0), size - 1)): "that stops at "
+        "the border and names patches there twice; take the modulo instead",
+        partial(_around, flat=True): "row and column wrap by themselves: the left neighbour of the "
+        "first patch of a row is the last one of the same row, not of the row above",
+        partial(_around, itself=True): "the patch is not its own neighbour: leave (0, 0) out",
+        (lambda patch, h, w, window: _around(patch, w, h, window)): "patches are numbered row by "
+        "row: place = row * width + column",
+    },
     hints=(
         "row, column = divmod(patch, width); steps from -(window // 2) to window // 2",
         "(row + r) % height * width + (column + c) % width for all r, c but (0, 0)",
@@ -111,25 +99,17 @@ POSITIVES = Exercise(
     answer=_positives_of,
     source=nearest_neighbours,
     cases=_positive_cases,
-    wrong=(
-        Wrong(
-            partial(_best, rate=lambda one, many: (one[:, None] * many).sum(dim=-1)),
-            "a product prefers long tokens; the cosine does not know how long a token is",
-        ),
-        Wrong(
-            partial(_best, rate=lambda one, many: -(one[:, None] - many).norm(dim=-1)),
-            "the distance knows how long tokens are; compare directions, by the cosine",
-        ),
-        Wrong(
-            partial(_best, rate=lambda one, many: -_cosine(one, many)),
-            "the most similar ones: the largest cosines",
-        ),
-        Wrong(
-            partial(_best, places=False),
-            "those are numbers of columns of `near`; look up the places: near.gather(1, ...)",
-        ),
-        Wrong(_of_all, "only the candidates of a patch count, not the whole image"),
-    ),
+    wrong={
+        partial(_best, rate=lambda a, b: (a[:, None] * b).sum(-1)): "a product prefers long "
+        "tokens; the cosine does not know how long a token is",
+        partial(_best, rate=lambda a, b: -(a[:, None] - b).norm(dim=-1)): "the distance knows how "
+        "long tokens are; compare directions, by the cosine",
+        partial(_best, rate=lambda a, b: -_cosine(a, b)): "the most similar ones: the largest "
+        "cosines",
+        partial(_best, places=False): "those are numbers of columns of `near`; look up the places: "
+        "near.gather(1, ...)",
+        _of_all: "only the candidates of a patch count, not the whole image",
+    },
     hints=(
         "F.cosine_similarity(tokens[:, None], tokens[near], dim=-1) is [N, n]",
         "near.gather(1, cosines.topk(k, dim=1).indices).sort(dim=1).values",
@@ -155,11 +135,11 @@ def _carry_cases():
 
 
 def _weighed(
-    target, sources, labels, best, temperature, unit=True, everyone=False, heat=0.0, late=False
+    target, sources, labels, best, temperature, unit=True, count=min, heat=0.0, late=False
 ):
     target, sources = (F.normalize(t, dim=1) if unit else t for t in (target, sources))
     scores = target @ sources.T / (heat or temperature)
-    left = scores < scores.topk(len(labels) if everyone else best, dim=1).values[:, -1:]
+    left = scores < scores.topk(count(best, len(labels)), dim=1).values[:, -1:]
     if late:
         return scores.softmax(dim=1).masked_fill(left, 0.0) @ labels
     return scores.masked_fill(left, -torch.inf).softmax(dim=1) @ labels
@@ -174,35 +154,19 @@ CARRIED = Exercise(
     answer=_carried,
     source=affinity,
     cases=_carry_cases,
-    wrong=(
-        Wrong(
-            partial(_weighed, everyone=True),
-            "only the most similar sources count: all others get a weight of 0",
-        ),
-        Wrong(
-            partial(_weighed, unit=False),
-            "cosines, not products: bring tokens to unit length",
-        ),
-        Wrong(
-            partial(_weighed, heat=2.0),
-            "divide the cosines by the temperature that is given",
-        ),
-        Wrong(
-            lambda target, sources, labels, best, temperature: _weighed(
-                target, sources, labels, 1, temperature
-            ),
-            "labels stay soft: a weighted mean of several sources, not the label of one",
-        ),
-        Wrong(
-            partial(_weighed, late=True),
-            "what is left must sum to 1 again: choose first, then normalise",
-        ),
-    ),
+    wrong={
+        partial(_weighed, count=lambda best, sources: sources): "only the most similar sources "
+        "count: all others get a weight of 0",
+        partial(_weighed, unit=False): "cosines, not products: bring tokens to unit length",
+        partial(_weighed, heat=2.0): "divide the cosines by the temperature that is given",
+        partial(_weighed, count=lambda best, sources: 1): "labels stay soft: a weighted mean of "
+        "several sources, not the label of one",
+        partial(_weighed, late=True): "what is left must sum to 1 again: choose first, then "
+        "normalise",
+    },
     hints=(
         "cosines.topk(best, dim=1) gives values and indices; the softmax runs over the values",
         "((values / temperature).softmax(1)[..., None] * labels[indices]).sum(dim=1)",
     ),
     tolerance=1e-5,
 )
-
-EXERCISES = (NEIGHBOURS, POSITIVES, CARRIED)

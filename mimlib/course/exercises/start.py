@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from einops import rearrange
 
-from mimlib.course.exercises.exercise import Exercise, Wrong
+from mimlib.course.exercises.exercise import Exercise
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import patchify
 from mimlib.layers.positions import sincos_table
@@ -32,27 +32,17 @@ PATCHES = Exercise(
     answer=patchify,
     source=patchify,
     cases=_image_cases,
-    wrong=(
-        Wrong(
-            partial(_cut, order="(h w) (c p q)"),
-            "inside a patch the channel must vary fastest: (p q c), not (c p q). The "
-            "convolution's weight has the other order, which is why this is easy to mix up",
-        ),
-        Wrong(
-            partial(_cut, order="(w h) (p q c)"),
-            "patches are counted row by row, as one reads: (h w), not (w h)",
-        ),
-        Wrong(
-            partial(_cut, order="(h w) (q p c)"),
-            "inside a patch the row comes before the column: (p q c), not (q p c); you see "
-            "every patch mirrored at its diagonal",
-        ),
-        Wrong(
-            lambda images, patch_size: images.reshape(len(images), -1, patch_size**2 * 3),
-            "a reshape keeps the memory order and cuts strips, not squares: the axes have to "
-            "be split and moved first",
-        ),
-    ),
+    wrong={
+        partial(_cut, order="(h w) (c p q)"): "inside a patch the channel must vary fastest: (p q "
+        "c), not (c p q). The convolution's weight has the other order, which is why this is easy "
+        "to mix up",
+        partial(_cut, order="(w h) (p q c)"): "patches are counted row by row, as one reads: (h "
+        "w), not (w h)",
+        partial(_cut, order="(h w) (q p c)"): "inside a patch the row comes before the column: (p "
+        "q c), not (q p c); you see every patch mirrored at its diagonal",
+        (lambda x, size: x.reshape(len(x), -1, size**2 * 3)): "a reshape keeps the memory order "
+        "and cuts strips, not squares: the axes have to be split and moved first",
+    },
     hints=(
         "split H into (h p) and W into (w q) with einops.rearrange, then say the order you want",
         'the right side of the pattern is "b (h w) (p q c)"',
@@ -77,22 +67,15 @@ COUNTS = Exercise(
     answer=_count_visible,
     source=MAEConfig.count_visible,
     cases=_count_cases,
-    wrong=(
-        Wrong(
-            lambda count, ratio: round(count * (1 - ratio)),
-            "rounding to the nearest agrees most of the time, but MAE cuts the fraction off "
-            "the VISIBLE share: 196 * 0.1 = 19.6 leaves 19",
-        ),
-        Wrong(
-            lambda count, ratio: count - int(count * ratio),
-            "you cut the fraction off the HIDDEN share, which rounds the visible one up. "
-            "That is CroCo's rounding: 20 of 196 at 0.9, where MAE shows 19",
-        ),
-        Wrong(
-            lambda count, ratio: int(count * ratio),
-            "that is the number of HIDDEN patches (and its rounding is off)",
-        ),
-    ),
+    wrong={
+        (lambda count, ratio: round(count * (1 - ratio))): "rounding to the nearest agrees most of "
+        "the time, but MAE cuts the fraction off the VISIBLE share: 196 * 0.1 = 19.6 leaves 19",
+        (lambda count, ratio: count - int(count * ratio)): "you cut the fraction off the HIDDEN "
+        "share, which rounds the visible one up. That is CroCo's rounding: 20 of 196 at 0.9, where "
+        "MAE shows 19",
+        (lambda count, ratio: int(count * ratio)): "that is the number of HIDDEN patches (and its "
+        "rounding is off)",
+    },
     hints=(
         "the ratio is the hidden share; what is left is num_patches * (1 - mask_ratio)",
         "int() cuts the fraction off",
@@ -119,23 +102,15 @@ POSITIONS = Exercise(
     answer=sincos_table,
     source=sincos_table,
     cases=lambda: (((1, 2), 4), ((2, 1), 4), ((2, 3), 8), ((4, 4), 64)),
-    wrong=(
-        Wrong(
-            partial(_table, rows_first=True),
-            "the first half encodes the COLUMN, the second half the row. The official "
-            "helper's variable names suggest the opposite; loading its weights with your "
-            "table would turn every image on its diagonal",
-        ),
-        Wrong(
-            partial(_table, pairs=True),
-            "sine and cosine are blocks, q sines and then q cosines, not pairs next to each "
-            "other as in the first Transformer",
-        ),
-        Wrong(
-            partial(_table, sign=1),
-            "the exponent is negative: frequencies fall from 1 to about 1/10000",
-        ),
-    ),
+    wrong={
+        partial(_table, rows_first=True): "the first half encodes the COLUMN, the second half the "
+        "row. The official helper's variable names suggest the opposite; loading its weights with "
+        "your table would turn every image on its diagonal",
+        partial(_table, pairs=True): "sine and cosine are blocks, q sines and then q cosines, not "
+        "pairs next to each other as in the first Transformer",
+        partial(_table, sign=1): "the exponent is negative: frequencies fall from 1 to about "
+        "1/10000",
+    },
     hints=(
         "make the angles of all rows and all columns first: outer products with the frequencies",
         "torch.meshgrid(..., indexing='ij') gives row and column of every place in raster order",
@@ -143,5 +118,3 @@ POSITIONS = Exercise(
     ),
     tolerance=1e-6,
 )
-
-EXERCISES = (PATCHES, COUNTS, POSITIONS)
