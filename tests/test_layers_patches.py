@@ -69,3 +69,30 @@ def test_initialisation_of_the_embedding():
     bound = (6 / (768 + 768)) ** 0.5
     assert 0.99 * bound < embed.proj.weight.abs().max() <= bound
     assert 0 < embed.proj.bias.abs().max() <= 1 / 768**0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            torch.zeros(2, 8, 8, 3, dtype=torch.uint8),
+            r"\(2, 8, 8, 3\) have no axis of three colors",
+        ),
+        (torch.zeros(8, 8, dtype=torch.uint8), "no axis of three colors"),
+        (torch.full((1, 3, 4, 4), 200.0), "run from 200 to 200; expected 0 to 1: divide"),
+        (torch.full((1, 3, 4, 4), -0.5), "run from -0.5 to -0.5; expected 0 to 1"),
+        (torch.full((1, 3, 4, 4), torch.nan), "run from nan to nan"),
+    ],
+)
+def test_images_in_another_form_are_refused(images, message):
+    from mimlib.layers.patches import normalize
+
+    with pytest.raises(ValueError, match=message):
+        normalize.__wrapped__(images) if hasattr(normalize, "__wrapped__") else normalize(images)
+
+
+def test_no_images_and_images_that_just_overshoot_are_normalized():
+    from mimlib.layers.patches import normalize
+
+    assert normalize(torch.zeros(0, 3, 4, 4)).shape == (0, 3, 4, 4)
+    assert normalize(torch.full((1, 3, 4, 4), 1.001)).isfinite().all()

@@ -4,6 +4,7 @@ Letters: B images, C channels (3), H and W pixels, P patch side, h and w the gri
 K any list of patches, D token width.
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Shaped, UInt8
@@ -12,6 +13,7 @@ from torch import Tensor, nn, stack
 # ImageNet statistics of RGB in [0, 1]; every method here is fed with pixels normalised by them.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+SLACK = 0.01  # by which floats may leave [0, 1]: rounding, and bicubic crops that overshoot
 
 
 def normalize(
@@ -21,7 +23,23 @@ def normalize(
 
     Args:
         images: RGB, uint8 in [0, 255] or float in [0, 1].
+
+    Raises:
+        ValueError: if the third last axis is not that of three colors, or (on the CPU, where
+            looking makes nothing wait) if floats are not in [0, 1] or not finite.
     """
+    if images.ndim < 3 or images.shape[-3] != 3:
+        raise ValueError(
+            f"images of the shape {tuple(images.shape)} have no axis of three colors in the third "
+            "last place; expected [..., 3, height, width]: move the axis of the colors there"
+        )
+    if images.is_floating_point() and images.is_cpu and not torch.compiler.is_compiling():
+        low, high = images.aminmax() if images.numel() else (images.new_zeros(()),) * 2
+        if not bool(low >= -SLACK) or not bool(high <= 1 + SLACK):
+            raise ValueError(
+                f"images of floats run from {float(low):g} to {float(high):g}; expected 0 to 1: "
+                "divide pixels of 0 to 255 by 255, or leave them uint8"
+            )
     unit = 1.0 if images.is_floating_point() else 255.0
     # One channel at a time: constants as tensors would be copied to the device, with a wait.
     channels = [

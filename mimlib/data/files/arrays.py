@@ -53,7 +53,10 @@ def read_spring_disparity(path: str | Path) -> Dense:
 def _array(path: str | Path, num_axes: int) -> np.ndarray:
     """Read an .npy file of so many axes."""
     try:
-        values = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            values = np.load(file, allow_pickle=False)
+            if isinstance(values, np.ndarray) and file.read(1):
+                raise ValueError("it goes on after its array")
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
     return _checked(values, path, num_axes)

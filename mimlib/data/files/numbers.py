@@ -6,6 +6,7 @@ valid is 0. Flow is (dx, dy) in pixels from image 1 to image 2, disparity positi
 metres.
 """
 
+import math
 import os
 import re
 import struct
@@ -20,9 +21,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import io
 
-from mimlib.data.files.pictures import read_picture
+from mimlib.data.files.pictures import read_picture, read_samples
 
 FLO_MAGIC = 202021.25  # as 4 bytes of a little-endian float: "PIEH"
+PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 FLO_UNKNOWN = 1e9  # Middlebury: larger displacements mean unknown
 KITTI_SCALE, KITTI_ZERO = 64.0, 2**15  # flow = (stored - 2^15) / 64
 KITTI_DISPARITY_SCALE = 256.0
@@ -58,13 +60,16 @@ def write_flo(path: str | Path, dense: Dense) -> None:
 def read_pfm(path: str | Path) -> Tensor:
     """Read a portable float map, [H, W] or [H, W, 3] float32, top row first, as it is stored."""
     data = _bytes(path)
-    header = re.match(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+(-?[\d.]+(?:[eE][-+]?\d+)?)\s", data)
+    header = PFM_HEADER.match(data)
     if header is None:
         raise ValueError(f"{path} is no PFM file: it does not start with PF or Pf and its size")
     kind, width, height, scale = header.groups()
-    channels = (3,) if kind == b"PF" else ()
+    shape = (int(height), int(width), *((3,) if kind == b"PF" else ()))
     order = "<f4" if float(scale) < 0 else ">f4"  # the sign tells which byte comes first
-    values = _numbers(path, data[header.end() :], order, (int(height), int(width), *channels))
+    rest = data[header.end() :]
+    # One white space ends the header; on Windows it is written as two bytes, after blanks as more.
+    end = re.match(rb"[ \t]*\r?\n" if len(rest) - 4 * math.prod(shape) > 1 else rb"\s", rest)
+    values = _numbers(path, rest[end.end() if end else 0 :], order, shape)
     return torch.from_numpy(values[::-1].astype(np.float32))  # rows are stored bottom-up
 
 
@@ -114,7 +119,10 @@ def read_cre_disparity(path: str | Path) -> Dense:
 
 def read_grey_disparity(path: str | Path) -> Dense:
     """Read Middlebury's 8-bit disparity PNG of 2005 and 2006, full size: pixels, 0 = unknown."""
-    return positive(_grey(path).astype(np.float64), path)
+    mode, stored = read_samples(path)
+    if mode != "L":
+        raise ValueError(f"{path} holds pixels of the kind {mode}; expected one channel of 8 bits")
+    return positive(stored.astype(np.float64), path)
 
 
 def write_kitti_disparity(path: str | Path, dense: Dense) -> None:
@@ -221,18 +229,18 @@ def _bytes(path: str | Path) -> bytes:
 
 
 def _numbers(path: str | Path, data: bytes, order: str, shape: tuple[int, ...]) -> np.ndarray:
-    needed = 4 * int(np.prod(shape))
-    if min(shape) < 1 or len(data) < needed:
+    needed = 4 * math.prod(shape)
+    if min(shape) < 1 or len(data) != needed:  # surplus ones would move every row, or be of another
         raise ValueError(
             f"{path} is truncated or broken: {len(data)} bytes of numbers, its header promises "
             f"{needed} for the shape {shape}"
         )
-    return np.frombuffer(data[:needed], dtype=order).reshape(shape)
+    return np.frombuffer(data, dtype=order).reshape(shape)
 
 
 def _grey16(path: str | Path) -> np.ndarray:
     """Read a 16-bit grey PNG as [H, W] float64."""
-    mode, stored = read_picture(path)
+    mode, stored = read_samples(path)
     if not mode.startswith("I"):
         raise ValueError(_too_coarse(path, mode, "one channel"))
     return stored.astype(np.float64)

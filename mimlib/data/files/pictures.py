@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision import io
 
 JPEG = (".jpg", ".jpeg")
+STRETCHED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies gray of 2 and 4 bits by
 STORED_VALUES = 2**16  # of 8- and 16-bit files
 
 
@@ -30,7 +31,9 @@ def read_image(path: str | Path) -> Tensor:
     path = os.fspath(path)
     if path.lower().endswith(JPEG):
         try:  # from file to crop a quarter faster than Pillow
-            return io.decode_jpeg(io.read_file(path), "RGB", apply_exif_orientation=True)
+            data = io.read_file(path)
+            if _orientation_is_plain(data.numpy()):
+                return io.decode_jpeg(data, "RGB", apply_exif_orientation=True)
         except (RuntimeError, AttributeError):
             pass  # Pillow judges: another format, or a torchvision without its (deprecated) decoder
     try:
@@ -39,6 +42,24 @@ def read_image(path: str | Path) -> Tensor:
     except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
         raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
     return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+
+
+def _orientation_is_plain(data: np.ndarray) -> bool:
+    """Whether a JPEG file says at most once how it lies, in the form that torchvision reads.
+
+    torchvision looks at the first APP1 segment alone, for an Exif orientation of 16 bits. Pillow
+    also finds one behind XMP, one within XMP, and one of 32 bits.
+    """
+    place, segments = 2, []
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:  # pixels
+        length = int(data[place + 2]) << 8 | int(data[place + 3])
+        if data[place + 1] == 0xE1:
+            segments.append(data[place + 4 : place + 2 + length].tobytes())
+        place += 2 + length
+    if not segments:
+        return True
+    wide = any(tag in segments[0] for tag in (b"\x01\x12\x00\x04", b"\x12\x01\x04\x00"))
+    return len(segments) == 1 and segments[0].startswith(b"Exif\0\0") and not wide
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -78,13 +99,40 @@ def read_segments(path: str | Path) -> np.ndarray:
     return colours @ np.array([1, 256, 65536])
 
 
+def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
+    """Read a picture of one channel or a palette as the numbers that are stored, and its mode.
+
+    Pillow stretches gray of 2 and 4 bits to 0 ... 255, and other ranges likewise: that is undone
+    where it can be, else refused.
+
+    Raises:
+        ValueError: if the file is missing, cannot be read, or its numbers cannot be had.
+    """
+    try:
+        with Image.open(path) as image:
+            tile = image.tile[0] if image.tile else None
+            mode, stored = image.mode, np.array(image)
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
+        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    codec = tile[0] if tile else ""
+    given = tile[3] if tile else ""
+    raw, *more = given if isinstance(given, tuple) else (given,)
+    if codec.startswith("ppm") and more[:1] not in ([255], [65535]):
+        raise ValueError(f"{path} has numbers up to {more}; save it as a PNG, which keeps them")
+    if not isinstance(raw, str) or not raw.startswith(("1", "L")):
+        return mode, stored
+    if "I" in raw:
+        raise ValueError(f"{path} is stored inverted, 0 is white; save it as a PNG")
+    return mode, stored // STRETCHED.get(raw[:3], 1)
+
+
 def read_indices(path: str | Path) -> np.ndarray:
     """Read a picture of numbers as [H, W] int64: one channel, or the indices of a palette.
 
     Raises:
         ValueError: if the file cannot be read or holds colours.
     """
-    mode, stored = read_picture(path)
+    mode, stored = read_samples(path)
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise ValueError(
             f"{path} holds colours (mode {mode}); expected a picture of class numbers: one "
