@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
+from by_heart import encoder_of, learn
 
 from mimlib.data.objects.coco import CocoConfig, CocoObjects
 from mimlib.data.objects.source import DetectionSource
@@ -20,9 +20,9 @@ from mimlib.encoders.vit import ViTConfig
 from mimlib.evaluation.average_precision import AveragePrecision, AveragePrecisionConfig
 from mimlib.tasks.detection import DetectionTaskConfig
 from mimlib.training.config import TrainConfig
-from mimlib.training.trainer import Trainer
 
 LEAST_AREA, MOST_OBJECTS = 40**2, 8  # pixels of every object, objects of an image
+WIDTH = 128  # of the encoder
 RATE = 1.5e-3  # highest learning rate of AdamW
 HEAD = {
     "width": 64, "box_convs": 1, "box_width": 256, "sampled_anchors": 128, "sampled_boxes": 64,
@@ -74,16 +74,6 @@ def world_images(size: int, count: int) -> DetectionSource:
     return WorldDetectionConfig(count=count, size=size, scale=(1.0, 1.0), flip=False).build()
 
 
-def encoder_of(kind: str, size: int, stride: int) -> ConvViTConfig | ViTConfig:
-    """A small encoder without any pre-training."""
-    if kind == "convvit":
-        return ConvViTConfig(
-            widths=(32, 64, 128), depths=(1, 1, 3), heads=4, entries=(stride // 4, 2, 2),
-            image_size=size,
-        )  # fmt: skip
-    return ViTConfig(width=128, depth=4, heads=4, patch_size=stride, image_size=size)
-
-
 def by_heart(
     source: DetectionSource,
     encoder: ConvViTConfig | ViTConfig,
@@ -96,7 +86,6 @@ def by_heart(
     config = DetectionTaskConfig(
         encoder=encoder, num_classes=num_classes, anchor_sizes=anchor_sizes, **HEAD
     )
-    torch.manual_seed(0)
     measured = AveragePrecision(source, AveragePrecisionConfig(source=source.augmentation))
     train = TrainConfig(
         steps=steps,
@@ -109,11 +98,7 @@ def by_heart(
         log_every=50,
         evaluate_every=measure_every,
     )
-    trainer = Trainer(config.build(), source, train, (measured,), progress=False)
-    history = trainer.fit().history
-    for line in history:
-        print({k: round(v, 3) for k, v in line.items() if k in ("step", "loss") or "/" in k})
-    return {k.partition("/")[2]: v for k, v in history[-1].items() if "/" in k}
+    return learn(config, source, train, measured)
 
 
 def main() -> None:
@@ -132,10 +117,8 @@ def main() -> None:
         anchors = tuple(side * size // 256 for side in (24, 40, 72, 128, 200))
     else:
         source, anchors = world_images(size, args.images), (6, 10, 16, 26, 44)
-    num_classes = 80 if real else 12
-    print(
-        by_heart(source, encoder_of(args.encoder, size, stride), num_classes, anchors, args.steps)
-    )
+    encoder = encoder_of(args.encoder, size, stride, WIDTH)
+    print(by_heart(source, encoder, 80 if real else 12, anchors, args.steps))
 
 
 if __name__ == "__main__":

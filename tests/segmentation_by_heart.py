@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
+from by_heart import encoder_of, learn
 
 from mimlib.data.dense.segmentation import SegmentationFilesConfig
 from mimlib.encoders.convvit import ConvViTConfig
@@ -18,12 +18,12 @@ from mimlib.encoders.vit import ViTConfig
 from mimlib.evaluation.validation import ValidationConfig
 from mimlib.tasks.segmentation import SegmentationTaskConfig
 from mimlib.training.config import TrainConfig
-from mimlib.training.trainer import Trainer
 
 FILES = {
     "ade20k": {"root": "ade20k_voc_samples/ade20k", "layout": "ade20k", "split": ""},
     "coco": {"root": "coco_subset", "layout": "coco_semantic", "split": "train2017"},
 }
+WIDTH = 96  # of the encoder
 NUM_CLASSES = {"ade20k": 150, "coco": 133}
 
 
@@ -31,16 +31,6 @@ def real_images(folder: Path, name: str, size: int) -> SegmentationFilesConfig:
     """The images of a data set, their shorter side in one crop, nothing changed but its place."""
     files = {**FILES[name], "root": str(folder / FILES[name]["root"])}
     return SegmentationFilesConfig(**files, size=size, scale=(1.0, 1.0), distort=False, flip=False)
-
-
-def encoder_of(kind: str, size: int, stride: int) -> ConvViTConfig | ViTConfig:
-    """A small encoder without any pre-training."""
-    if kind == "convvit":
-        return ConvViTConfig(
-            widths=(24, 48, 96), depths=(1, 1, 3), heads=4, entries=(stride // 4, 2, 2),
-            image_size=size,
-        )  # fmt: skip
-    return ViTConfig(width=96, depth=4, heads=4, patch_size=stride, image_size=size)
 
 
 def by_heart(
@@ -55,18 +45,13 @@ def by_heart(
         encoder=encoder, num_classes=num_classes, head="upernet", channels=64,
         short_side=data.size, window=data.size,
     )  # fmt: skip
-    torch.manual_seed(0)
     measured = ValidationConfig(source=data, num_images=0, batch_size=1).build()
     train = TrainConfig(
         steps=steps, batch_size=4, base_rate=0.64, warmup_steps=20, schedule="linear",
         betas=(0.9, 0.999), weight_decay=0.01, clip_norm=1.0, device="cpu", log_every=50,
         evaluate_every=measure_every,
     )  # fmt: skip
-    trainer = Trainer(task.build(), data.build(), train, (measured,), progress=False)
-    history = trainer.fit().history
-    for line in history:
-        print({k: round(v, 3) for k, v in line.items() if k in ("step", "loss") or "/" in k})
-    return {k.partition("/")[2]: v for k, v in history[-1].items() if "/" in k}
+    return learn(task, data.build(), train, measured)
 
 
 def main() -> None:
@@ -78,7 +63,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=8)
     args = parser.parse_args()
     data = real_images(Path(os.environ["MIMLIB_REALDATA"]), args.data, args.size)
-    encoder = encoder_of(args.encoder, args.size, args.stride)
+    encoder = encoder_of(args.encoder, args.size, args.stride, WIDTH)
     print(by_heart(data, encoder, NUM_CLASSES[args.data], args.steps, measure_every=200))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from real_data import FOLDER, sample
-from segmentation_by_heart import FILES, NUM_CLASSES, by_heart, encoder_of, real_images
+from segmentation_by_heart import FILES, NUM_CLASSES, WIDTH, by_heart, encoder_of, real_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -29,5 +29,5 @@ def test_real_label_maps_are_read(name):
 def test_real_images_can_be_learnt_by_heart(kind):
     """ADE20K's three samples, briefly; see tests/segmentation_by_heart.py for the whole run."""
     data = source_of("ade20k", 64)
-    scores = by_heart(data, encoder_of(kind, 64, 4), NUM_CLASSES["ade20k"], steps=240)
+    scores = by_heart(data, encoder_of(kind, 64, 4, WIDTH), NUM_CLASSES["ade20k"], steps=240)
     assert scores["accuracy"] > 0.95 and scores["miou"] > 0.5, scores
