@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mimlib import places
 from mimlib.places import write_text
+from mimlib.runs.mistakes import Mistake
 
 Origin = Mapping[str, object]  # see machine/origin.py
 
@@ -28,7 +29,7 @@ def write(path: Path, receipt: Mapping) -> None:
     """Store a receipt; among the committed ones only if a commit says what code made it.
 
     Raises:
-        ValueError: as `refuse_uncommitted`.
+        Mistake: as `refuse_uncommitted`.
     """
     if places.receipts().resolve() in path.resolve().parents:
         refuse_uncommitted(origins(receipt))
@@ -40,11 +41,11 @@ def refuse_uncommitted(found: Iterable[Origin]) -> None:
     """Raise unless all of it was made by committed code.
 
     Raises:
-        ValueError: saying what is not, and what to do.
+        Mistake: saying what is not, and what to do.
     """
     for made in found:
         if made.get("commit") is None or made.get("dirty") is not False:
-            raise ValueError(
+            raise Mistake(
                 f"measured by {code_of(made)}: a receipt in {places.receipts()} needs code that a "
                 "commit names. Commit your changes and measure again, or try out with receipts "
                 "written to another folder"
