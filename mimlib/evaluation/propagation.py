@@ -1,4 +1,4 @@
-"""Labels carried through a video by the likeness of features: nothing is trained.
+"""Labels carried through a video by the cosine similarity of features: nothing is trained.
 
 The protocol of DINO (arXiv 2104.14294, section 4.2.2) that SelfPatch uses: a token of the next
 frame takes the labels of those tokens nearby, in the first and in the last frames, that are most
@@ -224,14 +224,14 @@ def blocks(
     side: int, config: PropagationConfig, device: torch.device
 ) -> list[tuple[slice, slice, Tensor]]:
     """Cut a side of a grid: places of a block, places around it, and which are too far apart."""
-    cut = []
+    parts = []
     for start in range(0, side, config.tile):
         end = min(start + config.tile, side)
         near = slice(max(0, start - config.radius), min(side, end + config.radius))
         here = torch.arange(start, end, device=device)
         there = torch.arange(near.start, near.stop, device=device)
-        cut.append((slice(start, end), near, (here[:, None] - there).abs() > config.radius))
-    return cut
+        parts.append((slice(start, end), near, (here[:, None] - there).abs() > config.radius))
+    return parts
 
 
 def affinity(cosine: Tensor, config: PropagationConfig) -> Tensor:

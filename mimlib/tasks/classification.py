@@ -141,9 +141,9 @@ def random_box(
     size: tuple[int, int], kept: Float[Tensor, ""], generator: torch.Generator
 ) -> Bool[Tensor, "H W"]:
     """Draw a box of an image's shape with area 1 - `kept`, centred anywhere, cut at the border."""
-    centre = torch.rand(2, generator=generator, device=kept.device)
+    center = torch.rand(2, generator=generator, device=kept.device)
     inside = []
-    for side, middle in zip(size, centre):
+    for side, middle in zip(size, center):
         half = torch.floor(side * (1 - kept).sqrt()) / 2
         at = torch.arange(side, device=kept.device) + 0.5
         inside.append((at - torch.floor(middle * side)).abs() < half)

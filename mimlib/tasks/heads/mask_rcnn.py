@@ -103,9 +103,12 @@ class MaskRCNN(nn.Module):
         self.rpn = RegionProposalNetwork(
             anchors,
             ProposalHead(width, len(SHAPES), RPN_CONVS),
-            *(0.7, 0.3, sampled_anchors, 0.5),  # overlap of positives, of negatives; share
-            {"training": candidates, "testing": -(-candidates // 2)},
-            {"training": proposals, "testing": proposals},
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=sampled_anchors,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": candidates, "testing": -(-candidates // 2)},
+            post_nms_top_n={"training": proposals, "testing": proposals},
             nms_thresh=0.7,
         )
         # As official: boxes of 224 = 7 * 32 pixels are cut out of the map of stride 16 = 4 * 4.
@@ -121,8 +124,14 @@ class MaskRCNN(nn.Module):
             cut(BOX_CELLS),
             FastRCNNConvFCHead(shape, [width] * box_convs, [box_width], norm),
             BoxPredictor(box_width, num_classes + 1),
-            *(0.5, 0.5, sampled_boxes, 0.25, None),  # overlaps, share of positives, box weights
-            *(LEAST_SCORE, 0.5, MOST_DETECTIONS),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=sampled_boxes,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=LEAST_SCORE,
+            nms_thresh=0.5,
+            detections_per_img=MOST_DETECTIONS,
         )
         self.mask_head = MaskHead(cut(MASK_CELLS), width, num_classes)
         self.rpn.fg_bg_sampler = KeySampler(sampled_anchors, 0.5)
