@@ -127,7 +127,6 @@ def test_positions_and_attention():
     assert drawn(picture)
     assert picture.axes[0].get_xlabel() == "channel"
     maps = {0: torch.rand(2, 3), 5: torch.rand(2, 3)}
-    assert drawn(figures.attention(IMAGES[0], maps, 8))
     both = figures.attention_rows(IMAGES[0], {"before": maps, "after": maps}, 8)
     assert drawn(both) and len(both.axes) == 6
     assert [axis.get_title() for axis in both.axes[::3]] == ["before", "after"]
@@ -179,7 +178,6 @@ def test_a_study_is_drawn_from_its_receipt():
     assert [bar.get_height() for bar in axis.patches] == [0.7, 0.6]
     low, high = axis.collections[0].get_paths()[1].vertices[:, 1]
     assert (low, high) == (0.5, 0.7)
-    assert drawn(figures.histogram({"a": [1, 2, 3], "b": [2, 2, 4]}, "metres"))
 
 
 def test_ground_truth_panels():

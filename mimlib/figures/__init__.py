@@ -5,10 +5,9 @@ last value of a cell. The functions of `truth` draw into one axis of `truth.pane
 """
 
 from mimlib.figures import truth
-from mimlib.figures.charts import bars, curves, histogram, scatter, study
+from mimlib.figures.charts import bars, curves, scatter, study
 from mimlib.figures.detection import Shown, detections, objects
 from mimlib.figures.grids import (
-    attention,
     attention_rows,
     hide,
     images,
@@ -26,7 +25,6 @@ __all__ = [
     "GREY",
     "Picture",
     "Shown",
-    "attention",
     "attention_rows",
     "bars",
     "class_maps",
@@ -37,7 +35,6 @@ __all__ = [
     "flow_wheel",
     "followed",
     "hide",
-    "histogram",
     "images",
     "looks",
     "matches",

@@ -135,22 +135,6 @@ def scatter(
     return picture
 
 
-@styled
-def histogram(named: Mapping[str, Sequence[float]], x_label: str, bins: int = 30) -> Picture:
-    """Draw how values are spread, as parts of all values."""
-    picture, axes = canvas(1, 1, 4.6, 2.6)
-    axis = axes[0, 0]
-    everything = np.concatenate([np.asarray(values, dtype=float) for values in named.values()])
-    edges = np.linspace(everything.min(), everything.max(), bins + 1)
-    for (name, values), color in zip(named.items(), COLORS):
-        weights = np.full(len(values), 1 / len(values))
-        axis.hist(values, edges, weights=weights, color=color, alpha=0.6, label=name)
-    axis.set(xlabel=x_label, ylabel="part of all")
-    if len(named) > 1:
-        axis.legend()
-    return picture
-
-
 def _references(axis: Axes, references: Mapping[str, float] | None) -> None:
     styles = ("--", ":", "-.", (0, (1, 3)))
     for (name, value), style in zip((references or {}).items(), styles):

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from torch import Tensor
 
-from mimlib.figures.style import Picture, canvas, show_image, styled
+from mimlib.figures.style import Picture, bright, canvas, frame, show_image, styled
 from mimlib.figures.truth import palette
 
-TINT = 0.55  # how much of its colour a mask gives a pixel
+TINT = 0.55  # how much of its color a mask gives a pixel
 
 
 class Shown(NamedTuple):
@@ -27,7 +27,7 @@ class Shown(NamedTuple):
 def objects(
     axes: Axes, image: Tensor, shown: Shown, names: Sequence[str], title: str = "objects"
 ) -> None:
-    """Draw the boxes and masks of objects on an image, a colour for each class.
+    """Draw the boxes and masks of objects on an image, a color for each class.
 
     Args:
         axes: where to draw.
@@ -37,7 +37,7 @@ def objects(
         title: above the picture.
     """
     colors = palette(len(names))
-    tinted = image.cpu().float() / (1 if image.is_floating_point() else 255)
+    tinted = bright(image)
     order = range(len(shown.labels) - 1, -1, -1)
     for row in order:
         color = torch.from_numpy(colors[int(shown.labels[row])]).float()
@@ -45,12 +45,8 @@ def objects(
         tinted[:, mask] = (1 - TINT) * tinted[:, mask] + TINT * color[:, None]
     show_image(axes, tinted, title)
     for row in order:
-        left, top, right, bottom = shown.boxes[row].tolist()
-        frame = Rectangle(
-            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False,
-            edgecolor=colors[int(shown.labels[row])], linewidth=1.3,
-        )  # fmt: skip
-        axes.add_patch(frame)
+        left, top, *_ = box = shown.boxes[row].tolist()
+        frame(axes, box, colors[int(shown.labels[row])], width=1.3)
         if shown.scores is not None:
             axes.text(
                 left, top - 0.5, f"{float(shown.scores[row]):.1f}", fontsize=5, color="white",

@@ -1,27 +1,27 @@
 """Pictures made of images: rows and grids, masks, reconstructions, attention."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mimlib.figures.style import (
+    ASKING,
     COLORS,
     DIVERGING,
     GREY,
     SEQUENTIAL,
     Picture,
     canvas,
+    frame_patch,
+    lit,
     show_image,
     styled,
 )
 from mimlib.layers.patches import patchify, unpatchify
-
-DARKEST = 0.12  # brightness where a patch does not look at all
 
 
 @styled
@@ -72,7 +72,7 @@ def rows(named: Mapping[str, Tensor], size: float = 1.3) -> Picture:
 
 
 def hide(pictures: Tensor, hidden: Tensor, patch_size: int, color: str = GREY) -> Tensor:
-    """Paint the hidden patches of images in one colour.
+    """Paint the hidden patches of images in one color.
 
     Args:
         pictures: [B, 3, H, W], uint8 or float in [0, 1].
@@ -132,20 +132,6 @@ def positions(table: Tensor, grid: tuple[int, int], queries: Sequence[int]) -> P
     return picture
 
 
-def attention(
-    image: Tensor, maps: Mapping[int, Tensor], patch_size: int, size: float = 1.7
-) -> Picture:
-    """Draw where some patches look: the image as bright as the attention, the asking patch framed.
-
-    Args:
-        image: [3, H, W].
-        maps: patch -> [h, w], weights that sum to at most 1.
-        patch_size: P, in pixels.
-        size: side of an image in inches.
-    """
-    return attention_rows(image, {"": maps}, patch_size, size)
-
-
 @styled
 def attention_rows(
     image: Tensor,
@@ -163,17 +149,10 @@ def attention_rows(
     """
     columns = 1 + max(map(len, named.values()))
     picture, axes = canvas(len(named), columns, size, size * 1.12)
-    bright = image.cpu().float() / (1 if image.is_floating_point() else 255)
     for line, (name, maps) in zip(axes, named.items()):
         show_image(line[0], image, name or "patches that ask")
-        for index, ((query, weights), axis) in enumerate(zip(maps.items(), line[1:])):
-            weights = weights.detach().float().cpu().numpy()
-            row, column = divmod(query, weights.shape[1])
-            corner = (column * patch_size - 0.5, row * patch_size - 0.5)
-            frame = {"fill": False, "edgecolor": COLORS[(1, 4, 3, 6, 2)[index % 5]], "linewidth": 2}
-            for target in (line[0], axis):
-                target.add_patch(Rectangle(corner, patch_size, patch_size, **frame))
-            light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
-            lit = bright * torch.from_numpy(DARKEST + (1 - DARKEST) * light)
-            show_image(axis, lit, f"patch {query}")
+        for (query, weights), axis, color in zip(maps.items(), line[1:], itertools.cycle(ASKING)):
+            for framed in (line[0], axis):
+                frame_patch(framed, query, weights.shape[1], patch_size, color)
+            show_image(axis, lit(image, weights, patch_size), f"patch {query}")
     return picture

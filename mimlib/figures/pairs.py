@@ -1,5 +1,6 @@
-"""Pictures of two views: where one looks in the other, matches, displacements as colours."""
+"""Pictures of two views: where one looks in the other, matches, displacements as colors."""
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -8,13 +9,19 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from mimlib.figures.grids import DARKEST
-from mimlib.figures.style import COLORS, SEQUENTIAL, Picture, canvas, show_image, styled
-
-ASKING = (1, 4, 3, 6, 2)  # of COLORS, for the patches that ask: all of them show on photographs
+from mimlib.figures.style import (
+    ASKING,
+    SEQUENTIAL,
+    Picture,
+    canvas,
+    frame_patch,
+    hold,
+    lit,
+    show_image,
+    styled,
+)
 
 
 @styled
@@ -33,20 +40,15 @@ def looks(
         image_2: [3, H, W].
         maps: patch of image 1 -> [h, w], weights over image 2.
         patch_size: P, in pixels.
-        true: patch -> (x, y) in pixels of image 2, ringed: where its centre really is.
+        true: patch -> (x, y) in pixels of image 2, ringed: where its center really is.
         size: side of an image in inches.
     """
     picture, axes = canvas(1, 2 + len(maps), size, size * 1.12)
     show_image(axes[0, 0], image_1, "image 1")
     show_image(axes[0, 1], image_2, "image 2")
-    bright = image_2.cpu().float() / (1 if image_2.is_floating_point() else 255)
-    for index, ((query, weights), axis) in enumerate(zip(maps.items(), axes[0, 2:])):
-        weights = weights.detach().float().cpu().numpy()
-        color = COLORS[ASKING[index % 5]]
-        _frame(axes[0, 0], divmod(query, weights.shape[1]), patch_size, color)
-        light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
-        lit = bright * torch.from_numpy(DARKEST + (1 - DARKEST) * light)
-        show_image(axis, lit, f"from patch {query}")
+    for (query, weights), axis, color in zip(maps.items(), axes[0, 2:], itertools.cycle(ASKING)):
+        frame_patch(axes[0, 0], query, weights.shape[1], patch_size, color)
+        show_image(axis, lit(image_2, weights, patch_size), f"from patch {query}")
         for ringed in (axis, axes[0, 1]) if true is not None else ():
             _ring(ringed, true[query], color)
     return picture
@@ -71,9 +73,8 @@ def matches(
     picture, axes = canvas(1, 2, size * image_1.shape[2] / image_1.shape[1], size * 1.08)
     show_image(axes[0, 0], image_1, "image 1: asked")
     show_image(axes[0, 1], image_2, "image 2: true (ring), found (dot)")
-    places = (asked.cpu().tolist(), found.cpu().tolist(), true.cpu().tolist())
-    for index, (start, end, goal) in enumerate(zip(*places, strict=True)):
-        color = COLORS[ASKING[index % 5]]
+    places = zip(asked.tolist(), found.tolist(), true.tolist(), strict=True)
+    for (start, end, goal), color in zip(places, itertools.cycle(ASKING)):
         dot = {"marker": "o", "markersize": 5, "color": color, "markeredgecolor": "black"}
         axes[0, 0].plot(start[0] - 0.5, start[1] - 0.5, markeredgewidth=0.6, **dot)
         line = [end[0] - 0.5, goal[0] - 0.5], [end[1] - 0.5, goal[1] - 0.5]
@@ -81,7 +82,7 @@ def matches(
         axes[0, 1].plot(line[0][0], line[1][0], markeredgewidth=0.6, **dot)
         _ring(axes[0, 1], goal, color)
     for axis, image in zip(axes[0], (image_1, image_2)):  # dots at a border must not move it
-        axis.set(xlim=(-0.5, image.shape[2] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
+        hold(axis, image)
     return picture
 
 
@@ -95,25 +96,19 @@ def colored(values: Tensor, low: float, high: float, valid: Tensor | None = None
         valid: [n, H, W] bool; the rest is left white.
     """
     share = ((values.detach().cpu().float() - low) / (high - low)).clamp(0, 1)
-    shown = torch.from_numpy(matplotlib.colormaps[SEQUENTIAL](share.numpy())[..., :3]).float()
-    if valid is not None:
-        shown = torch.where(valid.cpu()[..., None], shown, 1.0)
-    return shown.movedim(-1, 1)
+    return _painted(matplotlib.colormaps[SEQUENTIAL](share.numpy())[..., :3], valid)
 
 
 def flow_colors(motion: Tensor, longest: float, valid: Tensor | None = None) -> Tensor:
     """Turn displacements [n, H, W, 2] (dx, dy) into images [n, 3, H, W]: hue says where to.
 
-    White stands still; the colour is full at `longest` pixels and beyond. See `flow_wheel`.
+    White stands still; the color is full at `longest` pixels and beyond. See `flow_wheel`.
     """
     dx, dy = motion.detach().cpu().double().unbind(-1)
     angle = torch.atan2(dy, dx) / (2 * math.pi) % 1.0
     length = (dx.square() + dy.square()).sqrt() / longest
     hsv = torch.stack([angle, length.clamp(0, 1), torch.ones_like(angle)], dim=-1)
-    shown = torch.from_numpy(hsv_to_rgb(hsv.numpy())).float()
-    if valid is not None:
-        shown = torch.where(valid.cpu()[..., None], shown, 1.0)
-    return shown.movedim(-1, 1)
+    return _painted(hsv_to_rgb(hsv.numpy()), valid)
 
 
 def flow_wheel(side: int) -> Tensor:
@@ -124,13 +119,12 @@ def flow_wheel(side: int) -> Tensor:
     return flow_colors(torch.stack([dx, dy], dim=-1)[None], side / 2, inside[None])[0]
 
 
-def _frame(axis: Axes, place: tuple[int, int], patch_size: int, color: str) -> None:
-    """Frame the patch at (row, column)."""
-    row, column = place
-    corner = (column * patch_size - 0.5, row * patch_size - 0.5)
-    axis.add_patch(
-        Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=color, linewidth=2)
-    )
+def _painted(colors: np.ndarray, valid: Tensor | None) -> Tensor:
+    """Return colors [n, H, W, 3] as images [n, 3, H, W], white where they are not valid."""
+    shown = torch.from_numpy(colors).float()
+    if valid is not None:
+        shown = torch.where(valid.cpu()[..., None], shown, 1.0)
+    return shown.movedim(-1, 1)
 
 
 def _ring(axis: Axes, place: "Tensor | list[float]", color: str) -> None:

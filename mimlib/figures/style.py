@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import matplotlib
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
@@ -27,8 +28,10 @@ COLORS = (
 GREY = "#8C8C8C"  # numbers of a paper, patches that are hidden
 SEQUENTIAL = "cividis"  # amounts from low to high
 DIVERGING = "PuOr"  # amounts around zero
+ASKING = tuple(COLORS[i] for i in (1, 4, 3, 6, 2))  # all of them show on photographs
+DARKEST = 0.12  # brightness where a patch does not look at all
 DPI = 80
-LEVELS = 64  # steps of a colour in a stored picture
+LEVELS = 64  # steps of a color in a stored picture
 RULES = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -101,12 +104,40 @@ def show_image(axes: Axes, image: Tensor, title: str = "", **how) -> None:
 def pixels(image: Tensor) -> np.ndarray:
     """Return an image as matplotlib wants it: [H, W, 3] or [H, W], on the CPU."""
     image = torch.as_tensor(image).detach().cpu()
-    if image.ndim == 3:
-        image = image.permute(1, 2, 0)
     if image.dtype == torch.bfloat16:
         image = image.float()
-    return (
-        image.clamp(0, 1).numpy()
-        if image.is_floating_point() and image.ndim == 3
-        else image.numpy()
-    )
+    if image.ndim == 3:
+        image = image.permute(1, 2, 0)
+        image = image.clamp(0, 1) if image.is_floating_point() else image
+    return image.numpy()
+
+
+def bright(image: Tensor) -> Tensor:
+    """Return an image, uint8 or float in [0, 1], as float32 in [0, 1] on the CPU."""
+    return image.cpu().float() / (1 if image.is_floating_point() else 255)
+
+
+def lit(image: Tensor, weights: Tensor, patch_size: int) -> Tensor:
+    """Return an image [3, H, W] as bright as the attention that its patches get, [h, w]."""
+    weights = weights.detach().float().cpu().numpy()
+    light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
+    return bright(image) * torch.from_numpy(DARKEST + (1 - DARKEST) * light)
+
+
+def frame(axes: Axes, box: Sequence[float], color: object, width: float = 2) -> None:
+    """Frame a box (x1, y1, x2, y2) in pixels, right and bottom exclusive."""
+    left, top, right, bottom = box
+    how = {"fill": False, "edgecolor": color, "linewidth": width}
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, **how))
+
+
+def frame_patch(axes: Axes, query: int, columns: int, patch_size: int, color: str) -> None:
+    """Frame patch number `query` of a grid with so many columns."""
+    top, left = (patch_size * place for place in divmod(query, columns))
+    frame(axes, (left, top, left + patch_size, top + patch_size), color)
+
+
+def hold(axes: Axes, image: Tensor) -> None:
+    """Keep an axis at the borders of its image, whatever is drawn there."""
+    height, width = image.shape[-2:]
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))

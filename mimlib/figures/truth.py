@@ -1,22 +1,35 @@
 """Pictures of ground truth: what the world knows about every pixel, object and joint."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from torch import Tensor
 
-from mimlib.figures.style import COLORS, SEQUENTIAL, Picture, canvas, pixels, show_image, styled
+from mimlib.figures.style import (
+    ASKING,
+    COLORS,
+    SEQUENTIAL,
+    Picture,
+    bright,
+    canvas,
+    frame,
+    hold,
+    pixels,
+    show_image,
+    styled,
+)
 
 SMALL_BOX = 0.008  # part of the image below which a box gets no label
-PALE = 0.45  # how far the second round of colours is mixed with white
+PALE = 0.45  # how far the second round of colors is mixed with white
 
 
 def palette(count: int) -> np.ndarray:
-    """Return `count` colours [count, 3] in [0, 1]; after the first eight paler ones, then again."""
+    """Return `count` colors [count, 3] in [0, 1]; after the first eight paler ones, then again."""
     base = np.array([to_rgb(color) for color in COLORS])
     both = np.concatenate([base, base + (1 - base) * PALE])
     return both[np.arange(count) % len(both)]
@@ -40,13 +53,13 @@ def depth(axes: Axes, metres: Tensor, title: str = "depth") -> None:
 
 @styled
 def normals(axes: Axes, directions: Tensor, title: str = "normals") -> None:
-    """Draw unit normals [3, H, W] as colours: (x, y, z) from -1..1 to red, green, blue."""
+    """Draw unit normals [3, H, W] as colors: (x, y, z) from -1..1 to red, green, blue."""
     show_image(axes, (directions + 1) / 2, title)
 
 
 @styled
 def instances(axes: Axes, ids: Tensor, title: str = "instances") -> None:
-    """Draw instance ids [H, W], a colour each; ids are names, not amounts."""
+    """Draw instance ids [H, W], a color each; ids are names, not amounts."""
     ids = ids.cpu()
     present, compact = torch.unique(ids, return_inverse=True)
     colors = palette(len(present))
@@ -78,11 +91,7 @@ def boxes(
     show_image(axes, image, title)
     for index, (left, top, right, bottom) in enumerate(corners.tolist()):
         color = COLORS[index % 7]
-        frame = Rectangle(
-            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=color,
-            linewidth=1.6,
-        )  # fmt: skip
-        axes.add_patch(frame)
+        frame(axes, (left, top, right, bottom), color, width=1.6)
         large = (right - left) * (bottom - top) > SMALL_BOX * image.shape[1] * image.shape[2]
         if labels and large:
             axes.text(
@@ -111,16 +120,14 @@ def keypoints(
         title: above the picture.
     """
     show_image(axes, image, title)
-    height, width = image.shape[-2:]
-    for index, (joints, seen) in enumerate(zip(points.cpu(), visible.cpu().bool())):
-        color = COLORS[(1, 4, 3, 6, 2)[index % 5]]
+    for joints, seen, color in zip(points.cpu(), visible.cpu().bool(), itertools.cycle(ASKING)):
         for start, end in bones:
             x, y = joints[[start, end]].T - 0.5
             axes.plot(x, y, color=color, linewidth=1.2)
         x, y = joints.T - 0.5
         axes.scatter(x[seen], y[seen], s=14, color=color, edgecolors="black", linewidths=0.5)
         axes.scatter(x[~seen], y[~seen], s=12, facecolors="none", edgecolors=color, linewidths=0.8)
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    hold(axes, image)
 
 
 @styled
@@ -136,7 +143,7 @@ def flow(
         x[seen], y[seen], arrows[seen][:, 0], arrows[seen][:, 1], color=COLORS[1], angles="xy",
         scale_units="xy", scale=1, width=0.008,
     )  # fmt: skip
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    hold(axes, image)
 
 
 @styled
@@ -153,10 +160,9 @@ def from_above(
         title: above the picture.
     """
     height, width = metres.shape
-    centre = torch.arange(width) + 0.5
-    x = metres.cpu() * (centre - intrinsics[0, 2].cpu()) / intrinsics[0, 0].cpu()  # [H, W] m
-    colors = pixels(image).reshape(height * width, 3)
-    colors = colors if image.is_floating_point() else colors / 255
+    center = torch.arange(width) + 0.5
+    x = metres.cpu() * (center - intrinsics[0, 2].cpu()) / intrinsics[0, 0].cpu()  # [H, W] m
+    colors = pixels(bright(image)).reshape(height * width, 3)
     axes.scatter(x.flatten(), metres.cpu().flatten(), s=1, c=colors, linewidths=0)
     axes.plot(0, 0, "v", color=COLORS[5])
     axes.set_axis_on()
@@ -166,9 +172,8 @@ def from_above(
 @styled
 def seen_in_both(axes: Axes, image: Tensor, visible: Tensor, title: str = "co-visible") -> None:
     """Dim the pixels of an image that the other view does not see (`visible` [H, W] False)."""
-    shown = image.float() / (1 if image.is_floating_point() else 255)
-    dimmed = 0.25 * shown + 0.1
-    show_image(axes, torch.where(visible.bool(), shown, dimmed), title)
+    shown = bright(image)
+    show_image(axes, torch.where(visible.cpu().bool(), shown, 0.25 * shown + 0.1), title)
 
 
 @styled
@@ -182,11 +187,10 @@ def tracks(
         image: [3, H, W], the last frame of the paths.
         paths: [T, Q, 2], (x, y) in pixels.
         visible: [Q] bool, in the last frame.
-        instance: [Q] ids; points of one instance share a colour.
+        instance: [Q] ids; points of one instance share a color.
         title: above the picture.
     """
     show_image(axes, image, title)
-    height, width = image.shape[-2:]
     _, compact = torch.unique(instance.cpu(), return_inverse=True)
     colors = palette(int(compact.max()) + 1)[compact.numpy()]
     x, y = (paths.cpu() - 0.5).unbind(-1)  # [T, Q]
@@ -199,7 +203,7 @@ def tracks(
         last["x"][~seen], last["y"][~seen], s=9, facecolors="none", edgecolors=colors[~seen],
         linewidths=0.6,
     )  # fmt: skip
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    hold(axes, image)
 
 
 @styled
