@@ -167,9 +167,11 @@ def test_colours_change_alike_or_not(alike):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"size": (0, 8)}, r"size \(0, 8\) is no crop"), ({"hue": 1.5}, "hue 1.5 is out of range"),
-    ({"mirrored": -0.1}, "mirrored -0.1"), ({"scale": (1.0, 0.0)}, r"scale \(1.0, 0.0\)"),
-    ({"stretch": -1.0}, "stretch -1.0"),
+    ({"size": (0, 8)}, r"size \(0, 8\) is no crop"),
+    ({"hue": 1.5}, "hue is 1.5; expected 0 <= hue <= 1"),
+    ({"mirrored": -0.1}, "mirrored is -0.1"),
+    ({"scale": (1.0, 0.0)}, r"scale is \(1.0, 0.0\); expected low <= high"),
+    ({"stretch": -1.0}, "stretch is -1.0; expected 0"),
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ def test_the_stored_image_is_larger_than_the_crop_by_the_margin():
     assert PairAugmentation(size=64).stored_size == 73
     assert PairAugmentation(size=64, margin=0.5).stored_size == 96
     assert PairAugmentation(size=64, margin=0.0).stored_size == 64
-    with pytest.raises(ValueError, match="margin -0.1 is negative"):
+    with pytest.raises(ValueError, match="margin is -0.1; expected 0 <= margin"):
         PairAugmentation(size=64, margin=-0.1)
 
 
@@ -95,7 +95,10 @@ def test_an_image_depends_on_its_own_numbers_only():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"size": 0}, "image size 0 is not positive"), ({"size": 8, "jitter": 1.5}, "jitter 1.5")],
+    [
+        ({"size": 0}, "size is 0; expected 0 < size"),
+        ({"size": 8, "jitter": 1.5}, "jitter is 1.5; expected 0 <= jitter <= 1"),
+    ],
 )
 def test_wrong_augmentations_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -243,8 +243,11 @@ def test_homographies_of_the_world():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: WorldPairsConfig(count=0, size=8), "count 0 is not positive"),
-        (lambda: WorldPairsConfig(count=1, size=8, workers=-1), "workers -1 is negative"),
+        (lambda: WorldPairsConfig(count=0, size=8), "count is 0; expected 0 < count"),
+        (
+            lambda: WorldPairsConfig(count=1, size=8, workers=-1),
+            "workers is -1; expected 0 <= workers",
+        ),
         (
             lambda: HomographyPairsConfig(images=PhotosConfig(size=200), size=224),
             "set images.size to 256",

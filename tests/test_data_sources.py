@@ -194,10 +194,10 @@ def test_class_maps_are_integers():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"count": 0, "size": 32}, "count 0 is not positive"),
+        ({"count": 0, "size": 32}, "count is 0; expected 0 < count"),
         ({"count": 1, "size": -1}, "image size -1 is not positive"),
         ({"count": 1, "size": 8, "target": "label"}, "needs aim='object'"),
-        ({"count": 1, "size": 8, "workers": -1}, "workers -1 is negative"),
+        ({"count": 1, "size": 8, "workers": -1}, "workers is -1; expected 0 <= workers"),
     ],
 )
 def test_wrong_world_configs_are_refused(wrong, message):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mimlib import world
+from mimlib.checks import check_positive, check_range
 from mimlib.data.images.folder import FolderSource, ImageFolder, class_names
 from mimlib.data.images.photos import whole_photographs
 from mimlib.data.source import MemorySource
@@ -30,9 +31,8 @@ class WorldImagesConfig(Augmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_workers(self.workers)
-        if self.count < 1:
-            raise ValueError(f"count {self.count} is not positive; ask for at least one image")
+        check_range(self, "workers", least=0, hint="0 loads in the training process")
+        check_positive(self, "count", hint="ask for at least one image")
         if self.target == "label" and self.aim != "object":
             raise ValueError("target='label' needs aim='object': a whole room has no one class")
 
@@ -77,11 +77,8 @@ class ImageFolderConfig(Augmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_workers(self.workers)
-        if not 0 < self.evaluation_share <= 1:
-            raise ValueError(
-                f"evaluation_share {self.evaluation_share} is no share; expected 0 < share <= 1"
-            )
+        check_range(self, "workers", least=0, hint="0 loads in the training process")
+        check_range(self, "evaluation_share", above=0, most=1)
 
     def build(self) -> FolderSource:
         """List the folder.
@@ -97,8 +94,3 @@ class ImageFolderConfig(Augmentation):
             known = class_names(numbering if os.path.isdir(numbering) else folder.root)
             labels = folder.labels(known)
         return FolderSource(folder, self, labels, self.evaluation_share, self.workers)
-
-
-def _check_workers(workers: int):
-    if workers < 0:
-        raise ValueError(f"workers {workers} is negative; 0 loads in the training process")

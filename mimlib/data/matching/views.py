@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+from mimlib.checks import check_range
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.pairs.views import COLOUR, CROP
 from mimlib.data.transforms.colours import jitter_colours, turn_hues
@@ -49,14 +50,9 @@ class MatchingAugmentation:
             raise ValueError(f"size {self.size} is no crop; expected (height, width) in pixels")
         shares = ("jitter", "hue", "alike", "scaled", "stretched", "mirrored", "upside_down",
                   "misaligned")  # fmt: skip
-        for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} is out of range; expected 0 to 1")
-        if self.scale[0] > self.scale[1] or self.stretch < 0:
-            raise ValueError(
-                f"scale {self.scale} or stretch {self.stretch} is out of range; expected lowest "
-                "<= highest logarithm, and 0 or more"
-            )
+        check_range(self, *shares, least=0, most=1)
+        check_range(self, "scale", ordered=True, hint="both are logarithms")
+        check_range(self, "stretch", least=0)
 
 
 def change_shape(

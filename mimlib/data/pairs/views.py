@@ -8,6 +8,8 @@ Letters: B pairs, U random numbers per pair (order.py).
 
 from dataclasses import dataclass
 
+from mimlib.checks import check_positive, check_range
+
 # Which of the random numbers of a pair decides what, for view 1 and view 2.
 CROP = (slice(0, 2), slice(2, 4))  # row, column
 COLOUR = (slice(4, 8), slice(8, 12))  # brightness, contrast, saturation, their order
@@ -23,12 +25,9 @@ class PairAugmentation:
     margin: float = 1 / 7  # share by which stored images are larger than crops: 256 for 224
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"image size {self.size} is not positive; use 64 or 224, for instance")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter {self.jitter} is out of range; expected 0 (off) to 1")
-        if self.margin < 0:
-            raise ValueError(f"margin {self.margin} is negative; 0 stores images as large as crops")
+        check_positive(self, "size", hint="use 64 or 224, for instance")
+        check_range(self, "jitter", least=0, most=1, hint="0 leaves colours alone")
+        check_range(self, "margin", least=0, hint="0 stores images as large as crops")
 
     @property
     def stored_size(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mimlib import world
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch, PairBatch
 from mimlib.data.order import Request
 from mimlib.data.pairs.views import COLOUR, CROP, PairAugmentation
@@ -32,10 +33,8 @@ class WorldPairsConfig(PairAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.workers < 0:
-            raise ValueError(f"workers {self.workers} is negative; 0 loads in the training process")
-        if self.count < 1:
-            raise ValueError(f"count {self.count} is not positive; ask for at least one pair")
+        check_range(self, "workers", least=0, hint="0 loads in the training process")
+        check_positive(self, "count", hint="ask for at least one pair")
         low, high = self.covisibility
         if not 0 <= low <= high <= 1:
             raise ValueError(
