@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from mimlib.protocol import Source
 from mimlib.training.config import TrainConfig
@@ -19,15 +20,7 @@ READ_AHEAD = 2  # batches waiting while a GPU computes
 
 def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
     """Apply `change` to every tensor of nested tuples, named tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: map_tensors(change, item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(change, item) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(map_tensors(change, item) for item in value)
-    return value
+    return tree_map_only(Tensor, change, value)
 
 
 def mean_of(
