@@ -1,1 +1,0 @@
-"""Where things lie, from whichever folder a kernel was started in."""
