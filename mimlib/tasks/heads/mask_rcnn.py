@@ -31,7 +31,21 @@ from mimlib.tasks.heads.instance_masks import MaskHead, cut_masks, mask_loss
 SHAPES = (0.5, 1.0, 2.0)  # height over width of the anchors
 BOX_CELLS, MASK_CELLS = 7, 14  # sides of what is cut out of the maps for each box
 RPN_CONVS = 2
-MOST_DETECTIONS, LEAST_SCORE = 100, 0.05  # of one image; of a box that is returned
+ANCHOR_RULES = {  # overlap of positives and negatives, share of positives, overlap of two results
+    "fg_iou_thresh": 0.7,
+    "bg_iou_thresh": 0.3,
+    "positive_fraction": 0.5,
+    "nms_thresh": 0.7,
+}
+BOX_RULES = {  # the same of boxes; least score and largest number of what is returned of an image
+    "fg_iou_thresh": 0.5,
+    "bg_iou_thresh": 0.5,
+    "positive_fraction": 0.25,
+    "bbox_reg_weights": None,
+    "score_thresh": 0.05,
+    "nms_thresh": 0.5,
+    "detections_per_img": 100,
+}
 TERMS = {  # torchvision's names -> ours
     "loss_objectness": "objectness",
     "loss_rpn_box_reg": "proposal",
@@ -103,13 +117,10 @@ class MaskRCNN(nn.Module):
         self.rpn = RegionProposalNetwork(
             anchors,
             ProposalHead(width, len(SHAPES), RPN_CONVS),
-            fg_iou_thresh=0.7,
-            bg_iou_thresh=0.3,
+            **ANCHOR_RULES,
             batch_size_per_image=sampled_anchors,
-            positive_fraction=0.5,
             pre_nms_top_n={"training": candidates, "testing": -(-candidates // 2)},
             post_nms_top_n={"training": proposals, "testing": proposals},
-            nms_thresh=0.7,
         )
         # As official: boxes of 224 = 7 * 32 pixels are cut out of the map of stride 16 = 4 * 4.
         shape = (width, BOX_CELLS, BOX_CELLS)
@@ -124,14 +135,8 @@ class MaskRCNN(nn.Module):
             cut(BOX_CELLS),
             FastRCNNConvFCHead(shape, [width] * box_convs, [box_width], norm),
             BoxPredictor(box_width, num_classes + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
+            **BOX_RULES,
             batch_size_per_image=sampled_boxes,
-            positive_fraction=0.25,
-            bbox_reg_weights=None,
-            score_thresh=LEAST_SCORE,
-            nms_thresh=0.5,
-            detections_per_img=MOST_DETECTIONS,
         )
         self.mask_head = MaskHead(cut(MASK_CELLS), width, num_classes)
         self.rpn.fg_bg_sampler = KeySampler(sampled_anchors, 0.5)
