@@ -65,11 +65,11 @@ def test_weights_sum_to_one_and_follow_the_logits():
 def test_the_kernel_rule_on_a_cpu(monkeypatch):
     short, long = torch.zeros(1, 1, 64, 8), torch.zeros(1, 1, 200, 8)
     before = torch.get_float32_matmul_precision()
-    monkeypatch.setattr(attention, "_is_avx2", lambda: True)
+    monkeypatch.setattr(attention, "IS_AVX2", True)
     assert not attention._prefer_eager(short, short)
     assert attention._prefer_eager(short, short, bias=short), "a bias that learns has no kernel"
     assert attention._prefer_eager(short.bfloat16(), short.bfloat16())
-    monkeypatch.setattr(attention, "_is_avx2", lambda: False)
+    monkeypatch.setattr(attention, "IS_AVX2", False)
     try:
         torch.set_float32_matmul_precision("highest")
         assert attention._prefer_eager(short, short)

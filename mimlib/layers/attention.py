@@ -5,7 +5,6 @@ A heads, d = D / A; "factors" is the 2 d of layers/rope.py.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from mimlib.layers.windows import Window
 
 # Measured on an AVX2 CPU (torch 2.15): in float32 the fused kernel wins at every length (with the
 # backward pass by 7 % at 17 tokens and 20 % at 65).
+IS_AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
 # Measured on an AVX-512 CPU (torch 2.15): in bfloat16 the fused kernel loses at every length (up to
 # 7 times slower); in plain float32 it wins from the first number on, with fast float32 products
 # from the second (at 785 tokens it takes 1.4 times as long with the backward pass, at 1024 0.6).
@@ -203,15 +203,10 @@ def _prefer_eager(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> 
         return False
     if queries.dtype != torch.float32:
         return True
-    if bias is None and _is_avx2():
+    if bias is None and IS_AVX2:
         return False
     if keys.shape[-2] < FUSED_FROM_TOKENS_ON_CPU:
         return True
     if keys.shape[-2] >= FUSED_FROM_TOKENS_WITH_FAST_PRODUCTS:
         return False
     return torch.get_float32_matmul_precision() != "highest"  # asked last: it breaks a graph
-
-
-@cache
-def _is_avx2() -> bool:
-    return torch.backends.cpu.get_cpu_capability() == "AVX2"
