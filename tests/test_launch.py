@@ -170,3 +170,15 @@ def test_an_earlier_checkpoint_is_not_a_finished_run(tmp_path, finished):
     last.unlink()
     assert read_finished(run, out) is None
     assert read_finished(run, result.out, num_ranks=2) is None
+
+
+def test_a_summary_torn_by_a_power_cut_is_written_again(tmp_path, finished):
+    run, result = finished
+    out = tmp_path / "torn"
+    shutil.copytree(result.out, out)
+    for rest in (b"", b'{"run": {', b"\x00\xff\x00"):
+        (out / "summary.json").write_bytes(rest)
+        assert read_finished(run, out) is None
+    again = launch(run, out, progress=False)
+    assert again.summary.step == run.train.steps
+    assert read_finished(run, out).summary.history == result.summary.history

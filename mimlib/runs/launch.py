@@ -89,7 +89,10 @@ def read_finished(run: Run, out: Path, num_ranks: int = 1) -> Result | None:
     path = out / SUMMARY_FILE
     if not path.is_file():
         return None
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        stored = json.loads(path.read_bytes())
+    except ValueError:  # torn by a power cut; the checkpoints know how far the run has come
+        return None
     if stored["run"] != run_info(run) or stored.get("num_ranks") != num_ranks:
         return None
     _, content = newest_good(out)
