@@ -219,7 +219,7 @@ def _pair_of(batch: tuple) -> tuple[Tensor, Tensor]:
     if any(image is None for image in images):
         raise ValueError(
             f"CroCo needs image_1 and image_2, but {type(batch).__name__} does not have both; "
-            "use a source of pairs (data/pairs.py)"
+            "use a source of pairs (data/pairs/)"
         )
     if images[0].shape != images[1].shape:
         shapes = " and ".join(str(tuple(image.shape)) for image in images)

@@ -12,7 +12,7 @@ no class token; its final norm is the aggregator's. As official: the teacher see
 and its centre of images is the mean over all crops.
 
 The same function as the official code, reordered so that no work is thrown away: layers/neighbours,
-layers/class_attention and methods/distillation say how.
+layers/class_attention and methods/objectives/distillation say how.
 
 Letters: B images, V crops of one size, N patches of a crop, D width, k neighbours.
 """

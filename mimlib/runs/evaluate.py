@@ -1,7 +1,7 @@
 """How well a trained encoder follows the objects of DAVIS, from their masks in the first frames.
 
 Nothing is trained: labels go where frozen features are most alike, with the protocol of DINO and
-SelfPatch (tasks/propagation.py). What pixels alone achieve stands beside it.
+SelfPatch (evaluation/propagation.py). What pixels alone achieve stands beside it.
 
     python -m mimlib follow selfpatch_vits16_in1k runs/selfpatch_vits16_in1k --root data/davis
 

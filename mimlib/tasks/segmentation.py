@@ -33,7 +33,7 @@ class SegmentationTaskConfig:
     """Fine-tuning for a class per pixel, and how images of any size are measured.
 
     small: a few convolutions on the last tokens, learns in minutes.
-    upernet, semantic_fpn: the heads of the papers, on four maps; see segmentation_heads.py.
+    upernet, semantic_fpn: the heads of the papers, on four maps; see heads/segmentation.py.
     """
 
     encoder: EncoderConfig

@@ -1,6 +1,6 @@
 """Ground truth stored as arrays: the .npy files of TartanAir and Booster, Spring's HDF5.
 
-As in formats.py, readers turn every way to say "unknown" into `valid`.
+As in numbers.py, readers turn every way to say "unknown" into `valid`.
 """
 
 from pathlib import Path

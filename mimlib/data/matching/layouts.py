@@ -1,6 +1,6 @@
 """Where flow and stereo data sets keep their pairs, and how their ground truth is read: one table.
 
-A layout is a function that lists the pairs below a folder, and a reader (formats.py, arrays.py) of
+A layout is a function that lists the pairs below a folder, and a reader (numbers.py, arrays.py) of
 their ground truth. Disparities are those of the left image.
 """
 

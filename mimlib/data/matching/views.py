@@ -1,7 +1,7 @@
 """What is done to a pair with ground truth displacements: scale, mirror, crop, colours.
 
 Whatever moves pixels moves the displacements with them. The recipes of CroCo-Flow and CroCo-Stereo
-are two sets of numbers for this, see presets/matching.py.
+are two sets of numbers for this, see presets/tasks/matching.py.
 
 Letters: C channels of a displacement, U random numbers per pair (order.py).
 """

@@ -1,6 +1,6 @@
 """Pairs of views of the embedded world, for cross-view completion, flow and stereo.
 
-Pairs of one image and two homographies are in homography.py, pairs from files in pair_files.py.
+Pairs of one image and two homographies are in homography.py, pairs from files in files.py.
 """
 
 from dataclasses import dataclass
