@@ -67,6 +67,8 @@ def test_rates_are_measured_once_for_each_preset_and_machine(tmp_path, monkeypat
     assert asked[3:] == ["mae_lesson", ("paper", 64)]
     (tmp_path / "cache" / "rates.json").write_text("{broken")
     assert costs.rates(preset("mae_lesson")).images == 7.0 and len(asked) == 7
+    monkeypatch.setenv("MIMLIB_CACHE", "~nobody-of-this-name/cache")  # as without a home
+    assert costs.rates(preset("mae_lesson")).images == 7.0 and len(asked) == 9
 
 
 def test_rates_come_from_real_steps_and_views(monkeypatch):

@@ -218,6 +218,16 @@ def test_missing_files_are_found_when_the_source_is_built(tmp_path, kind):
         config.build()
 
 
+def test_a_link_to_nowhere_is_read_around_like_a_broken_file(tmp_path):
+    files, config = folder(tmp_path)
+    files[7].unlink()
+    files[7].symlink_to(tmp_path / "nowhere.png")
+    source = config.build()
+    assert f"{COUNT} " in source.identity()
+    with pytest.warns(UserWarning, match="1 unreadable images skipped"):
+        next(source.batches(0, COUNT, 0))
+
+
 @kinds
 def test_a_set_is_known_by_its_content_and_not_by_its_place(tmp_path, kind):
     (tmp_path / "a").mkdir()

@@ -155,6 +155,12 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
     assert_same(encoder.state_dict(), before)
 
 
+def test_what_lies_beside_weights_of_another_form_is_refused_by_name(tmp_path):
+    torch.save({"state_dict": build_encoder().state_dict(), "epoch": 3}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="2 unexpected: state_dict, epoch"):
+        load_encoder(build_encoder(), tmp_path / "other.pth")
+
+
 def test_a_file_is_read_once_for_all_its_parts(tmp_path, monkeypatch):
     method = build_method()
     save_file(method.state_dict(), tmp_path / "whole.safetensors")

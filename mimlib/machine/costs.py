@@ -27,6 +27,7 @@ from mimlib.training.precision import numeric_mode, resolve_precision
 from mimlib.world.sets.cache import cache_folder
 from mimlib.world.sets.workers import WORTHWHILE, count_workers
 
+NAME = "rates.json"  # in the cache folder
 SECONDS = 0.8  # per rate
 VIEWS = 16  # one group of them
 # Plain Python and small arrays, as in proofs, figures and imports; prints rounds a second.
@@ -58,10 +59,9 @@ class Rates(NamedTuple):
 
 def rates(run: Run) -> Rates:
     """Return the rates of this machine for a preset, from the cache folder or measured now."""
-    path = cache_folder() / "rates.json"
     known: dict[str, list[float]] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):  # also of who has no home: measured again next time
+        known = json.loads((cache_folder() / NAME).read_text(encoding="utf-8"))
     scene = (getattr(run.data, "level", "paper"), run.data.size)
     stamp = _stamp()
     names = f"{stamp} step {run.name}", f"{stamp} views {scene[0]} {scene[1]}"
@@ -71,7 +71,8 @@ def rates(run: Run) -> Rates:
     if names[1] in missing:
         known[names[1]] = _world_rates(*scene)
     if missing:
-        with suppress(OSError):  # a folder that cannot be written to: measured again next time
+        with suppress(OSError):  # a folder that cannot be written to
+            path = cache_folder() / NAME
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(known, indent=1))
     return Rates(*known[names[0]], *known[names[1]])

@@ -53,8 +53,11 @@ class StepDraws:
         views, inside = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
         # torch.manual_seed would seed every kind of device, which takes a millisecond.
         torch.default_generator.manual_seed(int(inside))
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).manual_seed(int(inside))
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):  # which need not be the current one
+                torch.cuda.manual_seed(int(inside))
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(int(inside))
         return self.generator.manual_seed(int(views))
 
 

@@ -66,7 +66,9 @@ def copy_weights(
             for n in own
             if n in state and state[n].shape != own[n].shape
         ],
-        "with values that are not finite": [n for n in state if not state[n].isfinite().all()],
+        "with values that are not finite": [
+            n for n, t in state.items() if isinstance(t, Tensor) and not t.isfinite().all()
+        ],
     }
     if any(problems.values()):
         lines = [

@@ -65,8 +65,16 @@ class Listing:
     def identity(self) -> str:
         """Return a hash of how many files there are, of their names and some of their sizes."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), MEASURED)).astype(int))
-        sizes = [os.path.getsize(path) for index in chosen for path in self.paths(index)]
+        sizes = [_bytes_in(path) for index in chosen for path in self.paths(index)]
         return fingerprint(len(self), self._paths, np.array(sizes))
+
+
+def _bytes_in(path: str) -> int:
+    """Return how long a file is; -1 of a link to nowhere, which is read around like other files."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
 
 
 def missing_files(root: str | Path, lost: Sequence[str], count: int, advice: str) -> str:
