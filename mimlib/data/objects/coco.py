@@ -32,6 +32,8 @@ from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects, tight_boxes
 from mimlib.data.source import fingerprint
 
+PROTOCOL = 4  # of pickle: the same bytes, and so the same identity, on every Python
+
 
 @dataclass(frozen=True, kw_only=True)
 class CocoConfig(LargeScaleJitter):
@@ -82,7 +84,7 @@ class CocoObjects(DetectionSource, FileSource):
         files = Listing(folder, ([record.image_file] for record in records))
         super().__init__(files.check(f"{path} lists them"), config, config.workers)
         self.annotations_path = path
-        packed = [pickle.dumps(record) for record in records]
+        packed = [pickle.dumps(record, PROTOCOL) for record in records]
         self._ends = np.cumsum([len(each) for each in packed])
         self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
 
