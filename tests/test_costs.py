@@ -7,6 +7,7 @@ from mimlib import places, world
 from mimlib.machine import bench, costs
 from mimlib.machine.costs import Rates
 from mimlib.presets import preset
+from mimlib.presets.run import override
 from mimlib.training import log
 
 THERE = Rates(images=900.0, views=100.0, views_together=200.0, rounds=50.0)
@@ -49,6 +50,7 @@ def test_rates_are_measured_once_for_each_preset_and_machine(tmp_path, monkeypat
 
     def step_rate(run):
         asked.append(run.name)
+        assert run == preset(run.name), "what is kept is of the preset itself"
         return 7.0
 
     def world_rates(level, size):
@@ -59,7 +61,8 @@ def test_rates_are_measured_once_for_each_preset_and_machine(tmp_path, monkeypat
     monkeypatch.setattr(costs, "_step_rate", step_rate)
     monkeypatch.setattr(costs, "_world_rates", world_rates)
     for _ in range(2):
-        assert costs.rates(preset("mae_lesson")) == Rates(7.0, 1.0, 2.0, 3.0)
+        changed = override(preset("mae_lesson"), {"train.batch_size": 8})
+        assert costs.rates(changed) == Rates(7.0, 1.0, 2.0, 3.0)
     costs.rates(preset("convmae_lesson"))
     assert asked == ["mae_lesson", ("paper", 64), "convmae_lesson"]
     monkeypatch.setattr(costs, "hardware", lambda: "another machine on the same disk")

@@ -21,6 +21,7 @@ from mimlib import world
 from mimlib.machine import bench
 from mimlib.machine.origin import hardware, number_type
 from mimlib.places import write_text
+from mimlib.presets import preset
 from mimlib.presets.run import Run
 from mimlib.training.config import pick_device
 from mimlib.training.precision import numeric_mode, resolve_precision
@@ -58,7 +59,11 @@ class Rates(NamedTuple):
 
 
 def rates(run: Run) -> Rates:
-    """Return the rates of this machine for a preset, from the cache folder or measured now."""
+    """Return the rates of this machine for a preset, from the cache folder or measured now.
+
+    What a reader has overridden is left out: the rates are kept under the name of the preset.
+    """
+    run = preset(run.name)
     known: dict[str, list[float]] = {}
     with suppress(OSError, ValueError):  # also of who has no home: measured again next time
         known = json.loads((cache_folder() / NAME).read_text(encoding="utf-8"))
