@@ -123,6 +123,7 @@ class MemorySource(IndexedSource):
         labels: Tensor | None = None,  # [n] int64
         targets: Tensor | None = None,  # [n, H, W]
         workers: int = 0,
+        made_by: str = "",  # what makes the images; empty: they are told by their pixels
     ):
         if isinstance(images, Tensor):
             images = images.contiguous(memory_format=torch.channels_last)
@@ -131,6 +132,7 @@ class MemorySource(IndexedSource):
         self.labels = labels
         self.targets = targets
         self.workers = workers
+        self.made_by = made_by
         shapes = (
             [images.shape[-2:]] if isinstance(images, Tensor) else [i.shape[1:] for i in images]
         )
@@ -140,7 +142,9 @@ class MemorySource(IndexedSource):
         return len(self.images)
 
     def identity(self) -> str:
-        """Return a hash of some of the images and of what comes with them."""
+        """Return what makes the images, or a hash of some and of what comes with them."""
+        if self.made_by:
+            return f"{len(self)} images, {self.made_by}"
         return fingerprint(len(self), *sample_of(self.images, self.labels, self.targets))
 
     def load(self, request: Request) -> NamedTuple:

@@ -11,6 +11,7 @@ from mimlib.world.rendering.truth import VIEW_TRUTH
 from mimlib.world.rooms.atlas import default_atlas
 from mimlib.world.rooms.levels import CLASSES, LEVELS, OBJECT_CLASSES
 from mimlib.world.rooms.sampling import sample_scenes
+from mimlib.world.sets.cache import maker
 from mimlib.world.sets.provide import clips, pairs, stereo, views
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "clips",
     "default_atlas",
     "look",
+    "maker",
     "sample_scenes",
     "shade",
     "trace",

@@ -48,6 +48,7 @@ class WorldImagesConfig(Augmentation):
             labels=views["label"] if self.target == "label" else None,
             targets=views.get(self.target),
             workers=self.workers,
+            made_by=world.maker(),
         )
 
 

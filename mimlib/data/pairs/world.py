@@ -73,6 +73,7 @@ class WorldPairsConfig(PairAugmentation):
             targets=target,
             valid=found.get("visible"),
             workers=self.workers,
+            made_by=world.maker(),
         )
 
 
@@ -87,6 +88,7 @@ class MemoryPairs(IndexedSource):
         targets: Tensor | None = None,  # [n, H, W, C] pixels
         valid: Tensor | None = None,  # [n, H, W] bool; None: wherever the target is finite
         workers: int = 0,
+        made_by: str = "",  # what makes the images; empty: they are told by their pixels
     ):
         if images_1.shape != images_2.shape:
             raise ValueError(
@@ -101,12 +103,15 @@ class MemoryPairs(IndexedSource):
         self.targets = targets
         self.valid = valid
         self.workers = workers
+        self.made_by = made_by
 
     def __len__(self) -> int:
         return len(self.views[0])
 
     def identity(self) -> str:
-        """Return a hash of some of the pairs and of what comes with them."""
+        """Return what makes the pairs, or a hash of some and of what comes with them."""
+        if self.made_by:
+            return f"{len(self)} images, {self.made_by}"
         return fingerprint(len(self), *sample_of(*self.views, self.targets, self.valid))
 
     def load(self, request: Request) -> PairBatch | DensePairBatch:
