@@ -83,6 +83,10 @@ COUNTS = Exercise(
 )
 
 
+def _positions(grid, width):
+    return sincos_table(grid, width)
+
+
 def _table(grid, width, sign=-1, rows_first=False, pairs=False):
     quarter = width // 4
     frequency = 10000.0 ** (sign * torch.arange(quarter, dtype=torch.float64) / quarter)
@@ -99,7 +103,7 @@ POSITIONS = Exercise(
     "[sin(c w), cos(c w), sin(r w), cos(r w)] with w_k = 10000^(-k / q), q = D / 4.",
     minutes=15,
     difficulty=2,
-    answer=sincos_table,
+    answer=_positions,
     source=sincos_table,
     cases=lambda: (((1, 2), 4), ((2, 1), 4), ((2, 3), 8), ((4, 4), 64)),
     wrong={

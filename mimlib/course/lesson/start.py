@@ -101,8 +101,13 @@ def _tell_costs(notebook: str, run: Run) -> None:
     if "MIMLIB_WORK" in os.environ:
         place = Path(os.environ["MIMLIB_WORK"]).with_suffix(".rates")
         place.write_text(json.dumps({"preset": run.name, "rates": rates(run)._asdict()}))
-    elif os.environ.get("MIMLIB_STATIC") != "1" and (text := report.costs_here(notebook, run)):
-        print(text, file=sys.stderr, flush=True)
+    elif os.environ.get("MIMLIB_STATIC") != "1":
+        try:
+            text = report.costs_here(notebook, run)
+        except Exception as error:  # of whatever kind: it is advice, and the lesson goes on
+            text = f"what this lesson costs here could not be measured: {error}"
+        if text:
+            print(text, file=sys.stderr, flush=True)
 
 
 def refuse_unknown_parameters() -> None:

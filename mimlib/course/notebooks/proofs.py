@@ -18,6 +18,7 @@ NOT_PROVED = {
     "mimlib.layers.positions.resize_table": "bicubic interpolation by torch; tested in tests/",
     "mimlib.layers.blocks.forget": "calls a function again; every proof of Block.forward runs it",
     "mimlib.layers.blocks.ResidualBlock": "every proof of Block.forward runs it",
+    "mimlib.layers.attention.Sight": "a tuple of names",
     "mimlib.layers.cells.Places": "a tuple of names",
     "mimlib.layers.collectives.SumOverRanks": "a sum over processes; tested in tests/",
     "mimlib.layers.collectives.SyncBatchNorm": "statistics over processes; tested in tests/",
