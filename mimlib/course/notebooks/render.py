@@ -43,7 +43,7 @@ MEASURED = re.compile(r"^Measured:.*$", re.MULTILINE)
 LESSON_PRESET = re.compile(r'^PRESET = "lesson"', re.MULTILINE)
 KEPT = re.compile(r"^# kept as (assets/[\w-]+\.png)$", re.MULTILINE)
 TEXT_BEFORE_RETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
-CELL_TIMEOUT = 600  # seconds
+CELL_TIMEOUT = 3600  # seconds; for what hangs, not for what is slow
 
 
 def main(arguments: list[str] | None = None) -> int:
