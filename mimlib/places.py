@@ -17,12 +17,17 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Name a file to write; it takes the place of `path` at the end, or vanishes on an error.
 
     Its bytes reach the disk before it takes the name: a kill, a power cut or a full disk leaves
-    the old file, if there was one. Folders are not made.
+    the old file, if there was one. Of a symbolic link the file it leads to is replaced, not the
+    link; a device or a pipe is written to as it stands. Folders are not made.
 
     Raises:
         OSError: if the file cannot be written, or came with an installed package.
     """
-    if INSTALLED and SHIPPED in path.resolve().parents:
+    if path.exists() and not path.is_file():  # a file in the place of /dev/stdout helps nobody
+        yield path
+        return
+    path = path.resolve()
+    if INSTALLED and SHIPPED in path.parents:
         raise PermissionError(
             f"{path} came with the installed mimlib; to change what it ships, clone the repository "
             "and install it with 'pip install -e .'"

@@ -61,7 +61,8 @@ def outcome(tmp_path_factory) -> str:
         *("no:cacheprovider", "--rootdir", str(folder), "--nbval-cell-timeout", "60"),
         *("--nbval-sanitize-with", str(ROOT / "tests/nbval_sanitize.cfg"), str(folder)),
     ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MIMLIB_TYPECHECK": "0"}
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST_")}
+    environment = alone | {"PYTHONPATH": str(ROOT), "MIMLIB_TYPECHECK": "0"}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, env=environment, timeout=600
     )

@@ -23,6 +23,8 @@ from mimlib.training.checkpoint import (
 )
 from mimlib.training.resume import newest_good
 
+FULL = Path("/dev/full")
+
 
 def payload(value=1.0):
     model = OrderedDict(
@@ -196,10 +198,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, room)
     assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 2)]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
-def test_a_really_full_device_is_an_os_error(tmp_path):
+@pytest.mark.skipif(not FULL.is_char_device(), reason="needs the device that is always full")
+def test_a_really_full_device_is_an_os_error():
     with pytest.raises((OSError, RuntimeError)):
-        checkpoint.write_file("/dev/full", payload())
+        checkpoint.write_file(FULL, payload())
 
 
 def test_the_folder_is_made_and_proven_before_training(tmp_path):
