@@ -51,7 +51,7 @@ def toy(count=5):
 
 
 def equal(first, second):
-    return first.keys() == second.keys() and all(
+    return list(first) == list(second) and all(
         torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype
         for name in first
     )

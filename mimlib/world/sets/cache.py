@@ -123,7 +123,7 @@ def write_file(path: Path, fields: Fields) -> None:
         OSError: if it cannot be written; nothing is left behind.
     """
     fields = {name: tensor.contiguous() for name, tensor in fields.items()}
-    about = {"set": path.stem, "checksum": checksum(fields)}
+    about = {"set": path.stem, "fields": " ".join(fields), "checksum": checksum(fields)}
     with written_whole(path) as part:
         part.write_bytes(save(fields, about))
 
@@ -137,7 +137,8 @@ def read_file(path: Path, what: str) -> Fields:
     """
     try:
         with safe_open(path, "pt") as file:
-            about, names = file.metadata() or {}, file.keys()
+            about = file.metadata() or {}
+            names = about.get("fields", "").split()  # in the order given; file.keys() has another
             fields = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(str(error)) from error
