@@ -12,7 +12,7 @@ import torch
 import mimlib.presets
 from mimlib import __main__, cli
 from mimlib.presets import PRESETS, preset
-from mimlib.presets.run import Preset, override, run_info
+from mimlib.presets.run import Preset, override, run_info, with_cards
 from mimlib.presets.tasks import matching
 from mimlib.runs import show
 
@@ -40,8 +40,24 @@ def test_every_file_of_presets_is_found():
     files = [p for room in ("methods", "tasks") for p in (PACKAGE / room).glob("[a-z]*.py")]
     for path in files:
         rows = import_module(f"mimlib.presets.{path.parent.name}.{path.stem}")
-        own = getattr(rows, "PRESETS", {})
-        assert own.items() <= PRESETS.items() and (own or path.stem == "fine_tuning"), path
+        assert rows.PRESETS and rows.PRESETS.items() <= PRESETS.items(), path
+
+
+def test_rows_and_cards_come_together():
+    rows = {"a": PRESETS["mae_tiny"]}
+    assert (
+        with_cards(
+            rows,
+            {
+                "a": """First.
+
+        Second."""
+            },
+        )["a"].card
+        == "First.\n\nSecond."
+    )
+    with pytest.raises(ValueError, match="differ in b"):
+        with_cards(rows, {"a": "", "b": ""})
 
 
 def test_parameters_are_those_of_the_official_networks():

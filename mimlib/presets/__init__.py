@@ -16,7 +16,7 @@ from mimlib.presets.scales import (
     HELD_OUT_SEED,
     cross_view,
     label_propagation,
-    object_neighbours,
+    object_neighbors,
     object_probe,
     semantic_probe,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "PRESETS",
     "cross_view",
     "label_propagation",
-    "object_neighbours",
+    "object_neighbors",
     "object_probe",
     "preset",
     "semantic_probe",

@@ -13,7 +13,7 @@ import tyro
 from mimlib.training.config import TrainConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Run:
     """Everything that decides a training run, as plain data."""
 
@@ -25,34 +25,39 @@ class Run:
     pretrained: str = ""  # run folder, checkpoint or safetensors file to start from
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Preset:
     """A named run with its recipe card: a row of the tables in `methods/` and `tasks/`."""
 
     parameters: int  # of the whole method, buffers aside; a test counts them
-    card: str  # paper and table, hardware, hours, expected number
     method: object
     data: object
     train: TrainConfig
     evaluations: tuple = ()
     processes: int = 1  # that the recipe is made for
     pretrained: str = ""  # what the command says to start from; the run itself says nothing
+    card: str = ""  # paper and table, hardware, hours, expected number; a test wants one
 
     def run(self, name: str) -> Run:
         """Return the run of this name."""
-        return Run(
-            name=name,
-            method=self.method,
-            data=self.data,
-            train=self.train,
-            evaluations=self.evaluations,
-        )
+        return Run(name, self.method, self.data, self.train, self.evaluations)
 
     def describe(self, name: str) -> str:
         """Write the card with the command that trains it."""
         many = f"torchrun --nproc-per-node {self.processes}" if self.processes > 1 else "python"
         start = f" --pretrained {self.pretrained}" if self.pretrained else ""
-        return f"{inspect.cleandoc(self.card)}\n\n{many} -m mimlib train {name}{start}"
+        return f"{self.card}\n\n{many} -m mimlib train {name}{start}"
+
+
+def with_cards(rows: Mapping[str, Preset], cards: Mapping[str, str]) -> dict[str, Preset]:
+    """Return the rows with their cards, text indented as code is.
+
+    Raises:
+        ValueError: if a row has no card, or a card no row.
+    """
+    if different := rows.keys() ^ cards.keys():
+        raise ValueError(f"rows and cards differ in {', '.join(sorted(different))}; give both")
+    return {name: replace(row, card=inspect.cleandoc(cards[name])) for name, row in rows.items()}
 
 
 def run_info(run: Run) -> dict:
@@ -99,10 +104,8 @@ def _replace(config: object, changes: Mapping[tuple[str, ...], object], prefix: 
     values = {}
     for head, inner in below.items():
         old = getattr(config, head)
-        if () in inner and _admits(config, head, inner[()]):
-            values[head] = inner[()]
-        elif () in inner:
-            values[head] = _same_kind(old, inner[()], prefix + head)
+        if () in inner:
+            values[head] = _accept(inner[()], config, head, prefix + head)
         elif dataclasses.is_dataclass(old):
             values[head] = _replace(old, inner, f"{prefix}{head}.")
         else:
@@ -110,14 +113,14 @@ def _replace(config: object, changes: Mapping[tuple[str, ...], object], prefix: 
     return replace(config, **values)
 
 
-def _admits(config: object, name: str, value: object) -> bool:
-    """Whether a field declares several kinds of config, an encoder's for one, and this is one."""
-    declared = get_type_hints(type(config))[name]
-    return isinstance(declared, UnionType) and isinstance(value, declared)
+def _accept(value: object, config: object, name: str, full: str) -> object:
+    """Return `value` if a field may hold it: of a kind that is declared, or of the same as now.
 
-
-def _same_kind(old: object, value: object, full: str) -> object:
-    """Accept `value` in place of `old` if it is of the same kind; whole floats serve as ints."""
+    Whole floats serve as ints.
+    """
+    old, declared = getattr(config, name), get_type_hints(type(config))[name]
+    if isinstance(declared, UnionType) and isinstance(value, declared):  # an encoder's, for one
+        return value
     if isinstance(old, float) and type(value) is int:
         return float(value)
     if type(old) is int and isinstance(value, float) and value.is_integer():

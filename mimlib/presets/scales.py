@@ -1,4 +1,6 @@
-"""What the runs on the embedded world share: three sizes of encoders, and measurements."""
+"""What the runs share: three sizes of encoders on the embedded world, recipes, measurements."""
+
+from dataclasses import replace
 
 from mimlib import world
 from mimlib.data.images.configs import WorldImagesConfig
@@ -10,6 +12,7 @@ from mimlib.evaluation.cross_view import CrossViewConfig
 from mimlib.evaluation.frozen import FrozenProbeConfig, KNNConfig
 from mimlib.evaluation.label_propagation import LabelPropagationConfig
 from mimlib.evaluation.propagation import PropagationConfig
+from mimlib.evaluation.validation import ValidationConfig
 from mimlib.training.config import TrainConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
@@ -28,49 +31,66 @@ ENCODERS = {  # by pre-training and size
     "mae": {"tiny": TINY, "lesson": LESSON, "gpu": GPU},
     "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "gpu": CONV_GPU},
 }
+COSTS = {
+    "tiny": "seconds, for tests",
+    "lesson": "a minute or two on two cores, 64 x 64 views of the world",
+    "gpu": "some minutes on one GPU, 128 x 128 views of the world",
+}
 TINY_CARD = "Seconds on one core: for tests and for looking at the machinery."
+GPU_CARD = "One GPU and some minutes: {} on 128 x 128 views, 256 patches of 8 x 8."
 TINY_TRAINING = TrainConfig(steps=20, batch_size=16, base_rate=4e-3, warmup_steps=5, log_every=5)
+GPU_TRAINING = TrainConfig(
+    steps=20_000, batch_size=512, warmup_steps=1_000, compile=True,
+    save_every=2_000, evaluate_every=5_000,
+)  # fmt: skip
 HELD_OUT_SEED = 1_000_000  # scenes that no training set holds
+TUNING_SEED = HELD_OUT_SEED + 2  # scenes that nothing was pre-trained on
+
+
+def in_epochs(
+    epochs: int, epoch: float, warmup: float, save: int = 1, evaluate: int = 0, **others: object
+) -> TrainConfig:
+    """Write a recipe whose lengths are epochs, of `epoch` steps each, as papers tell it."""
+    lengths = {"warmup_steps": warmup, "save_every": save, "evaluate_every": evaluate}
+    lengths = {name: round(number * epoch) for name, number in lengths.items()}
+    return TrainConfig(steps=int(epochs * epoch), **lengths, **others)
 
 
 def semantic_probe(size: int, num_train: int = 512, num_images: int = 256) -> FrozenProbeConfig:
     """What is seen in each patch, told by a linear layer on frozen tokens, on held-out scenes."""
-    return FrozenProbeConfig(
-        train=WorldImagesConfig(count=num_train, size=size, seed=HELD_OUT_SEED, target="classes"),
-        held_out=WorldImagesConfig(
-            count=num_images, size=size, seed=HELD_OUT_SEED + 1, target="classes"
-        ),
-        num_classes=len(world.CLASSES),
-        num_train=num_train,
-        num_images=num_images,
-        name="semantic",
-    )
+    views = _held_out(size, num_train, num_images, target="classes")
+    return FrozenProbeConfig(name="semantic", **views)
 
 
-def object_neighbours(size: int, num_train: int = 1024, num_images: int = 512) -> KNNConfig:
+def object_neighbors(size: int, num_train: int = 1024, num_images: int = 512) -> KNNConfig:
     """Which object the camera looks at, told by the nearest frozen features."""
-    return KNNConfig(**_objects(size, num_train, num_images))
+    views = _held_out(size, num_train, num_images, target="label", aim="object")
+    return KNNConfig(name="objects", **views)
 
 
 def object_probe(size: int, num_train: int = 1024, num_images: int = 512) -> FrozenProbeConfig:
     """Which object the camera looks at, told by a linear layer on frozen features."""
-    return FrozenProbeConfig(**_objects(size, num_train, num_images))
+    views = _held_out(size, num_train, num_images, target="label", aim="object")
+    return FrozenProbeConfig(name="objects", **views)
 
 
-def _objects(size: int, num_train: int, num_images: int) -> dict[str, object]:
-    """Labeled views to learn from, and others of held-out scenes."""
+def _held_out(size: int, num_train: int, num_images: int, **views: str) -> dict[str, object]:
+    """Labeled views of held-out scenes to learn from, and of others to measure on."""
     train, held_out = (
-        WorldImagesConfig(count=count, size=size, seed=seed, aim="object", target="label")
+        WorldImagesConfig(count=count, size=size, seed=seed, **views)
         for count, seed in ((num_train, HELD_OUT_SEED), (num_images, HELD_OUT_SEED + 1))
     )
-    return {
-        "train": train,
-        "held_out": held_out,
-        "num_classes": len(world.CLASSES),
-        "num_train": num_train,
-        "num_images": num_images,
-        "name": "objects",
-    }
+    counts = {"num_train": num_train, "num_images": num_images, "num_classes": len(world.CLASSES)}
+    return {"train": train, "held_out": held_out, **counts}
+
+
+def held_out(
+    data: WorldImagesConfig | WorldPairsConfig, count: int | None = None
+) -> ValidationConfig:
+    """Measure on as many images or pairs of held-out scenes; None: half as many, at least 16."""
+    count = count or max(16, data.count // 2)
+    source = replace(data, count=count, seed=HELD_OUT_SEED)
+    return ValidationConfig(source=source, num_images=count, name="held_out")
 
 
 def cross_view(size: int, num_pairs: int = 256) -> CrossViewConfig:
@@ -79,20 +99,13 @@ def cross_view(size: int, num_pairs: int = 256) -> CrossViewConfig:
     The views of an easy pair differ by up to an eighth of their side, which is what looking
     straight ahead gets right; cut up to 3/16 of it apart, straight ahead is right for a third.
     """
+    side = size * 3 // 2
     pairs = WorldPairsConfig(
-        count=num_pairs,
-        size=size * 3 // 2,
-        level="easy",
-        seed=HELD_OUT_SEED,
-        margin=0.0,
-        target="flow",
+        count=num_pairs, size=side, level="easy", seed=HELD_OUT_SEED, margin=0.0, target="flow"
     )
+    shift, radius = size * 3 // 16, size / 8
     return CrossViewConfig(
-        source=pairs,
-        size=size,
-        largest_shift=size * 3 // 16,
-        radius=size / 8,
-        num_images=num_pairs,
+        source=pairs, size=size, largest_shift=shift, radius=radius, num_images=num_pairs
     )
 
 
@@ -103,3 +116,7 @@ def label_propagation(size: int, patch_size: int, count: int = 64) -> LabelPropa
         source=WorldVideosConfig(count=count, size=size, seed=HELD_OUT_SEED),
         propagation=PropagationConfig(short_side=size, multiple=patch_size, radius=radius),
     )
+
+
+TINY_MEASURES = (semantic_probe(32, num_train=32, num_images=16),)
+GPU_MEASURES = (semantic_probe(128), object_neighbors(128))

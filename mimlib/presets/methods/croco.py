@@ -11,16 +11,8 @@ from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import vit_config
 from mimlib.methods.croco import CroCoConfig
-from mimlib.presets.run import Preset
-from mimlib.presets.scales import (
-    GPU,
-    LESSON,
-    TINY,
-    TINY_CARD,
-    TINY_TRAINING,
-    cross_view,
-    semantic_probe,
-)
+from mimlib.presets import scales
+from mimlib.presets.run import Preset, with_cards
 from mimlib.training.config import TrainConfig
 
 HABITAT_PAIRS = 1_821_391  # of the first paper; the released lists hold 1,801,209
@@ -29,16 +21,15 @@ REAL_PAIRS = ("crops/ARKitScenes", "crops/MegaDepth", "crops/3DStreetView", "cro
 ROTARY = {"class_token": False, "rotary": True}
 
 
-def _stopped_half_way(per_epoch: int, warmup: int, epochs: int, **changes) -> TrainConfig:
+def _stopped_half_way(epochs: int, epoch: int, warmup: int, **others: object) -> TrainConfig:
     """As official: the cosine is laid out for twice the epochs that are trained."""
-    return TrainConfig(
-        steps=epochs * per_epoch, schedule_steps=2 * epochs * per_epoch, batch_size=64,
-        base_rate=1.5e-4, warmup_steps=warmup * per_epoch, log_every=50, save_every=per_epoch,
-        **changes,
-    )  # fmt: skip
+    whole = 2 * epochs * epoch
+    return scales.in_epochs(
+        epochs, epoch, warmup, schedule_steps=whole, batch_size=64, log_every=50, **others
+    )
 
 
-def _of_single_images(row: Preset, card: str) -> Preset:
+def _of_single_images(row: Preset) -> Preset:
     """Put single images, as many as the pairs have, in the place of the pairs of a row."""
     pairs = row.data
     images = WorldImagesConfig(
@@ -49,121 +40,104 @@ def _of_single_images(row: Preset, card: str) -> Preset:
         workers=pairs.workers,
     )
     data = HomographyPairsConfig(images=images, size=pairs.size, jitter=pairs.jitter)
-    return replace(row, data=data, card=card)
+    return replace(row, data=data)
 
 
-LESSON_METHOD = CroCoConfig(
-    encoder=replace(LESSON, **ROTARY), decoder=PairDecoderConfig(width=128, depth=2, heads=4)
+TINY_DECODER = PairDecoderConfig(width=32, depth=2, heads=2)
+LESSON_DECODER = PairDecoderConfig(width=128, depth=2, heads=4)
+GPU_DECODER = PairDecoderConfig(width=256, depth=8, heads=8)
+BASE_DECODER = PairDecoderConfig(width=768, depth=12, heads=12)
+LESSON_METHOD = CroCoConfig(encoder=replace(scales.LESSON, **ROTARY), decoder=LESSON_DECODER)
+SMALL_TRAINING = TrainConfig(
+    steps=8_000, batch_size=16, base_rate=3.2e-2, warmup_steps=100, threads=1,
+    log_every=100, save_every=2_000, evaluate_every=2_000,
+)  # fmt: skip
+SMALL = {"size": 64, "margin": 0.5, "jitter": 0.0}
+SMALL_PAIRS = (
+    Part(pairs=WorldPairsConfig(count=8192, level="textured", **SMALL)),
+    Part(pairs=WorldPairsConfig(count=4096, level="easy", **SMALL), repeats=2),
 )
-SMALL_PAIRS = {"size": 64, "margin": 0.5, "jitter": 0.0}
+ALL_SETS = (
+    Part(pairs=PairFolderConfig(root="habitat_pairs", size=224)),
+    *(
+        Part(pairs=CropListConfig(root=root, crops=f"{root}/crops_release.txt", size=224))
+        for root in REAL_PAIRS
+    ),
+)
 WORLD = {
     "croco_tiny": Preset(
-        parameters=73_248,
-        card=TINY_CARD,
-        method=CroCoConfig(
-            encoder=replace(TINY, class_token=False),
-            decoder=PairDecoderConfig(width=32, depth=2, heads=2),
-        ),
-        data=WorldPairsConfig(count=64, size=32, level="easy"),
-        train=TINY_TRAINING,
-        evaluations=(semantic_probe(32, num_train=32, num_images=16), cross_view(32, num_pairs=16)),
+        73_248,
+        CroCoConfig(encoder=replace(scales.TINY, class_token=False), decoder=TINY_DECODER),
+        WorldPairsConfig(count=64, size=32, level="easy"),
+        scales.TINY_TRAINING,
+        (*scales.TINY_MEASURES, scales.cross_view(32, num_pairs=16)),
     ),
     "croco_lesson": Preset(
-        parameters=1_389_376,
-        card="Lesson 03: a minute on two cores, pairs of 64 x 64 views, 57 of 64 patches hidden.",
-        method=LESSON_METHOD,
-        data=WorldPairsConfig(count=1280, size=64, level="easy"),
-        train=TrainConfig(steps=400, batch_size=64, base_rate=1e-2, warmup_steps=40, log_every=20),
+        1_389_376,
+        LESSON_METHOD,
+        WorldPairsConfig(count=1280, size=64, level="easy"),
+        TrainConfig(steps=400, batch_size=64, base_rate=1e-2, warmup_steps=40, log_every=20),
     ),
+    "croco_gpu": Preset(
+        29_948_736,
+        CroCoConfig(encoder=replace(scales.GPU, **ROTARY), decoder=GPU_DECODER),
+        WorldPairsConfig(count=30_000, size=128, workers=8),
+        replace(scales.GPU_TRAINING, batch_size=256, base_rate=3e-4),
+        (scales.semantic_probe(128), scales.cross_view(128)),
+    ),
+}
+ROWS = {
+    **WORLD,
+    **{name.replace("_", "_homography_"): _of_single_images(row) for name, row in WORLD.items()},
     "croco_small": Preset(
-        parameters=1_389_376,
-        card="""Lesson 03's longer run, a quarter of an hour on one core: rooms where matching pays.
+        1_389_376,
+        replace(LESSON_METHOD, mask_ratio=0.5),
+        MixtureConfig(parts=SMALL_PAIRS),
+        SMALL_TRAINING,
+        (scales.cross_view(64),),
+    ),
+    "croco_vitb16_habitat": Preset(
+        120_076_288,
+        CroCoConfig(encoder=vit_config("B", 16, 224, class_token=False)),
+        PairFolderConfig(root="data/habitat_pairs", size=224, workers=12),
+        _stopped_half_way(400, HABITAT_PAIRS // 256, warmup=40, compile=True),
+        processes=4,
+    ),
+    "crocov2_vitl_base": Preset(
+        417_918_720,
+        CroCoConfig(encoder=vit_config("L", 16, 224, **ROTARY), decoder=BASE_DECODER),
+        MixtureConfig(root="data", parts=ALL_SETS, workers=12),
+        _stopped_half_way(125, ALL_PAIRS // 512, warmup=12, precision="float32"),
+        processes=8,
+    ),
+}
+CARDS = {
+    "croco_tiny": scales.TINY_CARD,
+    "croco_lesson": """
+        Lesson 03: a minute on two cores, pairs of 64 x 64 views, 57 of 64 patches hidden.""",
+    "croco_gpu": """
+        One GPU, some minutes: ViT-S on pairs of 128 x 128 views, 256 patches of 8 x 8.""",
+    "croco_homography_tiny": """
+        The control of the first paper's table 2, see `croco_homography_lesson`: for tests.""",
+    "croco_homography_lesson": """
+        Pairs of one image by two homographies, from as many images of the same kind of rooms.""",
+    "croco_homography_gpu": "The same beside `croco_gpu`.",
+    "croco_small": """
+        Lesson 03's longer run, a quarter of an hour on one core: rooms where matching pays.
 
         Rooms whose every place has a color of its own teach to match, plain rooms to do so with
         less. Measured: see data/receipts/croco_small.json, and data/weights for the network.""",
-        method=replace(LESSON_METHOD, mask_ratio=0.5),
-        data=MixtureConfig(
-            parts=(
-                Part(pairs=WorldPairsConfig(count=8192, level="textured", **SMALL_PAIRS)),
-                Part(pairs=WorldPairsConfig(count=4096, level="easy", **SMALL_PAIRS), repeats=2),
-            )
-        ),
-        train=TrainConfig(
-            steps=8_000,
-            batch_size=16,
-            base_rate=3.2e-2,
-            warmup_steps=100,
-            threads=1,
-            log_every=100,
-            save_every=2_000,
-            evaluate_every=2_000,
-        ),
-        evaluations=(cross_view(64),),
-    ),
-    "croco_gpu": Preset(
-        parameters=29_948_736,
-        card="One GPU, some minutes: ViT-S on pairs of 128 x 128 views, 256 patches of 8 x 8.",
-        method=CroCoConfig(
-            encoder=replace(GPU, **ROTARY), decoder=PairDecoderConfig(width=256, depth=8, heads=8)
-        ),
-        data=WorldPairsConfig(count=30_000, size=128, workers=8),
-        train=TrainConfig(
-            steps=20_000,
-            batch_size=256,
-            base_rate=3e-4,
-            warmup_steps=1_000,
-            compile=True,
-            save_every=2_000,
-            evaluate_every=5_000,
-        ),
-        evaluations=(semantic_probe(128), cross_view(128)),
-    ),
-}
-PRESETS = WORLD | {
-    "croco_homography_tiny": _of_single_images(
-        WORLD["croco_tiny"],
-        "The control of the first paper's table 2, see `croco_homography_lesson`: for tests.",
-    ),
-    "croco_homography_lesson": _of_single_images(
-        WORLD["croco_lesson"],
-        "Pairs of one image by two homographies, from as many images of the same kind of rooms.",
-    ),
-    "croco_homography_gpu": _of_single_images(WORLD["croco_gpu"], "The same beside `croco_gpu`."),
-    "croco_vitb16_habitat": Preset(
-        parameters=120_076_288,
-        card="""CroCo ViT-B/16 on Habitat pairs: 400 epochs of a schedule of 800, batch 256.
+    "croco_vitb16_habitat": """
+        CroCo ViT-B/16 on Habitat pairs: 400 epochs of a schedule of 800, batch 256.
 
         Batch 256 as 4 processes of 64. Expected: 85.6 % delta_1 on NYUv2 (table 3), and with the
         decoder kept 3.00 px on Sintel clean (table 4). Published cost: 10 days on 4 A100.""",
-        processes=4,
-        method=CroCoConfig(encoder=vit_config("B", 16, 224, class_token=False)),
-        data=PairFolderConfig(root="data/habitat_pairs", size=224, workers=12),
-        train=_stopped_half_way(HABITAT_PAIRS // 256, warmup=40, epochs=400, compile=True),
-    ),
-    "crocov2_vitl_base": Preset(
-        parameters=417_918_720,
-        card="""CroCo v2, ViT-L/16 with the Base decoder, on rendered and real pairs, batch 512.
+    "crocov2_vitl_base": """
+        CroCo v2, ViT-L/16 with the Base decoder, on rendered and real pairs, batch 512.
 
         Batch 512 as 8 processes of 64; 125 epochs of a schedule of 250, in float32 as published: of
         IndoorVL a tenth was released, the epochs make up for it. Crops are cut out of the original
         photographs as they are needed; decoding those wants many cores. Expected after fine-tuning:
         1.43 px on Sintel clean (v2, cumulative ablation). Published cost: 12 days on 8 A100.""",
-        processes=8,
-        method=CroCoConfig(
-            encoder=vit_config("L", 16, 224, **ROTARY),
-            decoder=PairDecoderConfig(width=768, depth=12, heads=12),
-        ),
-        data=MixtureConfig(
-            root="data",
-            parts=(
-                Part(pairs=PairFolderConfig(root="habitat_pairs", size=224)),
-                *(
-                    Part(pairs=CropListConfig(root=f, crops=f"{f}/crops_release.txt", size=224))
-                    for f in REAL_PAIRS
-                ),
-            ),
-            workers=12,
-        ),
-        train=_stopped_half_way(ALL_PAIRS // 512, warmup=12, epochs=125, precision="float32"),
-    ),
 }
+PRESETS = with_cards(ROWS, CARDS)
