@@ -9,7 +9,7 @@ from mimlib.world.rendering import cast
 from mimlib.world.rendering.cameras import pixel_rays
 from mimlib.world.rendering.cast import bundle, first_hit, reaches, separate
 from mimlib.world.rooms.scenes import place_shapes, take
-from mimlib.world.sets.views import draw_views
+from mimlib.world.sets.views import ViewsRecipe
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def exhaustive(monkeypatch):
 
 @pytest.fixture(scope="module")
 def drawn():
-    views = [take(draw_views(5, level, "room", 0), slice(0, 16)) for level in ("paper", "hard")]
+    recipes = [ViewsRecipe(seed=5, size=16, level=level) for level in ("paper", "hard")]
+    views = [take(recipe.draw(0), slice(0, 16)) for recipe in recipes]
     return [(view.scenes, place_shapes(view.scenes), view.cameras) for view in views]
 
 

@@ -9,7 +9,7 @@ from world_oracle import back_project, cast, project_points, rays_through
 from mimlib.world import CLASSES, clips
 from mimlib.world.rendering.correspondence import carry
 from mimlib.world.rooms.people import JOINTS, PARTS
-from mimlib.world.sets.clips import clip_frame, draw_clips
+from mimlib.world.sets.clips import ClipsRecipe, clip_frame
 
 COUNT, FRAMES, SIZE = 8, 9, 48
 TRUTH = ("image", "depth", "instances", "classes", "camera", "flow", "tracks", "keypoints")
@@ -23,7 +23,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return draw_clips(1, 0)
+    return ClipsRecipe(seed=1, size=SIZE, frames=2).draw(0)
 
 
 def sample(images, pixels):

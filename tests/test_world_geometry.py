@@ -9,7 +9,7 @@ from world_oracle import back_project, bare_room, cast, centers, rays_through
 
 from mimlib.world import LEVELS, Cameras, clips, look, pairs, trace, views
 from mimlib.world.rendering.truth import classes_truth, depth_truth, instances_truth, normals_truth
-from mimlib.world.sets.views import draw_views
+from mimlib.world.sets.views import ViewsRecipe
 
 SIZE = 20
 BOX, BALL, CYLINDER = 0, 1, 2
@@ -83,7 +83,7 @@ def test_nothing_is_seen_of_shapes_behind_or_beside_the_camera():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_pixel_agrees_with_the_oracle(level):
-    drawn = draw_views(5, level, "room", 0)
+    drawn = ViewsRecipe(seed=5, size=SIZE, level=level).draw(0)
     frame = trace(drawn.scenes, drawn.cameras, SIZE)
     depth, normals = depth_truth(frame)["depth"], normals_truth(frame)["normals"]
     instances, classes = instances_truth(frame)["instances"], classes_truth(frame)["classes"]

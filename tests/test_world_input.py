@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from mimlib import world
-from mimlib.world.rooms.levels import find_level
 from mimlib.world.sets import provide as sets
-from mimlib.world.sets.groups import MAX_ROUNDS, fill_group
+from mimlib.world.sets.recipes import MAX_ROUNDS, fill_group
 from mimlib.world.sets.views import Views
 
 WRONG = {
     "level": (world.views, {"level": "papper"}, "'papper'.*easy, textured, paper, hard, clip"),
-    "level of pairs": (world.pairs, {"level": "clip"}, "'clip'.*easy, textured, paper, hard"),
+    "level of pairs": (world.pairs, {"level": "clip"}, "'clip'.*easy, textured, paper, hard$"),
     "truth": (world.views, {"truth": ("image", "deepth")}, "'deepth'.*image, depth, normals"),
     "truth of pairs": (world.pairs, {"truth": ("tracks",)}, "'tracks'.*flow, covisible"),
     "truth of clips": (world.clips, {"truth": "covisible"}, "'covisible'.*flow, tracks"),
@@ -21,12 +20,12 @@ WRONG = {
     "aim": (world.views, {"aim": "sky"}, "'sky'.*room, object"),
     "no items": (world.views, {"count": 0}, "count 0.*at least 1"),
     "fewer than none": (world.pairs, {"count": -3}, "count -3.*at least 1"),
-    "too small": (world.views, {"size": 7}, "7 px.*8 to 1024"),
-    "nothing": (world.clips, {"size": 0}, "0 px.*8 to 1024"),
-    "negative": (world.pairs, {"size": -64}, "-64 px.*8 to 1024"),
-    "too large": (world.views, {"size": 2048}, "2048 px.*8 to 1024"),
-    "one frame": (world.clips, {"frames": 1}, "1 frames.*2 to 256"),
-    "too many frames": (world.clips, {"frames": 257}, "257 frames.*2 to 256"),
+    "too small": (world.views, {"size": 7}, "size is 7; expected 8 <= size <= 1024"),
+    "nothing": (world.clips, {"size": 0}, "size is 0; expected 8 <= size"),
+    "negative": (world.pairs, {"size": -64}, "size is -64; expected 8 <= size"),
+    "too large": (world.views, {"size": 2048}, "size is 2048.*size <= 1024; .*pixels"),
+    "one frame": (world.clips, {"frames": 1}, "frames is 1; expected 2 <= frames <= 256"),
+    "too many frames": (world.clips, {"frames": 257}, "frames is 257.*frames <= 256"),
     "no workers": (world.views, {"workers": 0}, "0 workers.*1 or more"),
 }
 
@@ -69,12 +68,6 @@ def test_integers_of_numpy_are_integers(monkeypatch, tmp_path):
 
 def test_a_kind_named_twice_comes_once():
     assert list(world.views(1, 8, truth=("depth", "depth"), cache=False)) == ["depth"]
-
-
-def test_find_level_names_only_what_is_allowed():
-    assert find_level("easy") is world.LEVELS["easy"]
-    with pytest.raises(ValueError, match="choose one of easy, paper$"):
-        find_level("hard", ("easy", "paper"))
 
 
 def test_a_group_that_cannot_be_filled_says_so():

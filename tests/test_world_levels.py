@@ -6,9 +6,9 @@ import torch
 from mimlib import world
 from mimlib.world import CLASSES, LEVELS
 from mimlib.world.rooms.levels import PAIR_LEVELS
-from mimlib.world.sets.clips import clip_frame, draw_clips
-from mimlib.world.sets.pairs import draw_pairs, render_pairs
-from mimlib.world.sets.views import draw_views
+from mimlib.world.sets.clips import ClipsRecipe, clip_frame
+from mimlib.world.sets.pairs import PairsRecipe
+from mimlib.world.sets.views import ViewsRecipe
 
 COUNT, SIZE = 64, 32
 TRUTH = ("image", "depth", "normals", "instances", "classes", "keypoints", "boxes", "camera")
@@ -23,7 +23,11 @@ def seen():
 
 @pytest.fixture(scope="module")
 def drawn_pairs():
-    return {level: draw_pairs(6, level, 0) for level in PAIR_LEVELS}
+    return {level: recipe_of(level).draw(0) for level in PAIR_LEVELS}
+
+
+def recipe_of(level, size=SIZE):
+    return PairsRecipe(seed=6, size=size, level=level)
 
 
 def share_with(found, name):
@@ -81,7 +85,7 @@ def test_every_class_is_seen(seen):
 
 def test_levels_differ_as_documented(seen):
     assert share_with(seen["clip"], "person") > share_with(seen["paper"], "person") + 0.1
-    scenes = {level: draw_views(6, level, "room", 0).scenes for level in LEVELS}
+    scenes = {level: ViewsRecipe(seed=6, size=SIZE, level=level).draw(0).scenes for level in LEVELS}
     people = {level: (s.people.slot >= 0).float().sum(1).mean() for level, s in scenes.items()}
     assert people["clip"] > people["paper"] + 0.3
     floor = {level: s.room.frequency[:, 4].mean() for level, s in scenes.items()}
@@ -94,7 +98,7 @@ def test_levels_differ_as_documented(seen):
 
 
 def test_rooms_have_the_size_of_rooms():
-    room = draw_views(6, "paper", "room", 0).scenes.room
+    room = ViewsRecipe(seed=6, size=SIZE, level="paper").draw(0).scenes.room
     width, height = room.size[:, :2], room.size[:, 2]
     assert (width >= 3.4).all() and (width <= 7).all()
     assert (height >= 2.4).all() and (height <= 3.1).all()
@@ -120,7 +124,7 @@ def test_pairs_get_harder_from_level_to_level(drawn_pairs):
     lengths, overlap = [], []
     for level in ("easy", "paper", "hard"):
         drawn = drawn_pairs[level]
-        found = render_pairs(drawn, SIZE, ("flow",), None)["flow"]
+        found = recipe_of(level).render(drawn, ("flow",), None)["flow"]
         length = found["flow"].square().sum(-1).sqrt()
         lengths.append(length[found["visible"]].mean())
         overlap.append(drawn.covisibility.mean())
@@ -129,7 +133,7 @@ def test_pairs_get_harder_from_level_to_level(drawn_pairs):
 
 
 def test_easy_pairs_stay_within_eight_pixels_at_64(drawn_pairs):
-    found = render_pairs(drawn_pairs["easy"], 64, ("flow",), None)["flow"]
+    found = recipe_of("easy", 64).render(drawn_pairs["easy"], ("flow",), None)["flow"]
     length = found["flow"].square().sum(-1).sqrt()
     assert length[found["visible"]].max() <= 8 + 1e-3
     assert length[found["visible"]].mean() > 1
@@ -137,7 +141,7 @@ def test_easy_pairs_stay_within_eight_pixels_at_64(drawn_pairs):
 
 def test_something_that_moves_is_seen_in_every_clip():
     for group in range(4):
-        drawn = draw_clips(6, group)
+        drawn = ClipsRecipe(seed=6, size=SIZE, frames=9).draw(group)
         for time in (0, 8):
             seen = clip_frame(drawn, time, SIZE).surfaces.instance
             assert (drawn.motion.moving.gather(1, seen).float().mean(1) > 0.01).all()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from world_oracle import back_project, cast, centers, project_points
 
 from mimlib.world import pairs, stereo
-from mimlib.world.sets.pairs import FINE, draw_pairs, render_pairs
+from mimlib.world.sets.pairs import FINE, PairsRecipe
 
 SIZE, COUNT = 64, 24
 TRUTH = ("image", "depth", "instances", "camera", "flow", "covisible")
@@ -93,9 +93,11 @@ def test_visible_points_have_the_depth_seen_there(sets, level):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_visibility_and_covisibility_are_those_of_the_oracle(level):
-    drawn, size = draw_pairs(4, level, 0), 16
+    size = 16
+    recipe = PairsRecipe(seed=4, size=size, level=level)
+    drawn = recipe.draw(0)
     kinds = ("depth", "camera", "flow", "covisible")
-    parts = render_pairs(drawn, size, kinds, None)
+    parts = recipe.render(drawn, kinds, None)
     found = {name: field for part in parts.values() for name, field in part.items()}
     assert torch.equal(found["visible"], found["covisible_1"])
     wrong = 0
@@ -134,19 +136,21 @@ def test_covisibility_keeps_to_the_level(sets):
 
 
 def test_there_is_no_flow_between_equal_cameras():
-    drawn = draw_pairs(4, "paper", 0)
+    recipe = PairsRecipe(seed=4, size=32, level="paper")
+    drawn = recipe.draw(0)
     drawn = drawn._replace(cameras_2=drawn.cameras_1)
-    found = render_pairs(drawn, 32, ("flow", "covisible"), None)
+    found = recipe.render(drawn, ("flow", "covisible"), None)
     assert found["flow"]["flow"].abs().max() < 2e-3
     assert found["flow"]["visible"].float().mean() > 0.998
     assert found["covisible"]["covisible_2"].float().mean() > 0.998
 
 
 def test_flow_there_and_back_meets_itself():
-    drawn = draw_pairs(4, "paper", 0)
+    recipe = PairsRecipe(seed=4, size=SIZE, level="paper")
+    drawn = recipe.draw(0)
     swapped = drawn._replace(cameras_1=drawn.cameras_2, cameras_2=drawn.cameras_1)
-    there = render_pairs(drawn, SIZE, ("flow", "instances"), None)
-    back = render_pairs(swapped, SIZE, ("flow",), None)["flow"]["flow"]
+    there = recipe.render(drawn, ("flow", "instances"), None)
+    back = recipe.render(swapped, ("flow",), None)["flow"]["flow"]
     target = targets(there["flow"])
     returned = there["flow"]["flow"] + sample(back.movedim(-1, 1), target).movedim(1, -1)
     ids = sample(there["instances"]["instances_2"][:, None], target)[:, 0]

@@ -10,7 +10,9 @@ import torch
 from mimlib import world
 from mimlib.world.sets import chunks, workers
 from mimlib.world.sets.chunks import chunk_size, render_here
-from mimlib.world.sets.recipes import ClipsRecipe, PairsRecipe, ViewsRecipe
+from mimlib.world.sets.clips import ClipsRecipe
+from mimlib.world.sets.pairs import PairsRecipe
+from mimlib.world.sets.views import ViewsRecipe
 from mimlib.world.sets.workers import count_workers, split_jobs
 
 TRUTH = ("image", "depth", "instances", "boxes", "keypoints")
@@ -147,8 +149,8 @@ def test_processes_render_the_same_bytes():
 
 
 def test_failing_processes_cost_time_only(monkeypatch):
-    monkeypatch.setattr(workers, "WORKER", "no.such.module")
-    with pytest.warns(UserWarning, match="one process.*No module named 'no'"):
+    monkeypatch.setattr(workers, "WORKER", "import no.such.module")
+    with pytest.warns(UserWarning, match="(?s)one process.*No module named 'no'"):
         found = MAKERS["views"](70, workers=2)
     assert fingerprint(found) == fingerprint(MAKERS["views"](70, workers=1))
 

@@ -15,7 +15,7 @@ from mimlib.world.rendering.truth import (
 )
 from mimlib.world.rooms.people import BONES, JOINTS, PARTS, limb_shapes, pose_joints
 from mimlib.world.rooms.scenes import CAPACITY, take
-from mimlib.world.sets.views import draw_views
+from mimlib.world.sets.views import ViewsRecipe
 
 COUNT, SIZE = 64, 48
 PERSON = CLASSES.index("person")
@@ -29,7 +29,7 @@ def seen():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return draw_views(3, "clip", "room", 0)  # the rooms of `seen`
+    return ViewsRecipe(seed=3, size=SIZE, level="clip").draw(0)  # the rooms of `seen`
 
 
 def test_boxes_are_the_extent_of_the_masks(seen):
@@ -182,5 +182,5 @@ def test_empty_slots_hold_nobody(drawn):
 @pytest.mark.parametrize("level", LEVELS)
 def test_nothing_was_dropped_for_want_of_slots(level):
     """A room that fills a kind of slot may have lost shapes without a word."""
-    scenes = draw_views(9, level, "room", 0).scenes
+    scenes = ViewsRecipe(seed=9, size=SIZE, level=level).draw(0).scenes
     assert (scenes.shapes.counts < torch.tensor(CAPACITY)).all()

@@ -16,7 +16,7 @@ from mimlib.world.rooms import textures
 from mimlib.world.sets.cache import load, store
 from mimlib.world.sets.threads import one_thread
 
-FAMILIES: dict[str, Callable[[int, int, torch.Generator], Tensor]] = {
+FAMILIES: dict[str, Callable[[textures.Brush], Tensor]] = {
     "noise": textures.draw_noise,
     "plain": textures.draw_plain,
     "stripes": textures.draw_stripes,
@@ -105,10 +105,10 @@ def loudness(textures_: Tensor) -> Tensor:
 
 def draw_atlas(side: int = SIDE, per_family: int = PER_FAMILY, seed: int = 0) -> Atlas:
     """Draw every texture and its mip levels on the CPU; about two seconds for the full atlas."""
-    generator = torch.Generator().manual_seed(seed)
+    brush = textures.Brush(per_family, side, torch.Generator().manual_seed(seed))
     finest = []
     for draw in FAMILIES.values():
-        family = draw(per_family, side, generator).clamp(0, 1)
+        family = draw(brush).clamp(0, 1)
         finest.append(family[loudness(family).argsort()])
     level = rearrange(torch.cat(finest), "g h w c -> g c h w")
     levels, offsets, stride = [], [], 0

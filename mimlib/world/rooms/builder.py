@@ -31,6 +31,7 @@ from mimlib.world.rooms.scenes import (
     Scenes,
     Shapes,
     clearance,
+    uniform,
 )
 
 Coordinate = float | Tensor  # one number for all rooms or one per room [B]
@@ -43,7 +44,7 @@ class Builder:
         self, room: Room, atlas: Atlas, level: Level, generator: torch.Generator, wanted: Tensor
     ):
         """Start with empty rooms; `wanted` [B] is a class id every room must try to have, or -1."""
-        self.room, self.atlas, self.level, self.generator = (room, atlas, level, generator)
+        self.room, self.atlas, self.level, self.generator = room, atlas, level, generator
         self.wanted = wanted
         self.count = len(room.size)
         self.pieces: list[Piece] = []
@@ -53,7 +54,7 @@ class Builder:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Draw numbers [B, ...] in [low, high)."""
-        return low + (high - low) * torch.rand(self.count, *shape, generator=self.generator)
+        return uniform(self.generator, low, high, self.count, *shape)
 
     def chance(self, probability: float) -> Tensor:
         """Draw a mask [B] that is True with the given probability."""
@@ -126,12 +127,8 @@ class Builder:
         position = torch.cat((place, self.full(above_floor)[:, None]), 1)
         objects.class_id[:, slot] = torch.where(where, CLASSES.index(name), -1)
         objects.position[:, slot] = torch.where(where[:, None], position, 0.0)
-        for values, value in (
-            (objects.yaw, yaw),
-            (objects.radius, radius),
-            (objects.height, height),
-        ):
-            values[:, slot] = torch.where(where, self.full(value), 0.0)
+        for name, value in (("yaw", yaw), ("radius", radius), ("height", height)):
+            getattr(objects, name)[:, slot] = torch.where(where, self.full(value), 0.0)
         return Thing(self, slot, where)
 
     def full(self, value: Coordinate) -> Tensor:

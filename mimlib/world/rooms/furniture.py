@@ -22,10 +22,10 @@ def furnish(build: Builder) -> None:
     for probability in (0.8, 0.5):
         add_chair(build, clutter * probability)
     add_lamp(build, 0.55)
-    add_plant(build, clutter * 0.6)
-    add_ball(build, clutter * 0.6)
+    add_small(build, "plant", clutter * 0.6)
+    add_small(build, "ball", clutter * 0.6)
     for probability in (0.65, 0.4):
-        add_crate(build, clutter * probability)
+        add_small(build, "crate", clutter * probability)
     for wall, probability in enumerate((0.9, 0.7, 0.5, 0.4)):
         add_picture(build, wall, probability)
     add_rug(build)
@@ -50,11 +50,8 @@ def stand_on_floor(build: Builder, name: str, probability: float, radius: Tensor
 
 def add_sofa(build: Builder) -> None:
     """Seat, back, two arms and sometimes a cushion."""
-    half, deep, height = (
-        build.uniform(0.6, 1.0),
-        build.uniform(0.38, 0.48),
-        build.uniform(0.7, 0.95),
-    )
+    half, deep = build.uniform(0.6, 1.0), build.uniform(0.38, 0.48)
+    height = build.uniform(0.7, 0.95)
     sofa = stand_at_wall(build, "sofa", 0.6, half, deep, height)
     cloth = {"texture": build.material("cloth"), "repeat": build.uniform(0.7, 1.4)}
     sofa.box(0, 0, 0.22, half, deep, 0.22, **cloth)
@@ -67,11 +64,8 @@ def add_sofa(build: Builder) -> None:
 
 def add_cabinet(build: Builder) -> None:
     """A case with two doors and two knobs."""
-    half, deep, height = (
-        build.uniform(0.35, 0.7),
-        build.uniform(0.2, 0.32),
-        build.uniform(0.7, 2.0),
-    )
+    half, deep = build.uniform(0.35, 0.7), build.uniform(0.2, 0.32)
+    height = build.uniform(0.7, 2.0)
     cabinet = stand_at_wall(build, "cabinet", 0.7, half, deep, height)
     case, doors = build.material("wooden"), build.material("wooden")
     cabinet.box(0, 0, height / 2, half, deep, height / 2, texture=case)
@@ -84,11 +78,8 @@ def add_cabinet(build: Builder) -> None:
 
 def add_shelf(build: Builder) -> None:
     """Two sides, four boards, and books on three of them."""
-    half, deep, height = (
-        build.uniform(0.35, 0.6),
-        build.uniform(0.15, 0.22),
-        build.uniform(1.3, 2.1),
-    )
+    half, deep = build.uniform(0.35, 0.6), build.uniform(0.15, 0.22)
+    height = build.uniform(1.3, 2.1)
     shelf = stand_at_wall(build, "shelf", 0.6, half, deep, height)
     wood = build.material("wooden")
     for side in (-1, 1):
@@ -165,16 +156,9 @@ def add_lamp(build: Builder, probability: float) -> None:
     lamp.cylinder(0, 0, height, radius, radius, radius * 0.75, texture=shade, where=~is_round)
 
 
-def add_plant(build: Builder, probability: float) -> None:
-    """A plant in a pot on the floor."""
-    radius = build.uniform(0.2, 0.32)
-    plant = stand_on_floor(build, "plant", probability, radius, 1.2)
-    shape_plant(build, plant, radius)
-
-
 def shape_plant(build: Builder, plant: Thing, radius: Tensor) -> None:
     """A pot with a bush of three clumps; everything scales with the radius."""
-    pot, leaf = (build.material("pot"), {"texture": build.material("leaf"), "repeat": 0.5 / radius})
+    pot, leaf = build.material("pot"), {"texture": build.material("leaf"), "repeat": 0.5 / radius}
     tall = radius * build.uniform(0.9, 1.3)
     plant.cylinder(0, 0, tall / 2, radius * 0.6, radius * 0.6, tall / 2, texture=pot, repeat=2)
     plant.ellipsoid(0, 0, tall + radius, radius, radius, radius * 1.2, **leaf)
@@ -184,29 +168,15 @@ def shape_plant(build: Builder, plant: Thing, radius: Tensor) -> None:
         plant.ellipsoid(x, y, z, radius * 0.6, radius * 0.65, radius * 0.85, **leaf)
 
 
-def add_ball(build: Builder, probability: float) -> None:
-    """A ball on the floor."""
-    radius = build.uniform(0.12, 0.28)
-    ball = stand_on_floor(build, "ball", probability, radius, 2 * radius)
-    shape_ball(build, ball, radius)
-
-
 def shape_ball(build: Builder, ball: Thing, radius: Tensor) -> None:
     """One sphere."""
     texture = build.material("ball")
     ball.ellipsoid(0, 0, radius, radius, radius, radius, texture=texture, repeat=0.3 / radius)
 
 
-def add_crate(build: Builder, probability: float) -> None:
-    """A crate on the floor."""
-    radius = build.uniform(0.18, 0.36)
-    crate = stand_on_floor(build, "crate", probability, radius, 1.6 * radius)
-    shape_crate(build, crate, radius)
-
-
 def shape_crate(build: Builder, crate: Thing, radius: Tensor) -> None:
     """A box with a slightly larger lid."""
-    half_y, half_z = (radius * build.uniform(0.55, 0.85), radius * build.uniform(0.5, 0.9))
+    half_y, half_z = radius * build.uniform(0.55, 0.85), radius * build.uniform(0.5, 0.9)
     texture = {"texture": build.material("crate"), "repeat": 0.5 / radius}
     crate.box(0, 0, half_z, radius * 0.8, half_y, half_z, **texture)
     lid = (0, 0, half_z * 1.85, radius * 0.84, half_y * 1.05, half_z * 0.15)
@@ -214,6 +184,15 @@ def shape_crate(build: Builder, crate: Thing, radius: Tensor) -> None:
 
 
 SHAPES = {"ball": shape_ball, "crate": shape_crate, "plant": shape_plant}
+RADIUS = {"ball": (0.12, 0.28), "crate": (0.18, 0.36), "plant": (0.2, 0.32)}  # m, on the floor
+
+
+def add_small(build: Builder, name: str, probability: float) -> None:
+    """A ball, a crate or a plant on the floor."""
+    radius = build.uniform(*RADIUS[name])
+    height = {"ball": 2 * radius, "crate": 1.6 * radius, "plant": 1.2}[name]
+    thing = stand_on_floor(build, name, probability, radius, height)
+    SHAPES[name](build, thing, radius)
 
 
 def add_picture(build: Builder, wall: int, probability: float) -> None:

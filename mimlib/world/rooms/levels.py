@@ -2,25 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-CLASSES = (
-    "floor",
-    "wall",
-    "ceiling",
-    "picture",
-    "rug",
-    "table",
-    "chair",
-    "sofa",
-    "cabinet",
-    "shelf",
-    "lamp",
-    "plant",
-    "ball",
-    "crate",
-    "person",
-)
-NUM_ROOM_CLASSES = 3  # floor, wall and ceiling are not objects
-OBJECT_CLASSES = CLASSES[NUM_ROOM_CLASSES:]
+ROOM_CLASSES = ("floor", "wall", "ceiling")  # not objects
+FURNITURE = ("picture", "rug", "table", "chair", "sofa", "cabinet", "shelf", "lamp")
+OBJECT_CLASSES = (*FURNITURE, "plant", "ball", "crate", "person")
+CLASSES = ROOM_CLASSES + OBJECT_CLASSES
+NUM_ROOM_CLASSES = len(ROOM_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +54,3 @@ LEVELS = {
     "clip": Level(people=(0.95, 0.5), baseline=(0.05, 0.5), yaw_noise=0.1, max_turn=0.4),
 }
 PAIR_LEVELS = ("easy", "textured", "paper", "hard")
-
-
-def find_level(name: str, allowed: tuple[str, ...] = tuple(LEVELS)) -> Level:
-    """Return the level called `name`.
-
-    Raises:
-        ValueError: if the name is not one of `allowed`.
-    """
-    if name not in allowed:
-        raise ValueError(f"unknown level {name!r}; choose one of {', '.join(allowed)}")
-    return LEVELS[name]

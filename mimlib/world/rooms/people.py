@@ -4,6 +4,7 @@ The frame of a person has its origin between the feet, +y to the front and z up;
 Lengths in meters, angles in radians. Letters: Q people, L limbs.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -15,47 +16,22 @@ from mimlib.world.rooms.builder import Builder, Thing
 from mimlib.world.rooms.furniture import stand_on_floor
 from mimlib.world.rooms.scenes import ELLIPSOID, NUM_TRAITS, rotation_to
 
-JOINTS = (
-    "head",
-    "neck",
-    "left_shoulder",
-    "left_elbow",
-    "left_wrist",
-    "right_shoulder",
-    "right_elbow",
-    "right_wrist",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "right_hip",
-    "right_knee",
-    "right_ankle",
+# Radius of the upper and the lower half, what it wears.
+ARM = (0.055, "shirt"), (0.043, "skin")
+LEG = (0.085, "trousers"), (0.06, "trousers")
+# From the body outwards: both arms, then both legs.
+CHAINS = tuple(
+    tuple(f"{side}_{joint}" for joint in joints)
+    for joints in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle"))
+    for side in ("left", "right")
 )
-BONES = (
-    ("head", "neck"),
-    ("neck", "left_shoulder"),
-    ("left_shoulder", "left_elbow"),
-    ("left_elbow", "left_wrist"),
-    ("neck", "right_shoulder"),
-    ("right_shoulder", "right_elbow"),
-    ("right_elbow", "right_wrist"),
-    ("neck", "left_hip"),
-    ("left_hip", "left_knee"),
-    ("left_knee", "left_ankle"),
-    ("neck", "right_hip"),
-    ("right_hip", "right_knee"),
-    ("right_knee", "right_ankle"),
-)
+JOINTS = ("head", "neck", *itertools.chain(*CHAINS))
+BONES = (("head", "neck"), *(b for chain in CHAINS for b in itertools.pairwise(("neck", *chain))))
 # Two joints, the radius of the limb between them, what it wears.
-LIMBS = (
-    ("left_shoulder", "left_elbow", 0.055, "shirt"),
-    ("left_elbow", "left_wrist", 0.043, "skin"),
-    ("right_shoulder", "right_elbow", 0.055, "shirt"),
-    ("right_elbow", "right_wrist", 0.043, "skin"),
-    ("left_hip", "left_knee", 0.085, "trousers"),
-    ("left_knee", "left_ankle", 0.06, "trousers"),
-    ("right_hip", "right_knee", 0.085, "trousers"),
-    ("right_knee", "right_ankle", 0.06, "trousers"),
+LIMBS = tuple(
+    (*bone, *limb)
+    for chain, limbs in zip(CHAINS, 2 * [ARM] + 2 * [LEG])
+    for bone, limb in zip(itertools.pairwise(chain), limbs)
 )
 # What each ellipsoid of limb_shapes wears, and the joints it surrounds.
 PARTS = (
@@ -103,7 +79,7 @@ def pose_joints(values: Tensor) -> Tensor:
         joints[f"{side}_hip"], joints[f"{side}_knee"] = hip, knee
         joints[f"{side}_ankle"] = knee + 0.44 * tall[:, None] * point(zero, shin.sin(), -shin.cos())
         shoulder = point(sign * 0.2 * tall, zero, 1.42 * tall)
-        raised, bent = (getattr(traits, f"raised_{side}"), getattr(traits, f"bent_{side}"))
+        raised, bent = getattr(traits, f"raised_{side}"), getattr(traits, f"bent_{side}")
         elbow, wrist = pose_arm(shoulder, sign, -swing, raised, bent, tall)
         joints[f"{side}_shoulder"] = shoulder
         joints[f"{side}_elbow"], joints[f"{side}_wrist"] = elbow, wrist

@@ -1,5 +1,7 @@
 """Draw furnished rooms: shell, light, furniture, people."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from mimlib.world.rooms.furniture import furnish
 from mimlib.world.rooms.levels import LEVELS, Level
 from mimlib.world.rooms.materials import MATERIALS
 from mimlib.world.rooms.people import add_people
-from mimlib.world.rooms.scenes import Room, Scenes
+from mimlib.world.rooms.scenes import Room, Scenes, uniform
 
 
 def sample_scenes(
@@ -40,23 +42,20 @@ def sample_scenes(
 
 def sample_room(count: int, generator: torch.Generator, level: Level, atlas: Atlas) -> Room:
     """Draw the shells of B rooms and their light."""
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, generator=generator)
-
-    size = torch.cat((uniform(3.4, 7, 2), uniform(2.4, 3.1, 1)), 1)
-    light_height = size[:, 2:] - uniform(0.15, 0.6, 1)
-    warmth = uniform(0, 1, 1)
+    draw = partial(uniform, generator)
+    size = torch.cat((draw(3.4, 7, count, 2), draw(2.4, 3.1, count, 1)), 1)
+    light_height = size[:, 2:] - draw(0.15, 0.6, count, 1)
+    warmth = draw(0, 1, count, 1)
     color = torch.cat((torch.ones(count, 1), 0.97 - 0.1 * warmth, 0.93 - 0.26 * warmth), 1)
-    paneled = uniform(0, 1) < 0.3
+    paneled = draw(0, 1, count) < 0.3
     return Room(
         size=size,
         texture=sample_surfaces(count, generator, level, atlas),
-        frequency=uniform(0.45, 0.9, 7) / level.texture_zoom,
-        wainscot=torch.where(paneled, uniform(0.6, 1.1), 0.0),
-        light=torch.cat((uniform(0.25, 0.75, 2) * size[:, :2], light_height), 1),
-        light_color=color * uniform(0.85, 1.1, 1),
-        ambient=uniform(0.34, 0.5),
+        frequency=draw(0.45, 0.9, count, 7) / level.texture_zoom,
+        wainscot=torch.where(paneled, draw(0.6, 1.1, count), 0.0),
+        light=torch.cat((draw(0.25, 0.75, count, 2) * size[:, :2], light_height), 1),
+        light_color=color * draw(0.85, 1.1, count, 1),
+        ambient=draw(0.34, 0.5, count),
         fill=F.normalize(torch.randn(count, 3, generator=generator), dim=1),
     )
 

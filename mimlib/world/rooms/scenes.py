@@ -6,12 +6,12 @@ Shape slots hold boxes, then ellipsoids, then cylinders; an unused slot lies far
 Object slots 0, 1, 2 are the floor, the walls and the ceiling; empty object slots have class -1.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 BOX, ELLIPSOID, CYLINDER = 0, 1, 2
 CAPACITY = (50, 40, 14)  # slots of boxes, ellipsoids, cylinders
@@ -90,28 +90,19 @@ class Placed(NamedTuple):
 Tree = TypeVar("Tree", bound=tuple)
 
 
-def map_tensors(function: Callable[..., Tensor], *trees: Tree) -> Tree:
-    """Apply a function to the tensors at equal places of nested named tuples."""
-    leaves = [
-        function(*parts) if isinstance(parts[0], Tensor) else map_tensors(function, *parts)
-        for parts in zip(*trees)
-    ]
-    return type(trees[0])(*leaves)
+def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    """Draw numbers in [low, high) on the CPU."""
+    return low + (high - low) * torch.rand(*shape, generator=generator)
 
 
-def take(tree: Tree, index: Tensor | slice) -> Tree:
-    """Keep the batch entries at `index`."""
-    return map_tensors(lambda leaf: leaf[index], tree)
+def take(tree: Tree, index: Tensor | slice | tuple[Tensor, ...]) -> Tree:
+    """Keep the batch entries at `index` of nested named tuples."""
+    return tree_map(lambda leaf: leaf[index], tree)
 
 
 def concatenate(trees: list[Tree]) -> Tree:
     """Join batches along the first axis."""
-    return map_tensors(lambda *leaves: torch.cat(leaves), *trees)
-
-
-def move(tree: Tree, device: torch.device) -> Tree:
-    """Return a copy of nested named tuples on `device`."""
-    return map_tensors(lambda leaf: leaf.to(device), tree)
+    return tree_map(lambda *leaves: torch.cat(leaves), *trees)
 
 
 def pick_rows(values: Tensor, index: Tensor) -> Tensor:

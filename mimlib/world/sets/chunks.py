@@ -5,9 +5,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from mimlib.world.rooms.atlas import Atlas, default_atlas
-from mimlib.world.rooms.scenes import move, take
+from mimlib.world.rooms.scenes import take
 from mimlib.world.sets.recipes import Recipe
 from mimlib.world.sets.threads import one_thread
 
@@ -40,7 +41,8 @@ def render_groups(
         for start in range(0, recipe.group_size, step):
             with one_thread():
                 chunk = take(items, slice(start, start + step))
-                chunk = chunk if device is None else move(chunk, device)
+                if device is not None:
+                    chunk = tree_map(lambda tensor: tensor.to(device), chunk)
                 rendered = recipe.render(chunk, kinds, atlas)
             yield rendered
 

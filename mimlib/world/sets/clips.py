@@ -3,21 +3,24 @@
 Letters: B clips, T frames, Q tracked points, K pixels, R object slots.
 """
 
+import itertools
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from mimlib.checks import check_range
 from mimlib.world.rendering.correspondence import carry, flow_truth, match
 from mimlib.world.rendering.render import Frame, trace
 from mimlib.world.rendering.truth import VIEW_KINDS, view_fields
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.levels import LEVELS
 from mimlib.world.rooms.sampling import sample_scenes
-from mimlib.world.rooms.scenes import Scenes
-from mimlib.world.sets.groups import fill_group, seeded
+from mimlib.world.rooms.scenes import Scenes, uniform
 from mimlib.world.sets.motion import Motion, rig_at, sample_motion, scenes_at
+from mimlib.world.sets.recipes import Recipe, fill_group, seeded
 from mimlib.world.sets.viewpoints import (
     PROBE,
     Rig,
@@ -25,14 +28,12 @@ from mimlib.world.sets.viewpoints import (
     find_stuck,
     head_towards,
     sample_room_view,
-    uniform,
 )
 
-CLIPS_PER_GROUP = 8
 TRACKS = 128  # points; one half anywhere, the other on what moves
 PROBED_FRAMES = (0, 8)  # something moving must be seen in these
 MOVING_SHARE = 0.02  # of the probe rays
-CLIP_KINDS = (*VIEW_KINDS, "flow", "tracks")
+MAX_FRAMES = 256
 
 
 class Clips(NamedTuple):
@@ -44,24 +45,57 @@ class Clips(NamedTuple):
     lots: Tensor  # [B, Q] in [0, 1), which pixels of frame 0 are tracked
 
 
-def draw_clips(seed: int, group: int) -> Clips:
-    """Draw the clips of one group, CLIPS_PER_GROUP of them."""
-    generator = seeded("clips", seed, group)
+@dataclass(frozen=True, kw_only=True)
+class ClipsRecipe(Recipe):
+    """Clips."""
 
-    def attempt(count: int) -> tuple[Clips, Tensor]:
-        scenes = sample_scenes(count, generator, LEVELS["clip"])
-        motion = sample_motion(scenes, generator)
-        rig = aim_at_mover(scenes, motion, sample_room_view(scenes, generator), generator)
-        clips = Clips(scenes, motion, rig, uniform(generator, 0, 1, count, TRACKS))
-        good = motion.moving.any(1)
-        for time in PROBED_FRAMES:
-            frame = clip_frame(clips, time, PROBE)
-            mover = motion.moving.gather(1, frame.surfaces.instance).float().mean(1)
-            stuck = find_stuck(frame.placed, frame.cameras.position)
-            good &= (mover > MOVING_SHARE) & ~stuck & ~find_boring(frame.surfaces)
-        return clips, good
+    level: str = "clip"
+    frames: int
 
-    return fill_group(CLIPS_PER_GROUP, attempt, "clips")
+    kinds = (*VIEW_KINDS, "flow", "tracks")
+    group_size = 8
+
+    def __post_init__(self):
+        """Check the length, too."""
+        super().__post_init__()
+        check_range(self, "frames", least=2, most=MAX_FRAMES)
+
+    def draw(self, group: int) -> Clips:
+        """Draw clips."""
+        generator = seeded("clips", self.seed, group)
+
+        def attempt(count: int) -> tuple[Clips, Tensor]:
+            scenes = sample_scenes(count, generator, LEVELS["clip"])
+            motion = sample_motion(scenes, generator)
+            rig = aim_at_mover(scenes, motion, sample_room_view(scenes, generator), generator)
+            clips = Clips(scenes, motion, rig, uniform(generator, 0, 1, count, TRACKS))
+            good = motion.moving.any(1)
+            for time in PROBED_FRAMES:
+                frame = clip_frame(clips, time, PROBE)
+                mover = motion.moving.gather(1, frame.surfaces.instance).float().mean(1)
+                stuck = find_stuck(frame.placed, frame.cameras.position)
+                good &= (mover > MOVING_SHARE) & ~stuck & ~find_boring(frame.surfaces)
+            return clips, good
+
+        return fill_group(self.group_size, attempt, "clips")
+
+    def trace(self, items: Clips) -> list[Frame]:
+        """Trace the images of each clip, frame by frame."""
+        return [clip_frame(items, time, self.size) for time in range(self.frames)]
+
+    def truth(
+        self, kind: str, items: Clips, frames: list[Frame], atlas: Atlas | None
+    ) -> dict[str, Tensor]:
+        """Return the fields of one kind, [B, T, ...]; flow has T - 1 frames."""
+        if kind == "tracks":
+            return tracks_truth(items, frames)
+        if kind == "flow":
+            steps = itertools.pairwise(frames)
+            points = [(carry(now.surfaces, after.placed), after) for now, after in steps]
+            fields = [flow_truth(match(*point), self.size) for point in points]
+        else:
+            fields = [view_fields(kind, frame, atlas) for frame in frames]
+        return {name: torch.stack([f[name] for f in fields], 1) for name in fields[0]}
 
 
 def aim_at_mover(scenes: Scenes, motion: Motion, rig: Rig, generator: torch.Generator) -> Rig:
@@ -77,28 +111,6 @@ def clip_frame(clips: Clips, time: int, size: int) -> Frame:
     """Trace one frame of every clip."""
     scenes = scenes_at(clips.scenes, clips.motion, time)
     return trace(scenes, rig_at(clips.rig, clips.motion, time).cameras(), size)
-
-
-def render_clips(
-    clips: Clips, num_frames: int, size: int, kinds: tuple[str, ...], atlas: Atlas
-) -> dict[str, dict[str, Tensor]]:
-    """Render what is asked for: {kind: {field: [B, T, ...]}}; flow has T - 1 frames."""
-    frames = [clip_frame(clips, time, size) for time in range(num_frames)]
-    result = {}
-    for kind in kinds:
-        if kind == "tracks":
-            result[kind] = tracks_truth(clips, frames)
-            continue
-        if kind == "flow":
-            steps = zip(frames[:-1], frames[1:])
-            fields = [
-                flow_truth(match(carry(now.surfaces, after.placed), after), size)
-                for now, after in steps
-            ]
-        else:
-            fields = [view_fields(kind, frame, atlas) for frame in frames]
-        result[kind] = {name: torch.stack([f[name] for f in fields], 1) for name in fields[0]}
-    return result
 
 
 def tracks_truth(clips: Clips, frames: list[Frame]) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mimlib.world.rooms.levels import CLASSES
 from mimlib.world.rooms.people import NUM_LIMBS, Traits, limb_shapes, pose_joints
-from mimlib.world.rooms.scenes import People, Scenes, Shapes
-from mimlib.world.sets.viewpoints import Rig, uniform
+from mimlib.world.rooms.scenes import People, Scenes, Shapes, uniform
+from mimlib.world.sets.viewpoints import Rig
 
 MOVERS = {"person": 0.9, "ball": 0.85, "crate": 0.35, "chair": 0.3}  # chance to move
 SPEED = (0.04, 0.11)  # m a frame

@@ -1,6 +1,7 @@
 """Pairs of views of one room whose overlap is measured. Letters: B pairs, K candidates."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,9 +12,9 @@ from mimlib.world.rendering.correspondence import flow_truth, match
 from mimlib.world.rendering.render import Frame, trace
 from mimlib.world.rendering.truth import VIEW_KINDS, as_image, view_fields
 from mimlib.world.rooms.atlas import Atlas
-from mimlib.world.rooms.levels import Level, find_level
-from mimlib.world.rooms.scenes import Scenes, place_shapes, take
-from mimlib.world.sets.groups import fill_group, seeded
+from mimlib.world.rooms.levels import LEVELS, PAIR_LEVELS, Level
+from mimlib.world.rooms.scenes import Scenes, place_shapes, take, uniform
+from mimlib.world.sets.recipes import Recipe, fill_group, seeded
 from mimlib.world.sets.viewpoints import (
     MARGIN,
     NEAR,
@@ -21,17 +22,15 @@ from mimlib.world.sets.viewpoints import (
     find_stuck,
     head_towards,
     sample_candidates,
-    uniform,
 )
 
-PAIRS_PER_GROUP = 32
+STEREO_BASELINE = (0.06, 0.2)  # m between the cameras; eyes are 0.065 apart
 CANDIDATES = 3  # second cameras tried per room and round
 COARSE, FINE = 12, 32  # probe rays along a side: to choose a candidate, to measure it
 EXACT = 64  # rays along a side where a level limits the flow, which a single pixel can exceed
 # Kept above the least co-visibility, as the FINE grid is not all pixels: for 99 % of the pairs of
 # `paper` at 64 px it is within 0.017, at worst 0.026 off; none of 3,008 fell below 0.5.
 SLACK = 0.01
-PAIR_KINDS = (*VIEW_KINDS, "flow", "covisible")
 
 
 class Pairs(NamedTuple):
@@ -51,23 +50,84 @@ class Overlap(NamedTuple):
     near: Tensor  # [B] m, a tenth of view 2 is nearer
 
 
-def draw_pairs(seed: int, level: str, group: int) -> Pairs:
-    """Draw the pairs of one group, PAIRS_PER_GROUP of them."""
-    generator, rules = seeded("pairs", seed, level, group), find_level(level)
+@dataclass(frozen=True, kw_only=True)
+class PairsRecipe(Recipe):
+    """Pairs of views."""
 
-    def attempt(count: int) -> tuple[Pairs, Tensor]:
-        scenes, first, _, view, keep = sample_candidates(count, generator, rules)
-        scenes, first, depth = take(scenes, keep), take(first, keep), view.depth[keep]
-        second, found = choose_second(scenes, first, depth.median(1).values, rules, generator)
-        scenes, first, second = (take(part, found) for part in (scenes, first, second))
-        overlap = measure(scenes, first.cameras(), second.cameras(), FINE)
-        good = acceptable(overlap, rules, SLACK)
-        if math.isfinite(rules.max_flow):
-            exact = longest_flow(scenes, first.cameras(), second.cameras(), EXACT)
-            good = good & (exact <= rules.max_flow)
-        return Pairs(scenes, first.cameras(), second.cameras(), overlap.covisibility), good
+    kinds = (*VIEW_KINDS, "flow", "covisible")
+    extras = ("covisibility",)
+    group_size = 32
+    levels = PAIR_LEVELS
 
-    return fill_group(PAIRS_PER_GROUP, attempt, f"pairs at level {level!r}")
+    def draw(self, group: int) -> Pairs:
+        """Draw pairs."""
+        generator, rules = seeded("pairs", self.seed, self.level, group), LEVELS[self.level]
+
+        def attempt(count: int) -> tuple[Pairs, Tensor]:
+            scenes, first, _, view, keep = sample_candidates(count, generator, rules)
+            scenes, first, depth = take(scenes, keep), take(first, keep), view.depth[keep]
+            second, found = choose_second(scenes, first, depth.median(1).values, rules, generator)
+            scenes, first, second = (take(part, found) for part in (scenes, first, second))
+            overlap = measure(scenes, first.cameras(), second.cameras(), FINE)
+            good = acceptable(overlap, rules, SLACK)
+            if math.isfinite(rules.max_flow):
+                exact = longest_flow(scenes, first.cameras(), second.cameras(), EXACT)
+                good = good & (exact <= rules.max_flow)
+            return Pairs(scenes, first.cameras(), second.cameras(), overlap.covisibility), good
+
+        return fill_group(self.group_size, attempt, f"pairs at level {self.level!r}")
+
+    def trace(self, items: Pairs) -> list[Frame]:
+        """Trace both images of each pair."""
+        placed = place_shapes(items.scenes)
+        cameras = (items.cameras_1, items.cameras_2)
+        return [trace(items.scenes, camera, self.size, placed) for camera in cameras]
+
+    def truth(
+        self, kind: str, items: Pairs, frames: list[Frame], atlas: Atlas | None
+    ) -> dict[str, Tensor]:
+        """Return the fields of one kind; those of one view end in _1 or _2."""
+        first, second = frames
+        if kind == "flow":
+            return flow_truth(match(first.surfaces.point, second), self.size)
+        if kind == "covisible":  # [B, H, W] bool: which pixels the other camera sees
+            there, back = match(first.surfaces.point, second), match(second.surfaces.point, first)
+            return {
+                "covisible_1": as_image(there.visible, first),
+                "covisible_2": as_image(back.visible, second),
+            }
+        return {
+            f"{name}_{number}": field
+            for number, frame in enumerate(frames, start=1)
+            for name, field in view_fields(kind, frame, atlas).items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StereoRecipe(PairsRecipe):
+    """Rectified pairs: two parallel cameras side by side, camera 1 on the left.
+
+    A point at depth z is focal length * baseline / z pixels further left in view 2, in its row.
+    """
+
+    def draw(self, group: int) -> Pairs:
+        """Draw rigs of two parallel cameras."""
+        generator, rules = seeded("stereo", self.seed, self.level, group), LEVELS[self.level]
+
+        def attempt(count: int) -> tuple[Pairs, Tensor]:
+            scenes, left, placed, _, good = sample_candidates(count, generator, rules)
+            right = left.cameras().rotation[:, :, 0]
+            baseline = uniform(generator, *STEREO_BASELINE, count)
+            second = left._replace(position=left.position + baseline[:, None] * right)
+            limit = scenes.room.size - MARGIN
+            outside = ((second.position < MARGIN) | (second.position > limit)).any(1)
+            keep = good & ~(find_stuck(placed, second.position) | outside)
+            scenes, left, second = (take(part, keep) for part in (scenes, left, second))
+            overlap = measure(scenes, left.cameras(), second.cameras(), FINE)
+            pairs = Pairs(scenes, left.cameras(), second.cameras(), overlap.covisibility)
+            return pairs, overlap.near > NEAR
+
+        return fill_group(self.group_size, attempt, f"stereo pairs at level {self.level!r}")
 
 
 def choose_second(
@@ -149,37 +209,3 @@ def acceptable(overlap: Overlap, rules: Level, slack: float = 0.0) -> Tensor:
     low, high = rules.covisibility
     enough = (overlap.covisibility >= low + slack) & (overlap.covisibility <= high)
     return enough & (overlap.flow <= rules.max_flow) & (overlap.near > NEAR)
-
-
-def render_pairs(
-    pairs: Pairs, size: int, kinds: tuple[str, ...], atlas: Atlas
-) -> dict[str, dict[str, Tensor]]:
-    """Render what is asked for: {kind: {field: [B, ...]}}; fields of one view end in _1 or _2."""
-    placed = place_shapes(pairs.scenes)
-    cameras = (pairs.cameras_1, pairs.cameras_2)
-    frames = tuple(trace(pairs.scenes, camera, size, placed) for camera in cameras)
-    result = {}
-    for kind in kinds:
-        if kind == "covisibility":
-            result[kind] = {"covisibility": pairs.covisibility}
-        elif kind == "flow":
-            result[kind] = flow_truth(match(frames[0].surfaces.point, frames[1]), size)
-        elif kind == "covisible":
-            result[kind] = covisible_truth(frames)
-        else:
-            fields = [view_fields(kind, frame, atlas) for frame in frames]
-            result[kind] = {
-                f"{name}_{number}": field
-                for number, view in enumerate(fields, start=1)
-                for name, field in view.items()
-            }
-    return result
-
-
-def covisible_truth(frames: tuple[Frame, Frame]) -> dict[str, Tensor]:
-    """Return which pixels the other camera sees: `covisible_1`, `covisible_2` [B, H, W] bool."""
-    first, second = frames
-    return {
-        "covisible_1": as_image(match(first.surfaces.point, second).visible, first),
-        "covisible_2": as_image(match(second.surfaces.point, first).visible, second),
-    }

@@ -9,7 +9,10 @@ from mimlib.places import record_work
 from mimlib.world.rendering.truth import WIDE
 from mimlib.world.sets.cache import load, store
 from mimlib.world.sets.chunks import Fields, Progress, render_here
-from mimlib.world.sets.recipes import ClipsRecipe, PairsRecipe, Recipe, StereoRecipe, ViewsRecipe
+from mimlib.world.sets.clips import ClipsRecipe
+from mimlib.world.sets.pairs import PairsRecipe, StereoRecipe
+from mimlib.world.sets.recipes import Recipe
+from mimlib.world.sets.views import ViewsRecipe
 from mimlib.world.sets.workers import count_workers, render_with_workers
 
 
@@ -138,7 +141,7 @@ def provide(
     """Return a set from the cache, rendering the kinds of ground truth that are missing there."""
     if count < 1:
         raise ValueError(f"count {count} is too small; ask for at least 1 item")
-    kinds = (*check_kinds(truth, recipe.kinds), *recipe.extras())
+    kinds = (*check_kinds(truth, recipe.kinds), *recipe.extras)
     workers = count_workers(count, workers)
     use_cache = use_cache and device is None
     found: dict[str, Fields] = {}

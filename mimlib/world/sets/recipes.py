@@ -1,23 +1,29 @@
-"""What a set consists of: the description by which it is drawn, rendered, named and shipped."""
+"""What a set consists of: how its items are drawn and rendered, and what it is named by.
 
+Items are drawn in groups, so that an item never depends on the length of the set. Group j is drawn
+from a generator seeded by the set's parameters and j; items that are no good are drawn again until
+the group is full.
+"""
+
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from operator import index
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
-from mimlib.world.rendering.truth import VIEW_KINDS
+from mimlib.checks import check_choice, check_range
+from mimlib.world.rendering.render import Frame
 from mimlib.world.rooms.atlas import Atlas
-from mimlib.world.rooms.levels import LEVELS, PAIR_LEVELS, find_level
-from mimlib.world.sets.clips import CLIP_KINDS, CLIPS_PER_GROUP, draw_clips, render_clips
-from mimlib.world.sets.pairs import PAIR_KINDS, PAIRS_PER_GROUP, draw_pairs, render_pairs
-from mimlib.world.sets.stereo import draw_stereo
-from mimlib.world.sets.views import AIMS, VIEWS_PER_GROUP, draw_views, render_views
+from mimlib.world.rooms.levels import LEVELS
+from mimlib.world.rooms.scenes import concatenate, take
 
 SIZES = (8, 1024)  # px, smallest and largest image side
-MAX_FRAMES = 256
-Rendered = dict[str, dict[str, Tensor]]  # {kind: {field: [B, ...]}}
+MAX_ROUNDS = 60  # about three suffice
+Items = TypeVar("Items", bound=tuple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,7 @@ class Recipe(ABC):
     level: str
 
     kinds: ClassVar[tuple[str, ...]]  # of ground truth that can be asked for
+    extras: ClassVar[tuple[str, ...]] = ()  # fields of the items that come with every set
     group_size: ClassVar[int]  # items drawn together
     levels: ClassVar[tuple[str, ...]] = tuple(LEVELS)
 
@@ -36,109 +43,62 @@ class Recipe(ABC):
         """Check what can be checked without rendering; numpy's integers count as integers."""
         for name in ("seed", "size"):
             object.__setattr__(self, name, index(getattr(self, name)))
-        find_level(self.level, self.levels)
-        low, high = SIZES
-        if not low <= self.size <= high:
-            raise ValueError(f"image size {self.size} px is out of range; choose {low} to {high}")
+        check_choice(self, "level", self.levels)
+        check_range(self, "size", least=SIZES[0], most=SIZES[1], hint="it is in pixels")
 
     def key(self, truth: str) -> dict[str, object]:
         """Return what one kind of ground truth of this set is cached under."""
         return asdict(self) | {"recipe": type(self).__name__, "truth": truth}
 
-    def extras(self) -> tuple[str, ...]:
-        """Return the kinds that come with every set of this recipe."""
-        return ()
+    def render(
+        self, items: tuple, kinds: tuple[str, ...], atlas: Atlas | None
+    ) -> dict[str, dict[str, Tensor]]:
+        """Render items where they are: {kind: {field: [B, ...]}}."""
+        frames = self.trace(items) if any(kind not in self.extras for kind in kinds) else []
+        return {
+            kind: {kind: getattr(items, kind)}
+            if kind in self.extras
+            else self.truth(kind, items, frames, atlas)
+            for kind in kinds
+        }
 
     @abstractmethod
     def draw(self, group: int) -> tuple:
         """Draw the items of a group on the CPU."""
 
     @abstractmethod
-    def render(self, items: tuple, kinds: tuple[str, ...], atlas: Atlas) -> Rendered:
-        """Render items where they are."""
+    def trace(self, items: tuple) -> list[Frame]:
+        """Find what every image of the items sees."""
+
+    @abstractmethod
+    def truth(
+        self, kind: str, items: tuple, frames: list[Frame], atlas: Atlas | None
+    ) -> dict[str, Tensor]:
+        """Return the fields of one kind of ground truth; only images need the atlas."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewsRecipe(Recipe):
-    """Single views."""
-
-    aim: str
-
-    kinds = VIEW_KINDS
-    group_size = VIEWS_PER_GROUP
-
-    def __post_init__(self):
-        """Check the aim, too."""
-        super().__post_init__()
-        if self.aim not in AIMS:
-            raise ValueError(f"unknown aim {self.aim!r}; choose one of {', '.join(AIMS)}")
-
-    def extras(self) -> tuple[str, ...]:
-        """Add the class of the object aimed at."""
-        return ("label",) if self.aim == "object" else ()
-
-    def draw(self, group: int) -> tuple:
-        """Draw views."""
-        return draw_views(self.seed, self.level, self.aim, group)
-
-    def render(self, items: tuple, kinds: tuple[str, ...], atlas: Atlas) -> Rendered:
-        """Render views."""
-        return render_views(items, self.size, kinds, atlas)
+def seeded(*key: object) -> torch.Generator:
+    """Return a CPU generator whose seed is a hash of the key, so that near keys share nothing."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairsRecipe(Recipe):
-    """Pairs of views."""
+def fill_group(count: int, attempt: Callable[[int], tuple[Items, Tensor]], what: str) -> Items:
+    """Call `attempt` until it has given `count` good items.
 
-    kinds = PAIR_KINDS
-    group_size = PAIRS_PER_GROUP
-    levels = PAIR_LEVELS
+    Args:
+        count: items to return.
+        attempt: draws a number of items; returns them and which are good, [B] bool.
+        what: the items in words, for the error.
 
-    def extras(self) -> tuple[str, ...]:
-        """Add the co-visibility measured when the pair was chosen."""
-        return ("covisibility",)
-
-    def draw(self, group: int) -> tuple:
-        """Draw pairs."""
-        return draw_pairs(self.seed, self.level, group)
-
-    def render(self, items: tuple, kinds: tuple[str, ...], atlas: Atlas) -> Rendered:
-        """Render pairs."""
-        return render_pairs(items, self.size, kinds, atlas)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StereoRecipe(PairsRecipe):
-    """Rectified pairs."""
-
-    def draw(self, group: int) -> tuple:
-        """Draw rigs of two parallel cameras."""
-        return draw_stereo(self.seed, self.level, group)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipsRecipe(Recipe):
-    """Clips."""
-
-    level: str = "clip"
-    frames: int
-
-    kinds = CLIP_KINDS
-    group_size = CLIPS_PER_GROUP
-
-    def __post_init__(self):
-        """Check the length, too."""
-        super().__post_init__()
-        if not 2 <= self.frames <= MAX_FRAMES:
-            raise ValueError(f"a clip of {self.frames} frames; choose 2 to {MAX_FRAMES}")
-
-    def draw(self, group: int) -> tuple:
-        """Draw clips."""
-        return draw_clips(self.seed, group)
-
-    def render(self, items: tuple, kinds: tuple[str, ...], atlas: Atlas) -> Rendered:
-        """Render clips."""
-        return render_clips(items, self.frames, self.size, kinds, atlas)
-
-
-RECIPES = {r.__name__: r for r in (ViewsRecipe, PairsRecipe, StereoRecipe, ClipsRecipe)}
+    Raises:
+        RuntimeError: if good items are too rare.
+    """
+    kept, missing = [], count
+    for _ in range(MAX_ROUNDS):
+        items, good = attempt(missing + missing // 3 + 2)
+        kept.append(take(items, good))
+        missing -= int(good.sum())
+        if missing <= 0:
+            return take(concatenate(kept), slice(0, count))
+    raise RuntimeError(f"only {count - missing} of {count} {what} in {MAX_ROUNDS} rounds")

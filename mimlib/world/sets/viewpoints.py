@@ -13,7 +13,7 @@ from mimlib.world.rendering.cameras import Cameras, look
 from mimlib.world.rendering.render import Surfaces, trace
 from mimlib.world.rooms.levels import NUM_ROOM_CLASSES, Level
 from mimlib.world.rooms.sampling import sample_scenes
-from mimlib.world.rooms.scenes import Placed, Scenes, clearance, place_shapes, rotate, take
+from mimlib.world.rooms.scenes import Placed, Scenes, clearance, place_shapes, rotate, take, uniform
 
 PROBE = 16  # probe rays along a side of the image
 NEAR = 0.45  # m; closer things fill the view
@@ -34,11 +34,6 @@ class Rig(NamedTuple):
     def cameras(self) -> Cameras:
         """Return the cameras with their rotations."""
         return Cameras(self.position, look(self.yaw, self.pitch), self.focal)
-
-
-def uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    """Draw numbers in [low, high) on the CPU."""
-    return low + (high - low) * torch.rand(*shape, generator=generator)
 
 
 def sample_focal(count: int, generator: torch.Generator) -> Tensor:

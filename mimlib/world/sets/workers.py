@@ -1,39 +1,38 @@
 """Render large sets with several processes of one thread each: two beat two threads by far.
 
-A worker is the plain command `python -m mimlib.world.sets.worker`, which asks nothing of its
-caller: it works from notebooks, tests and scripts alike.
+A worker is a plain Python process, which asks nothing of its caller: it works from notebooks, tests
+and scripts alike. Its job stands in a file OUT.job, the number of items done is the size of
+OUT.done, what it says goes to OUT.error and what it has rendered to OUT.
 """
 
-import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from mimlib.places import num_cores
 from mimlib.world.rooms.atlas import default_atlas
-from mimlib.world.sets.cache import read_file
+from mimlib.world.sets.cache import read_file, write_file
 from mimlib.world.sets.chunks import Fields, Progress, render_here
 from mimlib.world.sets.recipes import Recipe
 
 WORTHWHILE = 768  # items; starting processes takes as long as rendering about half of them
 MAX_WORKERS = 16
 POLL = 0.1  # s
-WORKER = "mimlib.world.sets.worker"
+WORKER = "from mimlib.world.sets import workers; workers.work()"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(NamedTuple):
     """What one worker renders: `count` items from group `first` on."""
 
-    recipe: str
-    fields: dict[str, object]
+    recipe: Recipe
     first: int
     count: int
     kinds: tuple[str, ...]
@@ -60,8 +59,7 @@ def split_jobs(recipe: Recipe, count: int, kinds: tuple[str, ...], workers: int)
     for first, after in zip(bounds[:-1], bounds[1:]):
         items = min(after * recipe.group_size, count) - first * recipe.group_size
         if items > 0:
-            name, fields = type(recipe).__name__, asdict(recipe)
-            jobs.append(Job(recipe=name, fields=fields, first=first, count=items, kinds=kinds))
+            jobs.append(Job(recipe, first, items, kinds))
     return jobs
 
 
@@ -97,17 +95,17 @@ def run_workers(jobs: list[Job], outs: list[Path], count: int, progress: Progres
     running: list[subprocess.Popen] = []
     try:
         for job, out in zip(jobs, outs):
-            command = [sys.executable, "-m", WORKER, json.dumps(asdict(job)), str(out)]
-            with open(f"{out}.done", "wb") as done, open(f"{out}.error", "wb") as error:
-                running.append(
-                    subprocess.Popen(command, env=environment, stdout=done, stderr=error)
-                )
+            Path(f"{out}.job").write_bytes(pickle.dumps(job))
+            Path(f"{out}.done").touch()
+            command = [sys.executable, "-c", WORKER, str(out)]
+            with open(f"{out}.error", "wb") as said:
+                running.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
         while any(worker.poll() is None for worker in running):
             time.sleep(POLL)
             if any(worker.poll() for worker in running):
                 break
             if progress is not None:
-                progress(sum(items_done(out) for out in outs), count)
+                progress(sum(os.path.getsize(f"{out}.done") for out in outs), count)
         failed = [(worker.poll(), out) for worker, out in zip(running, outs) if worker.poll()]
     finally:
         for worker in running:
@@ -119,9 +117,13 @@ def run_workers(jobs: list[Job], outs: list[Path], count: int, progress: Progres
         raise RuntimeError(f"worker ended with {code}: {said[-500:]}")
 
 
-def items_done(out: Path) -> int:
-    """Return how many items a worker has said to be done with: one byte each."""
-    return Path(f"{out}.done").stat().st_size
+def work() -> None:
+    """Be a worker: do the job of the file named in the command."""
+    out = Path(sys.argv[1])
+    job = pickle.loads(Path(f"{out}.job").read_bytes())
+    rendered = render_here(*job, progress=lambda done, _: os.truncate(f"{out}.done", done))
+    fields = {f"{kind}/{name}": t for kind, part in rendered.items() for name, t in part.items()}
+    write_file(out, fields)
 
 
 def join_parts(parts: list[Fields]) -> dict[str, Fields]:
