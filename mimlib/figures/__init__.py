@@ -6,23 +6,14 @@ last value of a cell. The functions of `truth` draw into one axis of `truth.pane
 
 from mimlib.figures import truth
 from mimlib.figures.charts import bars, curves, scatter, study
-from mimlib.figures.detection import Shown, detections, objects
-from mimlib.figures.grids import (
-    attention_rows,
-    hide,
-    images,
-    patch_grid,
-    positions,
-    rows,
-)
-from mimlib.figures.labels import class_maps
+from mimlib.figures.found import Shown, class_maps, detections, followed, objects
+from mimlib.figures.grids import attention_rows, hide, images, patch_grid, positions, rows
 from mimlib.figures.pairs import colored, flow_colors, flow_wheel, looks, matches
-from mimlib.figures.style import COLORS, GREY, Picture
-from mimlib.figures.videos import followed
+from mimlib.figures.style import COLORS, GRAY, Picture
 
 __all__ = [
     "COLORS",
-    "GREY",
+    "GRAY",
     "Picture",
     "Shown",
     "attention_rows",

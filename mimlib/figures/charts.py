@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from mimlib.figures.style import COLORS, GREY, Picture, canvas, styled
+from mimlib.figures.style import COLORS, GRAY, Picture, canvas, styled
 
 
 @styled
@@ -34,7 +34,8 @@ def curves(
             axis.fill_between(x, y.min(axis=0), y.max(axis=0), color=color, alpha=0.2, linewidth=0)
             y = y.mean(axis=0)
         axis.plot(x, y, color=color, label=name, marker="o" if len(x) < 15 else None, markersize=4)
-    _references(axis, references)
+    for (name, value), style in zip((references or {}).items(), ("--", ":", "-.", (0, (1, 3)))):
+        axis.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear")
     if len(series) > 1 or references:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -49,7 +50,7 @@ def bars(
     paper: Mapping[str, float] | None = None,
     paper_label: str = "paper, other scale",
 ) -> Picture:
-    """Draw one bar per name with its 95 % interval, the paper's numbers in grey beside it.
+    """Draw one bar per name with its 95 % interval, the paper's numbers in gray beside it.
 
     Args:
         values: name -> mean over seeds.
@@ -76,9 +77,9 @@ def bars(
         beside.bar(
             [place + shift for place, name in zip(places, values) if name in paper],
             [paper[name] for name in values if name in paper],
-            width, color=GREY, alpha=0.5, label=paper_label,
+            width, color=GRAY, alpha=0.5, label=paper_label,
         )  # fmt: skip
-        beside.set_ylabel(paper_label, color=GREY)
+        beside.set_ylabel(paper_label, color=GRAY)
         beside.grid(False)
         beside.spines["right"].set_visible(True)
         _zoom(beside, list(paper.values()), None)
@@ -114,31 +115,17 @@ def study(
 def scatter(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str
 ) -> Picture:
-    """Draw points by name, and the line on which both axes agree: they have one unit.
-
-    Args:
-        series: name -> (x, y).
-        x_label: name and unit.
-        y_label: name and unit.
-    """
+    """Draw points, name -> (x, y), and the line on which both axes agree: they have one unit."""
     picture, axes = canvas(1, 1, 3.6, 3.0)
     axis = axes[0, 0]
     for (name, (x, y)), color, marker in zip(series.items(), COLORS * 2, "o^sDvP*X" * 2):
         axis.scatter(x, y, s=22, color=color, marker=marker, alpha=0.8, label=name)
-    ends = [
-        min(axis.get_xlim()[0], axis.get_ylim()[0]),
-        max(axis.get_xlim()[1], axis.get_ylim()[1]),
-    ]
-    axis.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, label="equal")
+    limits = *axis.get_xlim(), *axis.get_ylim()
+    ends = [min(limits), max(limits)]
+    axis.plot(ends, ends, color=GRAY, linestyle="--", linewidth=1.2, label="equal")
     axis.set(xlabel=x_label, ylabel=y_label, xlim=ends, ylim=ends, aspect="equal")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return picture
-
-
-def _references(axis: Axes, references: Mapping[str, float] | None) -> None:
-    styles = ("--", ":", "-.", (0, (1, 3)))
-    for (name, value), style in zip((references or {}).items(), styles):
-        axis.axhline(value, color=GREY, linestyle=style, linewidth=1.2, label=name)
 
 
 def _zoom(axis: Axes, values: Sequence[float], errors: Sequence[float] | None) -> None:

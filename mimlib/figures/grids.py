@@ -12,7 +12,7 @@ from mimlib.figures.style import (
     ASKING,
     COLORS,
     DIVERGING,
-    GREY,
+    GRAY,
     SEQUENTIAL,
     Picture,
     canvas,
@@ -52,12 +52,7 @@ def images(
 
 @styled
 def rows(named: Mapping[str, Tensor], size: float = 1.3) -> Picture:
-    """Draw one row of images per name: input, masked, baselines, reconstructions.
-
-    Args:
-        named: row title -> [n, 3, H, W], the same n everywhere.
-        size: side of an image in inches.
-    """
+    """Draw rows of images, title -> [n, 3, H, W] with one n: input, masked, reconstructions."""
     first = next(iter(named.values()))
     columns, height = len(first), size * first.shape[2] / first.shape[3]
     picture = Picture(figsize=(columns * size, len(named) * height))
@@ -71,7 +66,7 @@ def rows(named: Mapping[str, Tensor], size: float = 1.3) -> Picture:
     return picture
 
 
-def hide(pictures: Tensor, hidden: Tensor, patch_size: int, color: str = GREY) -> Tensor:
+def hide(pictures: Tensor, hidden: Tensor, patch_size: int, color: str = GRAY) -> Tensor:
     """Paint the hidden patches of images in one color.
 
     Args:
@@ -107,12 +102,9 @@ def patch_grid(image: Tensor, patch_size: int, size: float = 0.5) -> Picture:
 
 @styled
 def positions(table: Tensor, grid: tuple[int, int], queries: Sequence[int]) -> Picture:
-    """Draw a position table: the table itself, and how like each place is to some places.
+    """Draw a position table [N, D], N = h * w, and how like each place is to some places.
 
-    Args:
-        table: [N, D].
-        grid: (h, w), N = h * w.
-        queries: patches whose cosine similarity to all others is drawn.
+    The latter is the cosine similarity of the patches in `queries` to all others.
     """
     unit = F.normalize(table.float(), dim=1)
     picture, axes = canvas(1, 1 + len(queries), 2.1, 2.1)
@@ -141,11 +133,7 @@ def attention_rows(
 ) -> Picture:
     """Draw where the same patches look in several networks, or before and after: a row of each.
 
-    Args:
-        image: [3, H, W].
-        named: title of the row -> patch -> [h, w], weights that sum to at most 1.
-        patch_size: P, in pixels.
-        size: side of an image in inches.
+    These are title of the row -> patch -> [h, w], weights that sum to at most 1.
     """
     columns = 1 + max(map(len, named.values()))
     picture, axes = canvas(len(named), columns, size, size * 1.12)

@@ -128,7 +128,7 @@ def _painted(colors: np.ndarray, valid: Tensor | None) -> Tensor:
 
 
 def _ring(axis: Axes, place: "Tensor | list[float]", color: str) -> None:
-    """Ring a point (x, y), pixel centres at +0.5."""
+    """Ring a point (x, y), pixel centers at +0.5."""
     x, y = (float(value) - 0.5 for value in place)
     axis.plot(x, y, "o", markersize=10, markerfacecolor="none", markeredgecolor="black", mew=2.6)
     axis.plot(x, y, "o", markersize=10, markerfacecolor="none", markeredgecolor=color, mew=1.5)

@@ -1,4 +1,4 @@
-"""One look for every picture of the course, readable for colour-blind people."""
+"""One look for every picture of the course, readable for color-blind people."""
 
 import functools
 import io
@@ -10,22 +10,14 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 from torch import Tensor
 
-# Okabe and Ito's eight colours, black last.
-COLORS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-    "#000000",
-)
-GREY = "#8C8C8C"  # numbers of a paper, patches that are hidden
+# Okabe and Ito's eight colors, black last.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+GRAY = "#8C8C8C"  # numbers of a paper, patches that are hidden
 SEQUENTIAL = "cividis"  # amounts from low to high
 DIVERGING = "PuOr"  # amounts around zero
 ASKING = tuple(COLORS[i] for i in (1, 4, 3, 6, 2))  # all of them show on photographs
@@ -68,7 +60,7 @@ class Picture(Figure):
 
 
 def _smaller(png: io.BytesIO) -> bytes:
-    """Round colours to LEVELS steps: a third fewer bytes, no difference to the eye."""
+    """Round colors to LEVELS steps: a third fewer bytes, no difference to the eye."""
     with Image.open(png) as image:
         steps = [round(round(v / 255 * (LEVELS - 1)) * 255 / (LEVELS - 1)) for v in range(256)]
         buffer = io.BytesIO()
@@ -94,11 +86,19 @@ def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Pictur
     return picture, axes
 
 
-def show_image(axes: Axes, image: Tensor, title: str = "", **how) -> None:
+def show_image(axes: Axes, image: Tensor, title: str = "", **how) -> AxesImage:
     """Draw one image without axes: [3, H, W] uint8 or float in [0, 1], or [H, W] with a map."""
-    axes.imshow(pixels(image), **how)
     axes.set_title(title)
     axes.set_axis_off()
+    return axes.imshow(pixels(image), **how)
+
+
+def name_colors(
+    of: Axes | Picture, names: Sequence[str], colors: np.ndarray, seen: Sequence[int], **how
+) -> None:
+    """Add a legend of the classes `seen` to an axis or a picture."""
+    handles = [Patch(color=colors[index], label=names[index]) for index in seen]
+    of.legend(handles=handles, handlelength=1, **how)
 
 
 def pixels(image: Tensor) -> np.ndarray:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgb
-from matplotlib.patches import Patch
 from torch import Tensor
 
 from mimlib.figures.style import (
@@ -19,6 +18,7 @@ from mimlib.figures.style import (
     canvas,
     frame,
     hold,
+    name_colors,
     pixels,
     show_image,
     styled,
@@ -42,11 +42,9 @@ def photo(axes: Axes, image: Tensor, title: str = "image") -> None:
 
 
 @styled
-def depth(axes: Axes, metres: Tensor, title: str = "depth") -> None:
+def depth(axes: Axes, meters: Tensor, title: str = "depth") -> None:
     """Draw metric depth [H, W] with its scale."""
-    drawn = axes.imshow(metres.cpu().numpy(), cmap=SEQUENTIAL)
-    axes.set_title(title)
-    axes.set_axis_off()
+    drawn = show_image(axes, meters, title, cmap=SEQUENTIAL)
     beside = axes.inset_axes((1.04, 0.1, 0.05, 0.8))
     axes.figure.colorbar(drawn, cax=beside, label="metres")
 
@@ -70,17 +68,11 @@ def instances(axes: Axes, ids: Tensor, title: str = "instances") -> None:
 def classes(axes: Axes, ids: Tensor, names: Sequence[str], title: str = "classes") -> None:
     """Draw class ids [H, W] with a legend of the classes that are seen."""
     colors = palette(len(names))
-    axes.imshow(
-        ids.cpu().numpy(), cmap=ListedColormap(colors), vmin=-0.5, vmax=len(names) - 0.5,
-        interpolation="nearest",
-    )  # fmt: skip
-    axes.set_title(title)
-    axes.set_axis_off()
+    ends = {"vmin": -0.5, "vmax": len(names) - 0.5}
+    show_image(axes, ids, title, cmap=ListedColormap(colors), interpolation="nearest", **ends)
     seen = [int(i) for i in torch.unique(ids.cpu()) if 0 <= int(i) < len(names)]
-    axes.legend(
-        handles=[Patch(color=colors[i], label=names[i]) for i in seen],
-        loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, handlelength=1,
-    )  # fmt: skip
+    beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": 7}
+    name_colors(axes, names, colors, seen, **beside)
 
 
 @styled
@@ -109,15 +101,9 @@ def keypoints(
     bones: Sequence[tuple[int, int]] = (),
     title: str = "keypoints",
 ) -> None:
-    """Draw people's joints: filled where visible, hollow where hidden.
+    """Draw people's joints [R, J, 2], (x, y) in pixels, and the lines between pairs of them.
 
-    Args:
-        axes: where to draw.
-        image: [3, H, W].
-        points: [R, J, 2], (x, y) in pixels.
-        visible: [R, J] bool.
-        bones: pairs of joints to join by lines.
-        title: above the picture.
+    They are filled where `visible` [R, J], hollow where hidden.
     """
     show_image(axes, image, title)
     for joints, seen, color in zip(points.cpu(), visible.cpu().bool(), itertools.cycle(ASKING)):
@@ -148,22 +134,17 @@ def flow(
 
 @styled
 def from_above(
-    axes: Axes, image: Tensor, metres: Tensor, intrinsics: Tensor, title: str = "from above"
+    axes: Axes, image: Tensor, meters: Tensor, intrinsics: Tensor, title: str = "from above"
 ) -> None:
-    """Draw what the camera sees as a floor plan, by lifting every pixel to its depth.
+    """Draw what the camera sees as a floor plan, by lifting every pixel to its depth [H, W].
 
-    Args:
-        axes: where to draw.
-        image: [3, H, W].
-        metres: depth [H, W].
-        intrinsics: [3, 3] in pixels, x right and z forward.
-        title: above the picture.
+    `intrinsics` [3, 3] are in pixels, x right and z forward.
     """
-    height, width = metres.shape
+    height, width = meters.shape
     center = torch.arange(width) + 0.5
-    x = metres.cpu() * (center - intrinsics[0, 2].cpu()) / intrinsics[0, 0].cpu()  # [H, W] m
+    x = meters.cpu() * (center - intrinsics[0, 2].cpu()) / intrinsics[0, 0].cpu()  # [H, W] m
     colors = pixels(bright(image)).reshape(height * width, 3)
-    axes.scatter(x.flatten(), metres.cpu().flatten(), s=1, c=colors, linewidths=0)
+    axes.scatter(x.flatten(), meters.cpu().flatten(), s=1, c=colors, linewidths=0)
     axes.plot(0, 0, "v", color=COLORS[5])
     axes.set_axis_on()
     axes.set(xlabel="metres", ylabel="metres", title=title, aspect="equal")
@@ -180,15 +161,10 @@ def seen_in_both(axes: Axes, image: Tensor, visible: Tensor, title: str = "co-vi
 def tracks(
     axes: Axes, image: Tensor, paths: Tensor, visible: Tensor, instance: Tensor, title: str = ""
 ) -> None:
-    """Draw tracked points: where they have come from, filled where in sight, hollow where hidden.
+    """Draw paths of points [T, Q, 2], (x, y) in pixels, on the last of their frames.
 
-    Args:
-        axes: where to draw.
-        image: [3, H, W], the last frame of the paths.
-        paths: [T, Q, 2], (x, y) in pixels.
-        visible: [Q] bool, in the last frame.
-        instance: [Q] ids; points of one instance share a color.
-        title: above the picture.
+    Points are filled where in sight (`visible` [Q] in that frame), hollow where hidden; those of
+    one `instance` [Q] share a color.
     """
     show_image(axes, image, title)
     _, compact = torch.unique(instance.cpu(), return_inverse=True)
