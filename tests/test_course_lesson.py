@@ -1,13 +1,11 @@
 """The setup cell: what papermill passes is brought to its type or refused by name."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from mimlib import places
 from mimlib.course.lesson import start as lesson
-from mimlib.machine.costs import Rates
 from mimlib.presets import PRESETS
 
 
@@ -107,19 +105,13 @@ def test_without_ipython_there_is_nothing_to_refuse():
     lesson.refuse_unknown_parameters()
 
 
-def test_costs_are_told_where_nothing_is_stored_or_compared(monkeypatch, capsys, tmp_path):
+def test_costs_are_told_where_nothing_is_stored_or_compared(monkeypatch, capsys):
     told = "about 5 min here"
     monkeypatch.setattr(lesson.report, "costs_here", lambda notebook, run: told)
-    monkeypatch.setattr(lesson, "rates", lambda run: Rates(1.0, 2.0, 3.0, 4.0))
     for static, err in (("1", ""), ("0", told + "\n")):
         monkeypatch.setenv("MIMLIB_STATIC", static)
         start(notebook="01_mae")
         said = capsys.readouterr()
         assert said.err == err and told not in said.out
     start()
-    assert capsys.readouterr().err == ""
-    monkeypatch.setenv("MIMLIB_WORK", str(tmp_path / "lesson.work"))
-    start(notebook="01_mae")
-    stored = json.loads((tmp_path / "lesson.rates").read_text())
-    assert stored["preset"] == "mae_tiny" and stored["rates"]["views_together"] == 3.0
     assert capsys.readouterr().err == ""

@@ -10,12 +10,12 @@ import pytest
 from mimlib import places
 from mimlib.course.lesson import report
 from mimlib.course.notebooks import render
+from mimlib.machine import costs
 
 WORK = """if "MIMLIB_WORK" in os.environ:
     with open(os.environ["MIMLIB_WORK"], "a") as file:
         file.write('["training", 2, 0.5]\\n["training", 4, 1.5]\\n')
-    with open(os.environ["MIMLIB_WORK"].replace(".work", ".rates"), "w") as file:
-        file.write('{"preset": "small_%s"}' % PRESET)"""
+# course.start("mae", PRESET)"""
 SOURCES = (
     ("markdown", "# Small\n\nMeasured: soon.\n"),
     ("code", "import os\nprint('a')\nprint('b', os.environ['OMP_NUM_THREADS'])"),
@@ -63,7 +63,8 @@ def test_two_runs_give_the_same_bytes_and_measuring_fills_the_banner(notebook, m
     cost = report.receipt("notebooks/small")
     assert cost["seconds"] > 0 and 20 < cost["peak_memory_mib"] < 4000
     assert cost["work"]["training"] == {"count": 6, "seconds": 2.0}
-    assert cost["tiny_seconds"] > 0 and cost["preset"] == "small_lesson"
+    assert cost["tiny_seconds"] > 0 and cost["preset"] == "mae_lesson"
+    assert all(cost["rates"][name] > 0 for name in costs.PARTS.values())
     assert "tiny" not in notebook.read_text()
     made["dirty"] = True
     with pytest.raises(ValueError, match="commit abc with changes: a receipt in .*Commit your"):

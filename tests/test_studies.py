@@ -61,7 +61,6 @@ def test_one_contradiction_decides():
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda s: s.name)
 def test_every_rule_names_settings_of_its_study(study):
     assert (studies.NOTEBOOKS / study.notebook).is_file()
-    assert set(study.parameters) <= set(study.settings)
     for rule in study.rules:
         assert {rule.better, rule.worse} <= set(study.settings)
 
@@ -82,7 +81,7 @@ def test_every_setting_resolves_and_its_notebook_takes_it(study, size):
         files.add(plan.result(Path(), 0))
     assert len(files) == len(study.settings), "two settings are the same"
     for rule in study.rules:
-        matching = study.parameters.get(rule.better, {}).get("MATCHING", "stereo")
+        matching = study.settings[rule.better].get("MATCHING", "stereo")
         written = rule.metric.replace(matching, "{MATCHING}")
         assert f'"{rule.metric}"' in notebook.code or f'f"{written}"' in notebook.code
 

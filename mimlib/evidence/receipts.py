@@ -62,26 +62,21 @@ def origins(receipt: Mapping) -> list[Origin]:
     return [receipt.get("environment", receipt)]
 
 
-def number_origins(found: Iterable[Origin]) -> tuple[list[Origin], list[int]]:
-    """Return the different origins, and for each run the index of its own."""
+def distinct(found: Iterable[Origin]) -> list[Origin]:
+    """Return each origin once, in the order in which they come."""
     different: list[Origin] = []
-    indices = []
     for made in found:
         if made not in different:
             different.append(made)
-        indices.append(different.index(made))
-    return different, indices
+    return different
 
 
 def code_of(made: Origin) -> str:
     """Say which code made a number."""
-    commit = made.get("commit")
-    if commit is None:
+    if made.get("commit") is None:
         return "code that no commit names"
-    if "dirty" not in made:  # written before 2026-12, when a suffix of the commit said so
-        commit, _, changed = str(commit).partition("-")
-        return f"commit {commit}" + (" with changes" if changed else "")
-    return f"commit {commit}" + (" with changes" if made["dirty"] else "")
+    commit, _, changed = str(made["commit"]).partition("-")  # a suffix said so before 2026-12
+    return f"commit {commit}" + (" with changes" if made.get("dirty", changed) else "")
 
 
 def hardware_of(made: Origin) -> str:

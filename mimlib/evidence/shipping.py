@@ -15,9 +15,8 @@ import safetensors.torch
 import torch
 
 from mimlib.evidence import receipts
-from mimlib.evidence.receipts import number_origins
 from mimlib.evidence.studies import LESSON_SEEDS, RECEIPTS, summarise
-from mimlib.places import weights
+from mimlib.places import weights, written_whole
 from mimlib.presets import preset
 from mimlib.presets.run import run_info
 from mimlib.protocol import Trainable
@@ -55,20 +54,15 @@ def keep(name: str, folder: Path) -> None:
     _, content = newest_good(folder)
     state = {key: value.to(torch.float16).contiguous() for key, value in content["model"].items()}
     WEIGHTS.mkdir(parents=True, exist_ok=True)
-    path = WEIGHTS / f"{name}.safetensors"
-    safetensors.torch.save_file(state, path)
-    path.chmod(0o644)  # others read a repository, too
+    with written_whole(WEIGHTS / f"{name}.safetensors") as part:
+        part.write_bytes(safetensors.torch.save(state))
 
 
 def receipt_of(name: str, folders: Sequence[Path]) -> dict:
-    """Return what runs of one preset measured, seed by seed.
-
-    Args:
-        name: of the preset.
-        folders: finished runs of it, one per seed, all from the same `pretrained` or none.
+    """Return what finished runs of one preset measured, seed by seed.
 
     Raises:
-        ValueError: if a run is unfinished or of another configuration, or a seed comes twice.
+        ValueError: if a run is unfinished, has another configuration or start, or a seed twice.
     """
     expected = run_info(preset(name))
     found = [_finished(expected, folder) for folder in folders]
@@ -80,7 +74,8 @@ def receipt_of(name: str, folders: Sequence[Path]) -> dict:
             f"{LESSON_SEEDS} seeds or more, each once, and one start"
         )
     summaries = [each["summary"] for each in found]
-    different, made_by = number_origins(each.get("origin", {}) for each in found)
+    made = [each.get("origin", {}) for each in found]
+    environments = receipts.distinct(made)
     return {
         "preset": name,
         "config": expected | {"pretrained": starts.pop()},
@@ -89,8 +84,8 @@ def receipt_of(name: str, folders: Sequence[Path]) -> dict:
         "seconds": [round(summary["seconds"], 1) for summary in summaries],
         "images_per_second": [round(summary["images_per_second"]) for summary in summaries],
         "peak_memory_mib": [round(summary["peak_memory_mib"]) for summary in summaries],
-        "environments": different,
-        "made_by": made_by,  # index of the environment of each seed
+        "environments": environments,
+        "made_by": [environments.index(each) for each in made],  # of each seed
     }
 
 
@@ -123,18 +118,14 @@ def _metrics(histories: Sequence[Sequence[dict]]) -> dict:
 
 
 def ship(
-    name: str,
-    runs: Sequence[Path],
-    label: str = "",
-    receipt_only: bool = False,
-    folder: Path | None = None,
+    name: str, runs: Sequence[Path], label: str, receipt_only: bool, folder: Path | None
 ) -> None:
     """Write the receipt of all runs, and the weights of the first; print where they are.
 
     Args:
         name: of the preset.
         runs: finished runs of it, one per seed.
-        label: what else to call the receipt: NAME_LABEL.
+        label: what else to call the receipt, NAME_LABEL; or empty.
         receipt_only: keep no network.
         folder: of the receipt, to try out: no network is kept; None: that of the repository.
     """

@@ -59,7 +59,16 @@ def _read(path: Path) -> tuple[str, frozenset[str]]:
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(_imports(tree))
+    text = repr(_as_tuples(tree))
+    return hashlib.sha256(text.encode()).hexdigest(), frozenset(_imports(tree))
+
+
+def _as_tuples(node: object) -> object:
+    """Return a tree without its empty fields, of which each Python has some of its own."""
+    if isinstance(node, ast.AST):
+        fields = ((name, _as_tuples(value)) for name, value in ast.iter_fields(node))
+        return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
+    return tuple(map(_as_tuples, node)) if isinstance(node, list) else node
 
 
 def _imports(tree: ast.Module) -> set[str]:

@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from mimlib import places
 from mimlib.evidence import receipts
 from mimlib.evidence.claims import STUDIES, Rule, Study
-from mimlib.evidence.receipts import number_origins, refuse_uncommitted
+from mimlib.evidence.receipts import distinct, refuse_uncommitted
 from mimlib.evidence.sources import sources_of
 from mimlib.machine.origin import origin
 from mimlib.places import num_cores
@@ -79,14 +78,12 @@ def judge(rule: Rule, values: Mapping[str, Mapping[str, list[float]]]) -> dict:
         no = gain.low > rule.margin or gain.high < -rule.margin
     else:
         yes, no = gain.low > 0, gain.high < 0
-    verdict = "reproduced" if yes else "contradicted" if no else "inconclusive"
-    words = "equals" if rule.margin else "beats"
+    words, within = ("equals", f" within {rule.margin}") if rule.margin else ("beats", "")
     return {
-        "rule": f"{rule.metric}: {rule.better} {words} {rule.worse}"
-        + (f" within {rule.margin}" if rule.margin else ""),
+        "rule": f"{rule.metric}: {rule.better} {words} {rule.worse}{within}",
         "gain": gain.mean,
         "interval": [gain.low, gain.high],
-        "verdict": verdict,
+        "verdict": "reproduced" if yes else "contradicted" if no else "inconclusive",
     }
 
 
@@ -103,7 +100,7 @@ def run_study(
     """Run what is missing of a study and return its receipt.
 
     Args:
-        study: one of STUDIES.
+        study: the claim.
         size: size of the preset: tiny, lesson, small or gpu; empty: the study's own.
         seeds: number of seeds, 0 .. seeds - 1.
         jobs: notebooks at a time; the cores are shared among them.
@@ -116,32 +113,31 @@ def run_study(
     runs = runs / "uncommitted" if origin()["dirty"] else runs
     with mistakes():
         plans = [plan(study, size or study.size, label) for label in study.settings]
-    todo = [  # settings may share the folder of a seed, where one works at a time
-        (planned, seed, planned.result(runs, seed)) for planned in plans for seed in range(seeds)
-    ]
-    missing = [(planned, seed, path) for planned, seed, path in todo if not path.is_file()]
+    paths = [[planned.result(runs, seed) for seed in range(seeds)] for planned in plans]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        done = [pool.submit(_measure, *entry, jobs) for entry in missing]
+        done = [
+            pool.submit(_measure, planned, seed, path, jobs)
+            for planned, row in zip(plans, paths)
+            for seed, path in enumerate(row)
+            if not path.is_file()
+        ]
         try:
             for future in tqdm(as_completed(done), study.name, len(done), unit="run"):
                 future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)  # a failure is told now, not after all other runs
             raise
-    results = [
-        [json.loads(path.read_text()) for p, _, path in todo if p is planned] for planned in plans
-    ]
-    return _receipt(study, plans, results)
+    return _receipt(study, plans, [[json.loads(path.read_text()) for path in row] for row in paths])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """One setting of a study at one size: what a notebook is given, whatever the seed."""
 
     study: Study
     label: str
     run: Run  # resolved
     parameters: Mapping[str, object]  # of the notebook
+    further: Mapping[str, object]  # of these, those of this setting
 
     def result(self, runs: Path, seed: int) -> Path:
         """Return the file of the result, in the folder that all notebooks of this run share.
@@ -152,8 +148,8 @@ class Plan:
         notebook = (NOTEBOOKS / self.study.notebook).read_text(encoding="utf-8")
         cells = json.loads(notebook)["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        further = {k: v for k, v in self.parameters.items() if k != "OVERRIDES"}  # in the run
-        name = _digest(code, further, sources_of(self.run, code))
+        given = {k: v for k, v in self.parameters.items() if k != "OVERRIDES"}  # in the run
+        name = _digest(code, given, sources_of(self.run, code))
         folder = f"{self.run.name}_{_digest(self.run, sources_of(self.run))}"
         return runs / folder / f"seed{seed}" / f"{Path(self.study.notebook).stem}_{name}.json"
 
@@ -164,18 +160,16 @@ def plan(study: Study, size: str, label: str) -> Plan:
     Raises:
         ValueError: if a preset or one of its fields is mistyped.
     """
-    further = study.parameters.get(label, {})
+    changes = study.settings[label]
+    further = {name: value for name, value in changes.items() if name.isupper()}
     base = preset(f"{further.get('METHOD', study.method)}_{size}")
     steps, batch = study.shares.get(label, 1.0), 1.0
     if size == "lesson":
         steps, batch = steps * study.share_of_steps, study.share_of_batch
-    overrides = part_of(base.train, steps, batch) | dict(study.settings[label])
-    return Plan(
-        study=study,
-        label=label,
-        run=override(base, overrides),
-        parameters={"PRESET": size, "OVERRIDES": overrides, **further},
-    )
+    overrides = part_of(base.train, steps, batch)
+    overrides |= {name: value for name, value in changes.items() if name not in further}
+    parameters = {"PRESET": size, "OVERRIDES": overrides, **further}
+    return Plan(study, label, override(base, overrides), parameters, further)
 
 
 def _digest(*values: object) -> str:
@@ -194,15 +188,11 @@ def _run_notebook(planned: Plan, seed: int, path: Path, jobs: int) -> None:
     """Execute the study's notebook for one setting and seed in a process of its own."""
     study, executed, result = planned.study, path.with_suffix(".ipynb"), path.parent / "result.json"
     parameters = dict(planned.parameters) | {"SEED": seed, "RUN_DIR": str(path.parent.resolve())}
-    threads = max(1, num_cores() // jobs)
-    command = [
-        *(sys.executable, "-m", "papermill", str(NOTEBOOKS / study.notebook)),
-        *(str(executed), "--no-progress-bar", "-y", yaml.safe_dump(parameters)),
-    ]
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, num_cores() // jobs))}
+    command = [sys.executable, "-m", "papermill", NOTEBOOKS / study.notebook, executed]
+    command += ["--no-progress-bar", "-y", yaml.safe_dump(parameters)]
     result.unlink(missing_ok=True)
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode != 0 or not result.is_file():
         raise RuntimeError(
             f"{study.name}, {planned.label}, seed {seed} failed; see {executed}\n"
@@ -218,18 +208,17 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         for planned, runs in zip(plans, results)
     }
     rules = [judge(rule, values) for rule in study.rules]
-    different, made_by = number_origins(run["environment"] for runs in results for run in runs)
-    numbers = iter(made_by)
+    environments = distinct(run["environment"] for runs in results for run in runs)
     settings = {
         planned.label: {
             "preset": planned.run.name,
             "overrides": planned.parameters["OVERRIDES"],
-            "parameters": dict(study.parameters.get(planned.label, {})),
+            "parameters": planned.further,
             "metrics": {name: summarise(v) for name, v in values[planned.label].items()},
             "seconds": [round(run["seconds"], 1) for run in runs],
             "images_per_second": [round(run["pretrain_images_per_second"]) for run in runs],
             "peak_memory_mib": [round(run["peak_memory_mib"]) for run in runs],
-            "made_by": [next(numbers) for _ in runs],  # index of the environment of each seed
+            "made_by": [environments.index(run["environment"]) for run in runs],
         }
         for planned, runs in zip(plans, results)
     }
@@ -244,7 +233,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         "settings": settings,
         "rules": rules,
         "verdict": overall([rule["verdict"] for rule in rules]),
-        "environments": different,
+        "environments": environments,
     }
 
 
@@ -262,13 +251,7 @@ def find(names: Sequence[str]) -> list[Study]:
     return [STUDIES[name] for name in names]
 
 
-def report(
-    studies: Sequence[Study],
-    size: str = "",
-    seeds: int = LESSON_SEEDS,
-    jobs: int = 1,
-    folder: Path | None = None,
-) -> None:
+def report(studies: Sequence[Study], size: str, seeds: int, jobs: int, folder: Path | None) -> None:
     """Run studies, print verdicts, write receipts: at their own size into data/receipts."""
     for study in studies:
         own = size in ("", study.size) and seeds >= LESSON_SEEDS and not places.INSTALLED
@@ -279,6 +262,5 @@ def report(
         receipts.write(into / f"{study.name}.json", receipt)
         print(f"{study.name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:
-            low, high = rule["interval"]
-            print(f"  {rule['verdict']}: {rule['rule']}: {rule['gain']:+.4f}", end=" ")
-            print(f"[{low:+.4f}, {high:+.4f}]")
+            gain = "{:+.4f} [{:+.4f}, {:+.4f}]".format(rule["gain"], *rule["interval"])
+            print(f"  {rule['verdict']}: {rule['rule']}: {gain}")

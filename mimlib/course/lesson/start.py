@@ -9,13 +9,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import mimlib
 from mimlib import places
 from mimlib.course.lesson import report
-from mimlib.machine.costs import rates
 from mimlib.presets import PRESETS, preset
 from mimlib.presets.run import Run, override
 from mimlib.training.config import pick_device
@@ -30,8 +29,7 @@ PAPER_RUNS = {
 PARAMETERS = ("PRESET", "SEED", "OVERRIDES", "RUN_DIR", "NPROC")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
+class Lesson(NamedTuple):
     """What the parameters of a lesson resolve to."""
 
     name: str  # method the lesson is about, for instance "mae"
@@ -82,32 +80,19 @@ def start(
     if num_processes > 1:
         line += f" | {num_processes} processes"
     print(f"{line} | device {pick_device(run.train.device).type}", flush=True)
-    if notebook:
+    if notebook and os.environ.get("MIMLIB_STATIC") != "1":  # when rendered, nobody listens
         _tell_costs(notebook, run)
-    return Lesson(
-        name=lesson,
-        run=run,
-        seed=seed,
-        run_dir=_folder(run_dir),
-        num_processes=num_processes,
-    )
+    return Lesson(lesson, run, seed, _folder(run_dir), num_processes)
 
 
 def _tell_costs(notebook: str, run: Run) -> None:
-    """Tell a reader what is coming, or the renderer the rates of this machine.
-
-    On stderr, which is neither stored nor compared: it is another text on every machine.
-    """
-    if "MIMLIB_WORK" in os.environ:
-        place = Path(os.environ["MIMLIB_WORK"]).with_suffix(".rates")
-        place.write_text(json.dumps({"preset": run.name, "rates": rates(run)._asdict()}))
-    elif os.environ.get("MIMLIB_STATIC") != "1":
-        try:
-            text = report.costs_here(notebook, run)
-        except Exception as error:  # of whatever kind: it is advice, and the lesson goes on
-            text = f"what this lesson costs here could not be measured: {error}"
-        if text:
-            print(text, file=sys.stderr, flush=True)
+    """Tell a reader what is coming, on stderr: it is another text on every machine."""
+    try:
+        text = report.costs_here(notebook, run)
+    except Exception as error:  # of whatever kind: it is advice, and the lesson goes on
+        text = f"what this lesson costs here could not be measured: {error}"
+    if text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def refuse_unknown_parameters() -> None:

@@ -15,6 +15,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,11 +37,17 @@ from mimlib.machine import costs
 from mimlib.machine.origin import origin
 from mimlib.places import write_text
 
+# Asks for what a receipt holds to compare machines by, in a kernel like that of the lesson.
+RATES = """import json
+from mimlib.machine.costs import rates
+from mimlib.presets import preset
+print(json.dumps(rates(preset({name!r}))._asdict()))"""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
 MEASURED = re.compile(r"^Measured:.*$", re.MULTILINE)
+STARTED = re.compile(r"course\.start\(\s*\"(\w+)\"")
 LESSON_PRESET = re.compile(r'^PRESET = "lesson"', re.MULTILINE)
 KEPT = re.compile(r"^# kept as (assets/[\w-]+\.png)$", re.MULTILINE)
 TEXT_BEFORE_RETURN = re.compile(r"^.*\r(?=[^\n])", re.MULTILINE)
@@ -109,20 +117,23 @@ def render(path: Path, measure: bool = False) -> str:
 def measured(notebook: NotebookNode, folder: Path) -> dict[str, object]:
     """Run a lesson with an empty cache, and a copy of it with PRESET = "tiny"; return its costs.
 
-    Seconds in all and in each part, the rates of this machine at each, memory, and where.
+    Seconds in all and in each part, memory, and where; afterwards the rates of this machine.
     """
     tiny = copy.deepcopy(notebook)
     for cell in tiny.cells:
         cell.source = LESSON_PRESET.sub('PRESET = "tiny"', cell.source)
+    name = f"{lesson_of(notebook)}_lesson"
+    asked = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(RATES.format(name=name))])
     with tempfile.TemporaryDirectory(prefix="mimlib-") as cache:
         work = Path(cache) / "lesson.work"
         surroundings = {"MIMLIB_CACHE": cache, "MIMLIB_WORK": str(work)}
         seconds, peak = execute(notebook, folder, surroundings)
-        parts, told = costs.read_work(work), work.with_suffix(".rates")
-        found = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        parts = costs.read_work(work)
         tiny_seconds, _ = execute(tiny, folder, {"MIMLIB_CACHE": cache})
+        execute(asked, folder, {"MIMLIB_CACHE": cache})
     return {
-        **found,
+        "preset": name,
+        "rates": json.loads(asked.cells[0].outputs[0].text),
         "seconds": round(seconds, 1),
         "tiny_seconds": round(tiny_seconds, 1),
         "peak_memory_mib": round(peak),
@@ -142,13 +153,16 @@ def execute(notebook: NotebookNode, folder: Path, extra: dict[str, str]) -> tupl
         record_timing=False,
     )
     start = time.perf_counter()
-    with client.setup_kernel(env=os.environ | extra), PeakMemory(_kernel_pid(client)) as memory:
+    with (
+        client.setup_kernel(env=os.environ | extra),
+        memory_of(client.km.provisioner.pid) as memory,
+    ):
         run_sync(client.kc.execute_interactive)(
             sandbox.kernel_prelude(), silent=True, store_history=False
         )
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
-    return time.perf_counter() - start, memory.peak_mib
+    return time.perf_counter() - start, max(memory)
 
 
 def clean(notebook: NotebookNode) -> None:
@@ -167,10 +181,15 @@ def clean(notebook: NotebookNode) -> None:
             cell.outputs = _clean_outputs(cell.outputs)
 
 
+def lesson_of(notebook: NotebookNode) -> str:
+    """Return the method that a lesson starts with; empty if it starts none."""
+    started = STARTED.search("\n".join(cell.source for cell in notebook.cells))
+    return started.group(1) if started else ""
+
+
 def write_banner(notebook: NotebookNode, name: str) -> None:
     """Put the measured costs into the line of the first cell that begins with "Measured:"."""
-    started = re.search(r"course\.start\(\s*\"(\w+)\"", "\n".join(c.source for c in notebook.cells))
-    line = report.banner(name, started.group(1) if started else "")
+    line = report.banner(name, lesson_of(notebook))
     notebook.cells[0].source = MEASURED.sub(lambda _: line, notebook.cells[0].source)
 
 
@@ -187,47 +206,30 @@ def keep_pictures(path: Path) -> None:
             target.write_bytes(base64.b64decode(data))
 
 
-class PeakMemory:
-    """Watches a process and its children; `peak_mib` is the largest sum of their memory.
+@contextmanager
+def memory_of(pid: int, every: float = 1.0) -> Iterator[list[float]]:
+    """Watch a process and its children; the list is filled with the sums of their memory in MiB.
 
-    Pages that several of them share, the libraries of torch above all, count once.
+    Pages that several of them share, the libraries of torch above all, count once on Linux and
+    not at all where that is not known.
     """
+    root, sums, done = psutil.Process(pid), [0.0], threading.Event()
 
-    def __init__(self, pid: int, every: float = 1.0):
-        self.root, self.every, self.peak_mib = psutil.Process(pid), every, 0.0
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        """Start watching."""
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop watching."""
-        self.done.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
+    def _watch() -> None:
         finished = False
         while not finished:
-            try:
-                tree = [self.root, *self.root.children(recursive=True)]
-                total = sum(_memory(process) for process in tree) / 2**20
-            except psutil.NoSuchProcess:  # a child that has just ended
-                total = 0.0
-            self.peak_mib = max(self.peak_mib, total)
-            finished = self.done.wait(self.every)
+            with suppress(psutil.NoSuchProcess):  # a child that has just ended
+                found = [p.memory_full_info() for p in (root, *root.children(recursive=True))]
+                sums.append(sum(getattr(each, "pss", each.uss) for each in found) / 2**20)
+            finished = done.wait(every)
 
-
-def _memory(process: psutil.Process) -> int:
-    """Return bytes; shared pages in equal parts on Linux, left out where that is not known."""
-    found = process.memory_full_info()
-    return getattr(found, "pss", found.uss)
-
-
-def _kernel_pid(client: NotebookClient) -> int:
-    return client.km.provisioner.pid
+    thread = threading.Thread(target=_watch, daemon=True)
+    thread.start()
+    try:
+        yield sums
+    finally:
+        done.set()
+        thread.join()
 
 
 def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from mimlib.evidence.claims.study import DEPTH, PROBE, Rule, Study, lower
+from mimlib.evidence.claims.study import DEPTH, PROBE, Study, equal, higher, lower, vary
 
 ABLATION, TRANSFER = "croco_ablation.ipynb", "croco_transfer.ipynb"
 RELIANCE = "reliance on the second view"  # held-out loss, blank minus true
@@ -21,52 +21,35 @@ CROCO = (
         "croco.1",
         "Hiding 90 % is best when there is a second view",
         "figure 4: 90 % best of 75-95 %; MAE's best is 75 %",
-        {
-            "50 %": {"method.mask_ratio": 0.5},
-            "75 %": {"method.mask_ratio": 0.75},
-            "90 %": {},
-            "95 %": {"method.mask_ratio": 0.95},
-        },
-        (
-            Rule(metric=RELIANCE, better="90 %", worse="50 %"),
-            lower(DEPTH, "90 %", "50 %"),
-            lower(STEREO, "90 %", "50 %"),
-            lower(STEREO, "90 %", "95 %"),
-        ),
+        vary("method.mask_ratio", {"50 %": 0.5, "75 %": 0.75, "90 %": None, "95 %": 0.95}),
+        higher(RELIANCE, "90 %", "50 %")
+        + lower(DEPTH, "90 %", "50 %")
+        + lower(STEREO, "90 %", ("50 %", "95 %")),
     ),
     _croco(
         "croco.2",
         "Per-patch normalised targets help",
         "table 1: better on every task",
         {"raw pixels": {"method.normalize_target": False}, "normalised": {}},
-        (
-            lower(DEPTH, "normalised", "raw pixels"),
-            lower(STEREO, "normalised", "raw pixels"),
-        ),
+        lower((DEPTH, STEREO), "normalised", "raw pixels"),
     ),
     _croco(
         "croco.3",
         "CatBlock has fewer parameters, CrossBlock computes less; they learn equally well",
         "section 3: CrossBlock about 9 M more parameters, about 8 GFLOP less; table 1: mixed",
         {"CrossBlock": {}, "CatBlock": {"method.decoder.kind": "cat"}},
-        (
-            lower(PARAMETERS, "CatBlock", "CrossBlock"),
-            lower(FLOPS, "CrossBlock", "CatBlock"),
-            Rule(metric=DEPTH, better="CrossBlock", worse="CatBlock", margin=0.02),
-            Rule(metric=STEREO, better="CrossBlock", worse="CatBlock", margin=0.05),
-        ),
+        lower(PARAMETERS, "CatBlock", "CrossBlock")
+        + lower(FLOPS, "CrossBlock", "CatBlock")
+        + equal(DEPTH, "CrossBlock", "CatBlock", 0.02)
+        + equal(STEREO, "CrossBlock", "CatBlock", 0.05),
     ),
     _croco(
         "croco.4",
         "Two viewpoints teach more than two homographies of one image",
         "table 2: ADE20K 38.8 and NYUv2 86.8 with viewpoints, 27.0 and 66.1 with homographies",
-        {"viewpoints": {}, "homographies": {}},
-        (
-            lower(DEPTH, "viewpoints", "homographies"),
-            lower(STEREO, "viewpoints", "homographies"),
-            Rule(metric=PROBE, better="viewpoints", worse="homographies"),
-        ),
-        parameters={"homographies": {"METHOD": "croco_homography"}},
+        {"viewpoints": {}, "homographies": {"METHOD": "croco_homography"}},
+        lower((DEPTH, STEREO), "viewpoints", "homographies")
+        + higher(PROBE, "viewpoints", "homographies"),
     ),
     # The quarters with the least and the most overlap, of two levels with other patterns: compare
     # within a level. All four hold about as many pairs.
@@ -80,12 +63,8 @@ CROCO = (
             "50-57 %": {"data.level": "paper", "data.covisibility": (0.5, 0.57)},
             "70-97 %": {"data.level": "paper", "data.covisibility": (0.7, 0.97)},
         },
-        (
-            lower(DEPTH, "51-60 %, hard", "20-39 %, hard"),
-            lower(DEPTH, "50-57 %", "70-97 %"),
-            lower(STEREO, "51-60 %, hard", "20-39 %, hard"),
-            lower(STEREO, "50-57 %", "70-97 %"),
-        ),
+        lower((DEPTH, STEREO), "51-60 %, hard", "20-39 %, hard")
+        + lower((DEPTH, STEREO), "50-57 %", "70-97 %"),
     ),
     # Lesson and gpu presets of both see equally many images of the same rooms; here the encoders
     # are of one kind, too, and stereo starts from the encoder alone.
@@ -95,22 +74,14 @@ CROCO = (
         "table 3, both on Habitat: NYUv2 85.6 (MAE 79.0), ADE20K 40.6 (40.3), ImageNet linear "
         "37.0 (32.5); MAE on ImageNet: 79.6, 46.1, 68.0",
         {
-            "no pre-training": EASY,
-            "MAE": EASY | {"method.encoder.class_token": False, "method.encoder.rotary": True},
-            "CroCo": EASY,
+            "no pre-training": EASY | {"KEEP": "nothing"},
+            "MAE": EASY
+            | {"method.encoder.class_token": False, "method.encoder.rotary": True}
+            | {"METHOD": "mae", "KEEP": "encoder"},
+            "CroCo": EASY | {"KEEP": "encoder"},
         },
-        (
-            lower(DEPTH, "CroCo", "MAE"),
-            lower(STEREO, "CroCo", "MAE"),
-            Rule(metric=PROBE, better="MAE", worse="CroCo"),
-            Rule(metric=OBJECTS, better="MAE", worse="CroCo"),
-        ),
+        lower((DEPTH, STEREO), "CroCo", "MAE") + higher((PROBE, OBJECTS), "MAE", "CroCo"),
         notebook=TRANSFER,
-        parameters={
-            "no pre-training": {"KEEP": "nothing"},
-            "MAE": {"METHOD": "mae", "KEEP": "encoder"},
-            "CroCo": {"KEEP": "encoder"},
-        },
     ),
     # In a minute nothing learns to match, so that nothing could be kept of it: the longer run.
     _croco(
@@ -118,18 +89,15 @@ CROCO = (
         "Matching is good when the decoder is kept, too",
         "table 4, Sintel clean: 18.81 px from scratch, 4.63 with MAE's encoder, 3.00 with "
         "CroCo's encoder and decoder",
-        {"no pre-training": {}, "encoder": {}, "encoder and decoder": {}},
-        (
-            lower(FLOW, "encoder and decoder", "encoder"),
-            lower(FLOW, "encoder", "no pre-training"),
-            Rule(metric=MATCHED, better="encoder and decoder", worse="no pre-training"),
-        ),
-        notebook=TRANSFER,
-        parameters={
+        {
             "no pre-training": {"KEEP": "nothing", "MATCHING": "flow"},
             "encoder": {"KEEP": "encoder", "MATCHING": "flow"},
             "encoder and decoder": {"KEEP": "everything", "MATCHING": "flow"},
         },
+        lower(FLOW, "encoder and decoder", "encoder")
+        + lower(FLOW, "encoder", "no pre-training")
+        + higher(MATCHED, "encoder and decoder", "no pre-training"),
+        notebook=TRANSFER,
         size="small",
     ),
 )

@@ -1,17 +1,17 @@
 """Claims of SelfPatch. Most numbers of the paper's ablations were not at hand."""
 
-from collections.abc import Mapping
 from functools import partial
 
-from mimlib.evidence.claims.study import PROBE, Rule, Study
+from mimlib.evidence.claims.study import PROBE, Study, equal, higher, vary
 
 ABLATION = "selfpatch_ablation.ipynb"
 JF = "label propagation J&F"
 DIVERSITY = "attention diversity"  # 0: all patches of an image look at the same
 OBJECTS = "object accuracy, frozen"
 SAME = 0.02  # of J&F, from 0 to 1, that is no difference
-METHODS: Mapping[str, Mapping[str, object]] = {"DINO": {}, "SelfPatch": {}}
-ON_DINO = {"DINO": {"METHOD": "dino"}}
+DINO = {"METHOD": "dino"}
+METHODS = {"DINO": DINO, "SelfPatch": {}}
+MOBY = {"METHOD": "selfpatch_moby"}
 PADDED = {"method.wrap": False}  # small crops have no room for wide windows on a torus
 
 _selfpatch = partial(Study, method="selfpatch", notebook=ABLATION)
@@ -23,11 +23,7 @@ SELFPATCH = (
         "fine-tuned, SelfPatch over DINO: COCO box AP 42.1 over 40.8, mask AP 38.5 over 37.3, "
         "ADE20K mIoU 41.2 over 38.3 (Semantic FPN) and 43.2 over 42.3 (UperNet)",
         METHODS,
-        (
-            Rule(metric=JF, better="SelfPatch", worse="DINO"),
-            Rule(metric=PROBE, better="SelfPatch", worse="DINO"),
-        ),
-        parameters=ON_DINO,
+        higher((JF, PROBE), "SelfPatch", "DINO"),
     ),
     _selfpatch(
         "selfpatch.2",
@@ -39,46 +35,32 @@ SELFPATCH = (
             "5 x 5": {"method.window": 5} | PADDED,
             "whole crop": {"method.window": 0},
         },
-        (
-            Rule(metric=JF, better="3 x 3", worse="own token"),
-            Rule(metric=JF, better="3 x 3", worse="5 x 5"),
-            Rule(metric=JF, better="3 x 3", worse="whole crop"),
-        ),
+        higher(JF, "3 x 3", ("own token", "5 x 5", "whole crop")),
     ),
     _selfpatch(
         "selfpatch.3",
         "How many positives hardly matters",
         "a direction, DAVIS J&F; numbers not at hand",
-        {f"k = {k}": {"method.k": k} if k != 4 else {} for k in (1, 2, 4, 8)},
-        tuple(Rule(metric=JF, better="k = 4", worse=f"k = {k}", margin=SAME) for k in (1, 2, 8)),
+        vary("method.k", {"k = 1": 1, "k = 2": 2, "k = 4": None, "k = 8": 8}),
+        equal(JF, "k = 4", ("k = 1", "k = 2", "k = 8"), SAME),
     ),
     _selfpatch(
         "selfpatch.4",
         "Any loss for patches beats none, with and without the aggregator",
         "a direction, DAVIS J&F; numbers not at hand; released with a weight of 0.1",
-        {
-            "DINO": {},
-            "lambda 0": {"method.patch_weight": 0.0},
-            "lambda 0.1": {"method.patch_weight": 0.1},
-            "lambda 1": {"method.patch_weight": 1.0},
-            "lambda 5": {"method.patch_weight": 5.0},
-        },
-        (
-            Rule(metric=JF, better="lambda 0.1", worse="DINO"),
-            Rule(metric=JF, better="lambda 0.1", worse="lambda 0"),
-            Rule(metric=JF, better="lambda 1", worse="lambda 0"),
-            Rule(metric=JF, better="lambda 5", worse="lambda 0"),
-        ),
-        parameters=ON_DINO,
+        {"DINO": DINO}
+        | {f"lambda {w:g}": {"method.patch_weight": w} for w in (0.0, 0.1, 1.0, 5.0)},
+        higher(JF, "lambda 0.1", ("DINO", "lambda 0"))
+        + higher(JF, "lambda 1", "lambda 0")
+        + higher(JF, "lambda 5", "lambda 0"),
     ),
     _selfpatch(
         "selfpatch.5",
         "On MoBY, negatives are not needed",
         "DAVIS J&F, ViT: 58.9 with, 58.4 without negatives",
-        {"with negatives": {}, "without": {"method.patches.negatives": False}},
-        (Rule(metric=JF, better="without", worse="with negatives", margin=SAME),),
+        {"with negatives": MOBY, "without": MOBY | {"method.patches.negatives": False}},
+        equal(JF, "without", "with negatives", SAME),
         method="selfpatch_moby",
-        parameters=dict.fromkeys(("with negatives", "without"), {"METHOD": "selfpatch_moby"}),
     ),
     # Both padded: crops have too few large patches to reach around.
     _selfpatch(
@@ -86,33 +68,28 @@ SELFPATCH = (
         "Smaller patches are better",
         "a direction, DAVIS J&F; numbers not at hand",
         {f"{p} x {p} pixels": {"method.encoder.patch_size": p} | PADDED for p in (4, 8)},
-        (Rule(metric=JF, better="4 x 4 pixels", worse="8 x 8 pixels"),),
+        higher(JF, "4 x 4 pixels", "8 x 8 pixels"),
     ),
     _selfpatch(
         "selfpatch.7",
         "Patches look at more different things than DINO's do",
         "a picture of attention maps",
         METHODS,
-        (Rule(metric=DIVERSITY, better="SelfPatch", worse="DINO"),),
-        parameters=ON_DINO,
+        higher(DIVERSITY, "SelfPatch", "DINO"),
     ),
     _selfpatch(
         "selfpatch.8",
         "Images are classified slightly better, too",
         "a direction, ImageNet; numbers not at hand",
         METHODS,
-        (Rule(metric=OBJECTS, better="SelfPatch", worse="DINO"),),
-        parameters=ON_DINO,
+        higher(OBJECTS, "SelfPatch", "DINO"),
     ),
     # Not a claim of the paper: why the lessons' patches are centred otherwise than its own.
     _selfpatch(
         "selfpatch.9",
         "Small encoders need patches centred by their crop",
         "not in the paper, whose patches are centred by the run",
-        {
-            "by the run": {"method.patches.centre": "run"},
-            "by the crop": {"method.patches.centre": "crop"},
-        },
-        (Rule(metric=JF, better="by the crop", worse="by the run"),),
+        vary("method.patches.centre", {"by the run": "run", "by the crop": "crop"}),
+        higher(JF, "by the crop", "by the run"),
     ),
 )

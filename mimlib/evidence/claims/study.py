@@ -22,9 +22,28 @@ class Rule:
     margin: float = 0.0  # in the metric's unit; above zero the claim is "no difference"
 
 
-def lower(metric: str, better: str, worse: str) -> Rule:
-    """Return the rule that a metric of which less is better is lower."""
-    return Rule(metric=metric, better=better, worse=worse, higher_is_better=False)
+Names = str | tuple[str, ...]  # several make a rule each
+
+
+def higher(metrics: Names, better: str, worse: Names, **further: object) -> tuple[Rule, ...]:
+    """Return the rules that metrics of which more is better are higher."""
+    metrics, worse = ((names,) if isinstance(names, str) else names for names in (metrics, worse))
+    return tuple(Rule(metric=m, better=better, worse=w, **further) for m in metrics for w in worse)
+
+
+def lower(metrics: Names, better: str, worse: Names) -> tuple[Rule, ...]:
+    """Return the rules that metrics of which less is better are lower."""
+    return higher(metrics, better, worse, higher_is_better=False)
+
+
+def equal(metrics: Names, one: str, other: Names, margin: float) -> tuple[Rule, ...]:
+    """Return the rules that metrics differ by less than a margin, in their unit."""
+    return higher(metrics, one, other, margin=margin)
+
+
+def vary(name: str, values: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """Return settings that differ in one field of the run; None is what the preset has."""
+    return {label: {} if value is None else {name: value} for label, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -34,13 +53,13 @@ class Study:
     name: str
     claim: str
     paper: str  # the paper's own numbers, not comparable in absolute terms
-    settings: Mapping[str, Mapping[str, object]]  # label -> overrides of the preset
+    # Label -> overrides of the preset and, in capitals, further parameters of the notebook; METHOD
+    # takes the place of `method`.
+    settings: Mapping[str, Mapping[str, object]]
     rules: tuple[Rule, ...]
     _: KW_ONLY
-    notebook: str  # file in notebooks/studies
+    notebook: str  # in notebooks/studies
     method: str  # presets are called <method>_<size>
-    # Label -> further parameters of the notebook; METHOD takes the place of `method`.
-    parameters: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     size: str = "lesson"  # of the presets its receipt is made of
     # Of a lesson preset's steps and of its batch, at the same rate: a study trains many times.
     share_of_steps: float = 1.0
