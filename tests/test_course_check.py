@@ -24,12 +24,12 @@ def test_equal_tensors_print_one_stable_line(capsys):
         (torch.tensor([float("nan")]), torch.tensor([0.0]), "first at [0]"),
         ([1.0], torch.tensor([1.0]), "expected a tensor, got list"),
         ({"a": 1}, {"b": 1}, "missing ['b'], not expected ['a']"),
-        ((1, 2), (1, 2, 3), "expected 3 parts, got 2"),
+        ((1, 2), (1, 2, 3), "missing [2], not expected nothing"),
         ((1, 5), (1, 2), "x[1]: got 5, expected 2"),
         (0.5, 0.25, "got 0.5, expected 0.25"),
         (nn.Linear(2, 3), nn.Linear(3, 2), "weight[0]: got 3, expected 2"),
         (nn.Linear(2, 3, bias=False), nn.Linear(2, 3), "missing ['bias']"),
-        (3, nn.Linear(2, 3), "expected a module, got int"),
+        (3, nn.Linear(2, 3), "expected 2 parameters and buffers in name and shape, got int"),
     ],
 )
 def test_first_difference_is_named(mine, ours, words):

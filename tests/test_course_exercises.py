@@ -45,8 +45,9 @@ def test_unknown_mistakes_and_crashes_are_reported_with_the_first_hint(task):
         exercises.exercise(task.name, crash)
 
 
-def test_hints_of_one_exercise_differ():
+def test_every_exercise_has_hints_and_those_of_its_mistakes_differ():
     for task in ALL.values():
+        assert task.hints and task.wrong, task.name
         assert len(set(task.wrong.values())) == len(task.wrong)
 
 

@@ -189,8 +189,8 @@ def test_exercises(path):
     assert 3 <= len(used) <= 5
     text = "\n".join(cell.source for cell in section(read(path), "Exercises"))
     for task in used:
-        label = f"{task.minutes} min, difficulty {task.difficulty} of 3"
-        assert task.name in text and label in text, f"say of {task.name}: {label}"
+        label = rf"^\*\*{re.escape(task.name)}\*\* \(\d+ min, difficulty [123] of 3\): \S"
+        assert re.search(label, text, re.MULTILINE), f"say of {task.name} how long and how hard"
     assert sum("not attempted yet" in cell.text for cell in cells) == len(used)
 
 

@@ -21,6 +21,7 @@ from mimlib.layers.patches import grid_of, patchify, unpatchify
 
 
 def _at_stage(hidden, side):
+    """Cells [B, h, w] -> positions of a stage, `side` along the side of a cell; True = hidden."""
     batch, h, w = hidden.shape
     visible = mask_from_bool(hidden.flatten(1)).visible
     places = find_places(visible, (h, w), (side, 1))
@@ -51,10 +52,6 @@ def _interpolated(hidden, side):
 
 STAGE = Exercise(
     name="convmae.1",
-    task="From the mask of the cells [B, h, w] bool (True = hidden) make that of a stage whose map "
-    "has `side` positions along the side of a cell: [B, h * side, w * side].",
-    minutes=5,
-    difficulty=1,
     answer=_at_stage,
     source=find_places,
     cases=_stage_cases,
@@ -77,7 +74,7 @@ STAGE = Exercise(
 
 
 def _sees(entries, depths, kernel):
-    """Ask the package's encoder: which pixels have a part in the middle of a map?"""
+    """Count the pixels along a side that a position of stages 1 and 2 sees, by the encoder."""
     side = 4 * sum(depths[:2]) * kernel * entries[0] * entries[1]
     side -= side % (entries[0] * entries[1] * entries[2])
     config = ConvViTConfig(
@@ -101,14 +98,6 @@ def _sees(entries, depths, kernel):
     return found[0], found[1]
 
 
-def _sees_cases():
-    return (
-        ((2, 2, 2), (1, 1, 1), 3),
-        ((2, 2, 2), (2, 1, 1), 5),
-        ((4, 2, 2), (2, 2, 1), 5),
-    )
-
-
 def _by_formula(
     entries, depths, kernel, grow=lambda kernel: kernel - 1, deep=True, in_pixels=True, alone=False
 ):
@@ -119,13 +108,13 @@ def _by_formula(
 
 SEES = Exercise(
     name="convmae.2",
-    task="How many pixels along a side has the square that a position of stage 1, and one of stage "
-    "2, can see without a mask, far from the border? Return both numbers.",
-    minutes=15,
-    difficulty=3,
     answer=_sees,
     source=ConvViT.stages,
-    cases=_sees_cases,
+    cases=lambda: (
+        ((2, 2, 2), (1, 1, 1), 3),
+        ((2, 2, 2), (2, 1, 1), 5),
+        ((4, 2, 2), (2, 2, 1), 5),
+    ),
     wrong={
         partial(_by_formula, grow=lambda kernel: kernel): "a k x k kernel adds k - 1 positions to "
         "the side of what is seen: one of the k was seen before",
@@ -146,44 +135,35 @@ SEES = Exercise(
 )
 
 
-class _Encode:
-    """What encodes images under a mask, with a name for messages."""
-
-    def __init__(self, name, function):
-        self.name, self.function = name, function
-
-    def __call__(self, images):
-        with torch.no_grad():
-            return self.function(images)
-
-    def __repr__(self):
-        return f"encode_{self.name}"
-
-
 def _leaks(encode, images, hidden, patch_size):
-    return not torch.equal(encode(images), encode(_exchanged(images, hidden, patch_size, 1e3)))
+    """Whether pixels of hidden patches [B, N] bool change the memory of the visible ones."""
+    return not torch.equal(encode(images), encode(_exchanged(images, hidden, patch_size)))
 
 
-def _exchanged(images, where, patch_size, value):
-    """Fill some patches with a number."""
-    mask = mask_from_bool(where)
-    patches = patchify(images, patch_size)
-    filling = torch.full((*mask.masked.shape, patches.shape[2]), value)
+def _exchanged(images, hidden, patch_size):
+    mask, patches = mask_from_bool(hidden), patchify(images, patch_size)
+    filling = torch.full((*mask.masked.shape, patches.shape[2]), 1e3)
     patches = scatter_tokens(patches, mask.masked, filling)
     return unpatchify(patches, patch_size, grid_of(images, patch_size))
+
+
+def _roughly(encode, *given):
+    return not torch.allclose(encode(given[0]), encode(_exchanged(*given)), atol=1e-3)
 
 
 def _leak_cases():
     draw = torch.Generator().manual_seed(4)
     images, mask = torch.rand(2, 3, 32, 32, generator=draw), random_mask(2, 16, 12, draw)
 
-    def _of(config):
+    def _of(name, config):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             encoder = config.build().eval()
-        return lambda images: encoder(images, mask).tokens
+        encode = torch.no_grad()(lambda images: encoder(images, mask).tokens)
+        encode.__name__ = f"encode_{name}"  # in messages
+        return encode
 
-    def _slightly(images):
+    def encode_slightly(images):
         """Leak so little that nobody would see it in a picture."""
         means = patchify(images, 8).clamp(-1, 1).mean(dim=2, keepdim=True)  # [B, N, 1]
         return gather_tokens(means, mask.visible) + 1e-5 * means.mean(dim=1, keepdim=True)
@@ -191,25 +171,16 @@ def _leak_cases():
     shape = {"widths": (4, 8, 16), "depths": (1, 1, 1), "heads": 2, "entries": (2, 2, 2)}
     convolutions = ConvViTConfig(**shape, image_size=32)
     encoders = (
-        _Encode("vit", _of(ViTConfig(width=16, depth=1, heads=2, patch_size=8, image_size=32))),
-        _Encode("naive", _of(replace(convolutions, masked=False))),
-        _Encode("masked", _of(convolutions)),
-        _Encode("slightly", _slightly),
+        _of("vit", ViTConfig(width=16, depth=1, heads=2, patch_size=8, image_size=32)),
+        _of("naive", replace(convolutions, masked=False)),
+        _of("masked", convolutions),
+        encode_slightly,
     )
     return tuple((encode, images, as_bool(mask), 8) for encode in encoders)
 
 
-def _roughly(encode, images, hidden, patch_size):
-    torn = _exchanged(images, hidden, patch_size, 1e3)
-    return not torch.allclose(encode(images), encode(torn), atol=1e-3)
-
-
 LEAKS = Exercise(
     name="convmae.3",
-    task="Does an encoder know what is hidden? encode(images) returns the memory of the visible "
-    "patches; return True if the pixels of the hidden ones, hidden [B, N] bool, change it.",
-    minutes=10,
-    difficulty=2,
     answer=_leaks,
     source=scatter_tokens,
     cases=_leak_cases,

@@ -15,6 +15,7 @@ from mimlib.methods.convmae import ConvMAE
 
 
 def _sums(maps, shown, matrix, bias, kernels):
+    """Mix maps [h, w, C] by matrix and bias, sum k x k shown neighbours: [K, C] where shown."""
     conv = DepthwiseConv(len(matrix), kernels.shape[-1])
     conv.weight.data, conv.bias.data = kernels, torch.zeros(len(matrix))
     values = F.linear(maps, matrix, bias)[shown]  # [K, C]
@@ -55,15 +56,9 @@ def _scaled_up(maps, shown, matrix, bias, kernels):
 
 SUMS = Exercise(
     name="convmae.4",
-    task="The heart of a masked convolution. Normalised maps [h, w, C], shown [h, w] bool, a "
-    "matrix [C, C] with bias [C], kernels [C, 1, k, k] (one for each channel): return the sums at "
-    "the shown positions, row by row, [K, C].",
-    minutes=20,
-    difficulty=3,
     answer=_sums,
     source=DepthwiseConv,
     cases=_sums_cases,
-    tolerance=1e-5,
     wrong={
         _not_masked: "hidden positions have a part in your sums: that is the leak. Reading only "
         "shown positions afterwards does not undo it",
@@ -85,6 +80,7 @@ SUMS = Exercise(
 
 
 def _fused(map_1, map_2, tokens, visible, to_1, to_2):
+    """Bring maps of stages 1 and 2 to the visible cells, add the tokens, normalise: [B, V, D]."""
     total = tokens
     for maps, kernel in ((map_1, to_1), (map_2, to_2)):
         width, channels, side, _ = kernel.shape
@@ -94,7 +90,11 @@ def _fused(map_1, map_2, tokens, visible, to_1, to_2):
         shown = pick_cells(as_tokens(maps, layout), visible, layout)
         with torch.no_grad():
             total = total + join_tiles(shown, conv, layout)
-    return F.layer_norm(total, total.shape[-1:], eps=NORM_EPS)
+    return _norm(total)
+
+
+def _norm(tokens):
+    return F.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS)
 
 
 def _fused_cases():
@@ -113,10 +113,6 @@ def _fused_cases():
     return _case(2, 2, 2, 4), _case(3, 4, 5, 8)
 
 
-def _norm(tokens):
-    return F.layer_norm(tokens, tokens.shape[-1:], eps=NORM_EPS)
-
-
 def _added(map_1, map_2, tokens, visible, to_1, to_2, before=None, after=_norm, pick=None):
     total = before(tokens) if before else tokens
     for maps, kernel in ((map_1, to_1), (map_2, to_2)):
@@ -130,21 +126,11 @@ def _first_cells(visible, h, w):
     return torch.arange(visible.shape[1]).expand_as(visible)
 
 
-def _columns_first(visible, h, w):
-    return visible % w * h + visible // w
-
-
 FUSED = Exercise(
     name="convmae.5",
-    task="What the decoder gets. Maps of stages 1 and 2 [B, C, 4h, 4w], [B, C', 2h, 2w], tokens of "
-    "stage 3 [B, V, D], the visible cells [B, V], kernels [D, C, 4, 4] and [D, C', 2, 2]: return "
-    "[B, V, D], normalised (weight 1, bias 0, eps 1e-6).",
-    minutes=15,
-    difficulty=2,
     answer=_fused,
     source=ConvMAE.fuse,
     cases=_fused_cases,
-    tolerance=1e-5,
     wrong={
         partial(_added, before=_norm, after=None): "first the sum of all three stages, then the "
         "norm",
@@ -152,7 +138,8 @@ FUSED = Exercise(
         "after the sum",
         partial(_added, pick=_first_cells): "the tokens of stage 3 are those of the visible cells: "
         "pick the same cells from the maps, not the first V of them",
-        partial(_added, pick=_columns_first): "cells are counted row by row",
+        partial(_added, pick=lambda visible, h, w: visible % w * h + visible // w): "cells are "
+        "counted row by row",
     },
     hints=(
         "a convolution whose kernel is its stride brings a map to one vector for each cell",

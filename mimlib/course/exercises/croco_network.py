@@ -11,6 +11,7 @@ from mimlib.tasks.losses.laplacian import BOUNDED, laplacian_loss
 
 
 def _turned(heads, places):
+    """Turn heads [K, d] by places [K, 2]: the first half by the row, the second by the column."""
     h, w = (places.max(dim=0).values + 1).tolist()
     table = rotary_table((h, w), heads.shape[1])  # [h * w, factors]
     turns = table[places[:, 0] * w + places[:, 1]]
@@ -47,10 +48,6 @@ def _neighbors(heads, places):
 
 TURN = Exercise(
     name="croco.3",
-    task="Turn queries or keys of one head [K, d] by the places (row, column) [K, 2] of their "
-    "tokens: the first half of the channels by the row, the second by the column.",
-    minutes=15,
-    difficulty=3,
     answer=_turned,
     source=rotate,
     cases=_turn_cases,
@@ -70,11 +67,11 @@ TURN = Exercise(
         "u, v = half.chunk(2, dim=1); angle = place[:, None] * frequency; "
         "then (u cos - v sin, v cos + u sin), rows first",
     ),
-    tolerance=1e-5,
 )
 
 
 def _look(tokens, memory, to_queries, to_keys, heads):
+    """Weights [A, M, R], over R, of tokens [M, D] that look in memory [R, D]."""
     layer = CrossAttention(tokens.shape[1], heads)
     with torch.no_grad():
         for part, weight in ((layer.projq, to_queries), (layer.projk, to_keys)):
@@ -106,10 +103,6 @@ def _cut_across(tokens, memory, wq, wk, heads):
 
 LOOK = Exercise(
     name="croco.4",
-    task="Return where the tokens of image 1 [M, D] look in the memory of image 2 [R, D]: weights "
-    "[A, M, R] that sum to 1 over R, with queries tokens @ to_queries and keys memory @ to_keys.",
-    minutes=15,
-    difficulty=2,
     answer=_look,
     source=CrossAttention,
     cases=_look_cases,
@@ -132,11 +125,11 @@ LOOK = Exercise(
         "q = (tokens @ to_queries) cut into heads [A, M, d], k = (memory @ to_keys) [A, R, d]",
         "(q @ k.transpose(1, 2) / d ** 0.5).softmax(dim=-1)",
     ),
-    tolerance=1e-5,
 )
 
 
 def _doubt(prediction, raw_scale, target, valid):
+    """Mean over valid pixels of e / s + log s, with s = 0.25 + 3.75 sigmoid(raw scale)."""
     parts = (prediction, raw_scale, target, valid)
     return laplacian_loss(*(part[None] for part in parts), "bounded")
 
@@ -163,10 +156,6 @@ def _score(
 
 DOUBT = Exercise(
     name="croco.5",
-    task="Score flow [H, W, 2] as CroCo-Flow does: the mean over valid pixels of e / s + log s, "
-    "with e the absolute error summed over both channels and s = 0.25 + 3.75 sigmoid(raw scale).",
-    minutes=10,
-    difficulty=2,
     answer=_doubt,
     source=laplacian_loss,
     cases=_doubt_cases,
@@ -185,5 +174,4 @@ DOUBT = Exercise(
         "e = (prediction - target).abs().sum(-1); s from the sigmoid of the raw scale",
         "(e / s + s.log())[valid].mean()",
     ),
-    tolerance=1e-6,
 )

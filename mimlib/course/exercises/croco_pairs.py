@@ -13,6 +13,7 @@ RADIUS = 0.05  # metres
 
 
 def _hidden(noise, mask_ratio):
+    """Noise [B, N] -> hidden [B, N]: where argsort is below floor(ratio N), as official."""
     num_masked = int(noise.shape[1] * mask_ratio)
     return as_bool(mask_from_noise(-noise.argsort(dim=1), num_masked))
 
@@ -36,10 +37,6 @@ def _below(noise, mask_ratio, sorts=1, count=lambda n, ratio: int(n * ratio)):
 
 HIDDEN = Exercise(
     name="croco.1",
-    task="From noise [B, N] and a ratio tell which patches are hidden, [B, N] bool, as CroCo's "
-    "code does: the slots at which argsort holds a number below floor(ratio N).",
-    minutes=10,
-    difficulty=1,
     answer=_hidden,
     source=CroCo.sample_views,
     cases=_hidden_cases,
@@ -63,6 +60,7 @@ HIDDEN = Exercise(
 
 
 def _share(points_1, points_2, num_pixels):
+    """The lesser share of pixels whose point has one of the other view within 5 cm."""
     clouds = (Cloud(points.numpy(), num_pixels) for points in (points_1, points_2))
     return covisibility(*clouds)
 
@@ -90,10 +88,6 @@ def _seen(
 
 SHARE = Exercise(
     name="croco.2",
-    task="From two clouds of points in metres and the number of pixels of an image return the "
-    "co-visibility: the lesser share of pixels whose point has one of the other view within 5 cm.",
-    minutes=10,
-    difficulty=2,
     answer=_share,
     source=covisibility,
     cases=_share_cases,
@@ -114,5 +108,4 @@ SHARE = Exercise(
         "torch.cdist gives all distances [K1, K2]; a point is seen if any of its row is below 0.05",
         "near = cdist < 0.05; min(near.any(1).sum(), near.any(0).sum()) / num_pixels",
     ),
-    tolerance=1e-6,
 )

@@ -18,6 +18,8 @@ from torch import Tensor
 from mimlib.course import exercises
 from mimlib.course.lesson import check
 
+TOLERANCE = 1e-5  # of floating-point results, as in check.same
+
 
 class Mistake(AssertionError):
     """An answer that is not right; the message holds the smallest failing case and a hint."""
@@ -25,25 +27,14 @@ class Mistake(AssertionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """One task of a lesson."""
+    """One task of a lesson, whose notebook has the words and the stub."""
 
     name: str  # "<lesson>.<number>"
-    task: str  # one sentence
-    minutes: int  # expected time
-    difficulty: int  # 1 to 3
     answer: Callable  # the right function, made of production code
     source: object  # production function or class that `solution` shows
     cases: Callable[[], tuple[tuple, ...]]  # arguments to try, smallest first
     wrong: Mapping[Callable, str]  # mistakes people make, and what to tell them
     hints: tuple[str, ...]  # from a nudge to nearly the answer
-    tolerance: float = 0.0  # as in check.same
-
-    def __post_init__(self):
-        """Refuse an exercise that could not help anybody."""
-        if not self.hints or not self.wrong:
-            raise ValueError(f"exercise {self.name} needs hints and typical wrong answers")
-        if not 1 <= self.difficulty <= 3:
-            raise ValueError(f"difficulty of {self.name} is {self.difficulty}, expected 1, 2 or 3")
 
 
 def find(name: str) -> Exercise:
@@ -88,8 +79,7 @@ def exercise(name: str, function: Callable) -> Callable:
         if got is NotImplemented or got is Ellipsis:
             print(f"{name}: not attempted yet - continuing with the reference")
             return task.answer
-        expected = task.answer(*_copy(arguments))
-        difference = _difference(got, expected, task.tolerance)
+        difference = _difference(got, task.answer(*_copy(arguments)))
         if difference:
             advice = _advice(task, function)
             raise Mistake(f"{name}: {_call(function, arguments)}: {difference}. Hint: {advice}")
@@ -120,22 +110,22 @@ def solution(name: str) -> None:
 def _advice(task: Exercise, function: Callable) -> str:
     """Return the hint of the known mistake that behaves as `function` does on every case."""
     for wrong, advice in task.wrong.items():
-        if all(_alike(wrong, function, arguments, task) for arguments in task.cases()):
+        if all(_alike(wrong, function, arguments) for arguments in task.cases()):
             return advice
     return task.hints[0]
 
 
-def _alike(left: Callable, right: Callable, arguments: tuple, task: Exercise) -> bool:
+def _alike(left: Callable, right: Callable, arguments: tuple) -> bool:
     try:
         results = [_countable(function(*_copy(arguments))) for function in (left, right)]
-        return not _difference(*results, task.tolerance)
+        return not _difference(*results)
     except Exception:
         return False
 
 
-def _difference(got: object, expected: object, tolerance: float) -> str:
+def _difference(got: object, expected: object) -> str:
     try:
-        check.compare("result", got, expected, tolerance)
+        check.compare("result", got, expected, TOLERANCE)
     except check.Different as difference:
         return str(difference)
     return ""
@@ -156,8 +146,7 @@ def _call(function: Callable, arguments: tuple) -> str:
 
 
 def _short(argument: object) -> str:
-    if isinstance(argument, Tensor) and argument.numel() > 8:
-        return f"{check.describe(argument)} tensor"
     if isinstance(argument, Tensor):
-        return str(argument.tolist())
-    return repr(argument)
+        large = argument.numel() > 8
+        return f"{check.describe(argument)} tensor" if large else str(argument.tolist())
+    return getattr(argument, "__name__", repr(argument))

@@ -9,6 +9,7 @@ from mimlib.methods.objectives.masked import TARGET_EPS, masked_mse, normalize_p
 
 
 def _normalized(patches):
+    """(x - mean) / sqrt(var + 1e-6) of each patch [B, K, P*P*3], the variance unbiased."""
     return normalize_patches(patches)[0]
 
 
@@ -29,10 +30,6 @@ def _standardized(patches, axes=(-1,), unbiased=True, inside=TARGET_EPS, outside
 
 NORMALIZE = Exercise(
     name="mae.3",
-    task="Standardise every patch [B, K, P*P*3] by its own mean and variance: "
-    "(x - mean) / sqrt(var + 1e-6), the variance unbiased.",
-    minutes=10,
-    difficulty=1,
     answer=_normalized,
     source=normalize_patches,
     cases=_patch_cases,
@@ -52,7 +49,6 @@ NORMALIZE = Exercise(
         "mean and var over dim -1 with keepdim=True",
         "(patches - mean) / (var + 1e-6).sqrt()",
     ),
-    tolerance=1e-6,
 )
 
 
@@ -71,10 +67,6 @@ def _error(prediction, target):
 
 LOSS = Exercise(
     name="mae.4",
-    task="Average the squared error over the pixels of the masked patches of the whole batch; "
-    "`mask` [B, N] is True where a patch was hidden.",
-    minutes=10,
-    difficulty=2,
     answer=masked_mse,
     source=masked_mse,
     cases=_loss_cases,
@@ -95,11 +87,11 @@ LOSS = Exercise(
         "first the mean squared error of every patch [B, N], then select",
         "(error * mask).sum() / mask.sum()",
     ),
-    tolerance=1e-6,
 )
 
 
 def _undo(prediction, patches):
+    """Normalised pixels -> pixels, by mean and deviation of the true patches."""
     _, mean, std = normalize_patches(patches)
     return prediction * std + mean
 
@@ -120,10 +112,6 @@ def _undone(prediction, patches, way):
 
 UNDO = Exercise(
     name="mae.5",
-    task="Turn a prediction in normalised pixels back into pixels, with the mean and deviation of "
-    "the true patches [B, K, P*P*3].",
-    minutes=5,
-    difficulty=1,
     answer=_undo,
     source=normalize_patches,
     cases=_undo_cases,
@@ -136,5 +124,4 @@ UNDO = Exercise(
         "time; undo it instead",
     },
     hints=("x = normalised * std + mean, with the statistics of the true patch",),
-    tolerance=1e-6,
 )

@@ -9,6 +9,7 @@ from mimlib.layers.masking import gather_tokens, mask_from_noise, scatter_tokens
 
 
 def _mask(noise, num_masked):
+    """Noise [B, N] -> indices (visible, masked), each ascending; small noise stays visible."""
     return tuple(mask_from_noise(noise, num_masked))
 
 
@@ -34,10 +35,6 @@ def _split(noise, num_masked, sorts=1, ascending=True, masked_first=False, swap_
 
 MASK = Exercise(
     name="mae.1",
-    task="From noise [B, N] return the indices (visible [B, V], masked [B, M]), each ascending; "
-    "the patches with the smallest noise stay visible.",
-    minutes=10,
-    difficulty=1,
     answer=_mask,
     source=mask_from_noise,
     cases=_mask_cases,
@@ -66,6 +63,7 @@ def _all(visible, masked):
 
 
 def _put_back(visible, masked, index):
+    """[B, V, D] and [B, M, D] -> [B, N, D] in image order."""
     blank = _all(visible, masked)
     return scatter_tokens(scatter_tokens(blank, index.visible, visible), index.masked, masked)
 
@@ -88,10 +86,6 @@ def _put_back_cases():
 
 PUT_BACK = Exercise(
     name="mae.2",
-    task="Given visible [B, V, D] and masked [B, M, D] tokens and their indices, return all tokens "
-    "[B, N, D] in image order.",
-    minutes=15,
-    difficulty=2,
     answer=_put_back,
     source=scatter_tokens,
     cases=_put_back_cases,

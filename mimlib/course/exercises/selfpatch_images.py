@@ -19,6 +19,7 @@ def _objective(prototypes, **temperatures: float):
 
 
 def _targets(logits, centre, temperature):
+    """Logits [B, G] less the centre [G], by the temperature, as probabilities."""
     objective = _objective(logits.shape[-1], teacher_temperature=temperature)
     objective.centre.copy_(centre)
     return objective.sharpen(logits)
@@ -38,10 +39,6 @@ def _taught(logits, centre, temperature, before=1.0, after=0.0, axis=-1, power=1
 
 TARGETS = Exercise(
     name="selfpatch.1",
-    task="Turn the teacher's logits [B, G] into what it teaches: take the centre [G] away, divide "
-    "by the temperature, make probabilities.",
-    minutes=5,
-    difficulty=1,
     answer=_targets,
     source=Distillation.sharpen,
     cases=_target_cases,
@@ -58,11 +55,11 @@ TARGETS = Exercise(
         "the images",
     },
     hints=("centre first, then the temperature", "((logits - centre) / temperature).softmax(-1)"),
-    tolerance=1e-6,
 )
 
 
 def _image_loss(student, targets, temperature):
+    """Mean of H(target q, student v) over images and all q != v; the first v are the q."""
     losses = _objective(student.shape[-1]).cross_entropies(student / temperature, targets)
     return mean_over_other_crops(losses.mean(dim=-1))
 
@@ -98,10 +95,6 @@ def _mean(
 
 IMAGE_LOSS = Exercise(
     name="selfpatch.2",
-    task="Average H(target of crop q, student of crop v) over the images and over all pairs of "
-    "a teacher's crop q and another crop v; crop q of the teacher is crop q of the student.",
-    minutes=10,
-    difficulty=2,
     answer=_image_loss,
     source=mean_over_other_crops,
     cases=_loss_cases,
@@ -123,5 +116,4 @@ IMAGE_LOSS = Exercise(
         "two loops, over q and over v, and skip v == q",
         "-(targets[q] * (student[v] / temperature).log_softmax(-1)).sum(-1).mean() for each pair",
     ),
-    tolerance=1e-5,
 )

@@ -11,6 +11,7 @@ from mimlib.layers.neighbours import nearest_neighbours, neighbour_table
 
 
 def _neighbors_of(patch, height, width, window):
+    """The other places in a window on a torus, row by row from the upper left."""
     return neighbour_table((height, width), window)[0][patch].tolist()
 
 
@@ -32,10 +33,6 @@ def _around(
 
 NEIGHBORS = Exercise(
     name="selfpatch.3",
-    task="List the places of the other patches in a window around a patch, row by row from the "
-    "upper left; beyond the border the grid goes on at the other side.",
-    minutes=10,
-    difficulty=2,
     answer=_neighbors_of,
     source=neighbour_table,
     cases=_neighbor_cases,
@@ -58,6 +55,7 @@ NEIGHBORS = Exercise(
 
 
 def _positives_of(tokens, near, k):
+    """The k of the candidates `near` with the largest cosine, in ascending order of place."""
     height = width = round(len(tokens) ** 0.5)
     index = nearest_neighbours(tokens[None], (height, width), k).index[0]
     assert near.shape == (len(tokens), 8)  # of the cases below
@@ -92,10 +90,6 @@ def _of_all(tokens, near, k):
 
 POSITIVES = Exercise(
     name="selfpatch.4",
-    task="For each patch, choose the k of its candidates whose tokens have the largest cosine to "
-    "its own, and return their places in ascending order.",
-    minutes=10,
-    difficulty=2,
     answer=_positives_of,
     source=nearest_neighbours,
     cases=_positive_cases,
@@ -118,6 +112,7 @@ POSITIVES = Exercise(
 
 
 def _carried(target, sources, labels, best, temperature):
+    """Mean of labels by exp(cosine / temperature) of the best so many sources."""
     config = PropagationConfig(neighbours=best, temperature=temperature)
     cosines = F.normalize(target, dim=1) @ F.normalize(sources, dim=1).T
     return affinity(cosines, config) @ labels
@@ -147,10 +142,6 @@ def _weighed(
 
 CARRIED = Exercise(
     name="selfpatch.5",
-    task="Give each token of a frame the labels of its most similar sources: weights exp(cosine / "
-    "temperature) for the best so many, 0 for the others, and a sum of 1.",
-    minutes=15,
-    difficulty=3,
     answer=_carried,
     source=affinity,
     cases=_carry_cases,
@@ -168,5 +159,4 @@ CARRIED = Exercise(
         "cosines.topk(best, dim=1) gives values and indices; the softmax runs over the values",
         "((values / temperature).softmax(1)[..., None] * labels[indices]).sum(dim=1)",
     ),
-    tolerance=1e-5,
 )

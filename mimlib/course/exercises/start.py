@@ -25,10 +25,6 @@ def _cut(images, patch_size, order):
 
 PATCHES = Exercise(
     name="start.1",
-    task="Cut images [B, 3, H, W] into patches [B, N, P*P*3]: rows of patches first, and inside a "
-    "patch row, column, channel.",
-    minutes=10,
-    difficulty=1,
     answer=patchify,
     source=patchify,
     cases=_image_cases,
@@ -51,6 +47,7 @@ PATCHES = Exercise(
 
 
 def _count_visible(num_patches, mask_ratio):
+    """How many patches MAE leaves visible."""
     encoder = ViTConfig(width=4, depth=1, heads=1, patch_size=1, image_size=32)
     return MAEConfig(encoder=encoder, mask_ratio=mask_ratio).count_visible(num_patches)
 
@@ -61,9 +58,6 @@ def _count_cases():
 
 COUNTS = Exercise(
     name="start.2",
-    task="Return how many of `num_patches` patches MAE leaves visible at `mask_ratio`.",
-    minutes=5,
-    difficulty=1,
     answer=_count_visible,
     source=MAEConfig.count_visible,
     cases=_count_cases,
@@ -84,6 +78,7 @@ COUNTS = Exercise(
 
 
 def _positions(grid, width):
+    """[sin(c w), cos(c w), sin(r w), cos(r w)], w_k = 10000^(-k / q), q = D / 4, per place."""
     return sincos_table(grid, width)
 
 
@@ -99,10 +94,6 @@ def _table(grid, width, sign=-1, rows_first=False, pairs=False):
 
 POSITIONS = Exercise(
     name="start.3",
-    task="Build the sine-cosine table [N, D] of a patch grid: per place "
-    "[sin(c w), cos(c w), sin(r w), cos(r w)] with w_k = 10000^(-k / q), q = D / 4.",
-    minutes=15,
-    difficulty=2,
     answer=_positions,
     source=sincos_table,
     cases=lambda: (((1, 2), 4), ((2, 1), 4), ((2, 3), 8), ((4, 4), 64)),
@@ -120,5 +111,4 @@ POSITIONS = Exercise(
         "torch.meshgrid(..., indexing='ij') gives row and column of every place in raster order",
         "torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1)",
     ),
-    tolerance=1e-6,
 )

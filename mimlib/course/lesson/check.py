@@ -18,8 +18,8 @@ def same(
     """Assert that `mine` equals `ours` and print one line that is the same on every machine.
 
     Tensors and arrays are compared in shape, kind and value; numbers and strings in value;
-    mappings, sequences and tuples part by part; modules by the names, shapes and order of what
-    their state dict holds (load one into the other to compare their outputs).
+    mappings, sequences and tuples part by part; modules by the names and shapes of what their
+    state dict holds (load one into the other to compare their outputs).
 
     Args:
         name: what is compared, for the printed line.
@@ -57,18 +57,36 @@ def gradients(loss: Tensor, of: nn.Module | Mapping[str, Tensor]) -> dict[str, T
 
 def compare(name: str, mine: object, ours: object, tolerance: float) -> None:
     """Raise `Different` at the first difference between `mine` and `ours`; print nothing."""
-    if isinstance(ours, nn.Module):
-        if not isinstance(mine, nn.Module):
-            raise Different(f"{name}: expected a module, got {type(mine).__name__}")
-        compare(f"{name}.state_dict", _shapes(mine), _shapes(ours), 0.0)
-    elif isinstance(ours, (Tensor, np.ndarray)):
+    parts, found = _parts(ours), _parts(mine)
+    if parts is None:
+        _compare_whole(name, mine, ours, tolerance)
+        return
+    if found is None:
+        raise Different(f"{name}: expected {describe(ours)}, got {type(mine).__name__}")
+    missing, extra = [k for k in parts if k not in found], [k for k in found if k not in parts]
+    if missing or extra:
+        raise Different(
+            f"{name}: missing {missing or 'nothing'}, not expected {extra or 'nothing'}"
+        )
+    for key, part in parts.items():
+        where = f"{name}[{key}]" if isinstance(key, int) else f"{name}.{key}"
+        compare(where, found[key], part, tolerance)
+
+
+def _parts(item: object) -> Mapping | None:
+    """Return what is compared part by part, by name or place; None for what has no parts."""
+    if isinstance(item, nn.Module):
+        return {name: list(tensor.shape) for name, tensor in item.state_dict().items()}
+    if isinstance(item, Sequence) and not isinstance(item, str):
+        return dict(enumerate(item))
+    if is_dataclass(item):
+        return {field.name: getattr(item, field.name) for field in fields(item)}
+    return item if isinstance(item, Mapping) else None
+
+
+def _compare_whole(name: str, mine: object, ours: object, tolerance: float) -> None:
+    if isinstance(ours, (Tensor, np.ndarray)):
         _compare_tensors(name, mine, torch.as_tensor(ours), tolerance)
-    elif isinstance(ours, Mapping):
-        _compare_mappings(name, mine, ours, tolerance)
-    elif is_dataclass(ours) and is_dataclass(mine):
-        _compare_mappings(name, _fields(mine), _fields(ours), tolerance)
-    elif isinstance(ours, Sequence) and not isinstance(ours, str):
-        _compare_sequences(name, mine, ours, tolerance)
     elif isinstance(ours, float):
         if isinstance(mine, bool) or not isinstance(mine, (int, float, Tensor)):
             raise Different(f"{name}: expected a number, got {type(mine).__name__}")
@@ -77,26 +95,6 @@ def compare(name: str, mine: object, ours: object, tolerance: float) -> None:
             raise Different(f"{name}: got {float(mine):.8g}, expected {ours:.8g}")
     elif mine != ours:
         raise Different(f"{name}: got {mine!r}, expected {ours!r}")
-
-
-def _compare_mappings(name: str, mine: object, ours: Mapping, tolerance: float) -> None:
-    if not isinstance(mine, Mapping):
-        raise Different(f"{name}: expected names with values, got {type(mine).__name__}")
-    missing, extra = [k for k in ours if k not in mine], [k for k in mine if k not in ours]
-    if missing or extra:
-        raise Different(
-            f"{name}: missing {missing or 'nothing'}, not expected {extra or 'nothing'}"
-        )
-    for key in ours:
-        compare(f"{name}.{key}", mine[key], ours[key], tolerance)
-
-
-def _compare_sequences(name: str, mine: object, ours: Sequence, tolerance: float) -> None:
-    if not isinstance(mine, Sequence) or len(mine) != len(ours):
-        size = len(mine) if isinstance(mine, Sequence) else type(mine).__name__
-        raise Different(f"{name}: expected {len(ours)} parts, got {size}")
-    for index, (left, right) in enumerate(zip(mine, ours)):
-        compare(f"{name}[{index}]", left, right, tolerance)
 
 
 def _compare_tensors(name: str, mine: object, ours: Tensor, tolerance: float) -> None:
@@ -123,14 +121,6 @@ def _compare_tensors(name: str, mine: object, ours: Tensor, tolerance: float) ->
         )
 
 
-def _shapes(module: nn.Module) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-
-
-def _fields(item: object) -> dict[str, object]:
-    return {field.name: getattr(item, field.name) for field in fields(item)}
-
-
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
@@ -138,14 +128,12 @@ def _kind(tensor: Tensor) -> str:
 def describe(item: object) -> str:
     """Say in a few words what kind of thing `item` is and how large."""
     if isinstance(item, nn.Module):
-        state = item.state_dict()
-        return f"{len(state)} parameters and buffers in name and shape"
+        return f"{len(item.state_dict())} parameters and buffers in name and shape"
     if isinstance(item, (Tensor, np.ndarray)):
         item = torch.as_tensor(item)
-        size = "x".join(str(n) for n in item.shape) or "scalar"
-        return f"{size} {_kind(item)}"
+        return f"{'x'.join(map(str, item.shape)) or 'scalar'} {_kind(item)}"
     if isinstance(item, Mapping):
         return f"{len(item)} named values"
-    if isinstance(item, (Sequence)) and not isinstance(item, str):
+    if isinstance(item, Sequence) and not isinstance(item, str):
         return f"{len(item)} parts"
     return type(item).__name__

@@ -20,6 +20,7 @@ from mimlib.methods.autoencoder import Autoencoder, MAEViews
 from mimlib.protocol import Encoder
 
 CELL = "24px"  # side of a clickable patch
+QUERIES = ((1, 1), (1, 3), (2, 2), (3, 1), (3, 3))  # in quarters of the height and of the width
 
 
 def is_live() -> bool:
@@ -112,11 +113,7 @@ def attention_explorer(
     encoders = encoder if isinstance(encoder, Mapping) else {"": encoder}
     stride = next(iter(encoders.values())).stride
     h, w = grid = grid_of(images, stride)
-    queries = queries or [
-        r * w + c for r, c in
-        ((h // 4, w // 4), (h // 4, 3 * w // 4), (h // 2, w // 2), (3 * h // 4, w // 4),
-         (3 * h // 4, 3 * w // 4))
-    ]  # fmt: skip
+    queries = queries or [h * r // 4 * w + w * c // 4 for r, c in QUERIES]
     weights = {name: all_attention(images, each, block) for name, each in encoders.items()}
 
     def _strip(patches: Sequence[int]) -> figures.Picture:
@@ -126,12 +123,12 @@ def attention_explorer(
         }
         return figures.attention_rows(images[0], maps, stride)
 
+    def _draw(chosen: Tensor) -> figures.Picture:
+        return _strip(chosen.nonzero().flatten().tolist())
+
     if not is_live():
         return _strip(queries)
-    none = torch.zeros(h * w, dtype=torch.bool)
-    return _board(
-        grid, none, lambda chosen: _strip(chosen.nonzero().flatten().tolist()), single=True
-    )
+    return _board(grid, torch.zeros(h * w, dtype=torch.bool), _draw, single=True)
 
 
 def all_attention(images: Tensor, encoder: Encoder, block: int = -1) -> Tensor:
@@ -158,15 +155,10 @@ def look_from(weights: Tensor, query: int, grid: tuple[int, int]) -> Tensor:
 def _painted_strip(
     image: Tensor, model: Autoencoder, hidden: Mapping[str, Tensor]
 ) -> figures.Picture:
-    pairs = [paint(image, mask, model) for mask in hidden.values()]
-    shown = [
-        image / 255,
-        *(masked for masked, _ in pairs),
-        image / 255,
-        *(made for _, made in pairs),
-    ]
-    titles = ["image", *hidden, "", *("" for _ in hidden)]
-    return figures.images(shown, titles, columns=1 + len(pairs))
+    masked, made = zip(*(paint(image, mask, model) for mask in hidden.values()))
+    titles = ["image", *hidden, *[""] * (1 + len(hidden))]
+    shown = [image / 255, *masked, image / 255, *made]
+    return figures.images(shown, titles, columns=1 + len(hidden))
 
 
 def _board(
