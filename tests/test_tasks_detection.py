@@ -12,7 +12,7 @@ from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
 from mimlib.tasks.detection import Detections, DetectionTaskConfig, locate
 from mimlib.tasks.heads.instance_masks import cut_masks, mask_loss, paste_masks
-from mimlib.tasks.heads.mask_rcnn import KeySampler
+from mimlib.tasks.heads.mask_rcnn import choose
 from mimlib.training.optimizer import parameter_groups
 
 NUM_CLASSES, SIZE = 3, 32
@@ -193,19 +193,23 @@ def test_detections_are_sorted_and_inside_the_image(task):
         assert ((each.masks >= 0) & (each.masks <= 1)).all()
 
 
-def test_the_sampler_takes_the_smallest_keys_of_both_kinds():
+def test_learned_from_are_the_smallest_keys_of_both_kinds():
     labels = torch.tensor([1.0, 0, -1, 2, 0, 0, 1, -1, 0])
     keys = torch.tensor([0.9, 0.1, 0.0, 0.2, 0.3, 0.8, 0.5, 0.1, 0.2])
-    sampler = KeySampler(5, 0.4)
-    sampler.keys = keys[None]
-    (positive,), (negative,) = sampler([labels])
-    assert positive.nonzero()[:, 0].tolist() == [3, 6]
-    assert negative.nonzero()[:, 0].tolist() == [1, 4, 8]
-    (positive,), (negative,) = sampler([torch.where(labels > 0, -1, labels)])
-    assert not positive.any() and negative.sum() == 4, "all there are"
-    sampler.keys = torch.rand(1, 500, generator=generator())
-    (positive,), (negative,) = sampler([torch.ones(300)])
-    assert positive.sum() == 2 and not negative.any()
+    assert choose(labels, keys, 5, 0.4).nonzero()[:, 0].tolist() == [1, 3, 4, 6, 8]
+    negatives = choose(torch.where(labels > 0, -1, labels), keys, 5, 0.4)
+    assert negatives.nonzero()[:, 0].tolist() == [1, 4, 5, 8], "all there are"
+    keys = torch.rand(500, generator=generator())
+    assert choose(torch.ones(300), keys, 5, 0.4).sum() == 2
+
+
+def test_a_pass_draws_nothing_and_leaves_nothing_behind(task):
+    views = task.sample_views(batch_of(FIRST, SECOND), generator())
+    kept = [{**vars(part)} for part in task.head.modules()]
+    before = torch.get_rng_state()
+    task(views)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [{**vars(part)}.keys() for part in task.head.modules()] == [k.keys() for k in kept]
 
 
 def disc(height=40, width=50, centre=(17.3, 24.6), radius=9.0):

@@ -132,17 +132,13 @@ class DetectionTask(Trainable):
     def forward(self, views: DetectionViews) -> Output:
         """Return the sum of Mask R-CNN's five losses, in training and in evaluation."""
         targets, width = [], views.images.shape[-1]
-        for boxes, labels, packed in zip(views.boxes, views.labels, views.masks):
+        objects = zip(views.boxes, views.labels, views.masks)
+        for (boxes, labels, packed), *keys in zip(objects, views.anchor_keys, views.proposal_keys):
             kept = labels != NO_OBJECT
             masks = unpack_masks(packed[kept], width)
-            targets.append({"boxes": boxes[kept], "labels": labels[kept] + 1, "masks": masks})
-        terms = self.head.losses(
-            self.pyramid(self.encoder, views.images),
-            views.images,
-            targets,
-            views.anchor_keys,
-            views.proposal_keys,
-        )
+            target = {"boxes": boxes[kept], "labels": labels[kept] + 1, "masks": masks}
+            targets.append(target | dict(zip(("anchor_keys", "proposal_keys"), keys)))
+        terms = self.head.losses(self.pyramid(self.encoder, views.images), views.images, targets)
         loss = torch.stack(list(terms.values())).sum()
         return Output(loss=loss, terms={name: term.detach() for name, term in terms.items()})
 

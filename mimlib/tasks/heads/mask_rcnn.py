@@ -21,7 +21,7 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -46,36 +46,6 @@ BOX_RULES = {  # the same of boxes; least score and largest number of what is re
     "nms_thresh": 0.5,
     "detections_per_img": 100,
 }
-TERMS = {  # torchvision's names -> ours
-    "loss_objectness": "objectness",
-    "loss_rpn_box_reg": "proposal",
-    "loss_classifier": "class",
-    "loss_box_reg": "box",
-}
-
-
-class KeySampler:
-    """Chooses which boxes are learned from: those with the smallest keys.
-
-    torchvision draws them from the global generator, in the middle of its forward pass; with keys
-    drawn beforehand, uniform in [0, 1), the same views give the same loss.
-    """
-
-    keys: Tensor  # [B, at least K]; set before each pass
-
-    def __init__(self, count: int, share_positive: float) -> None:
-        self.count, self.most_positive = count, int(count * share_positive)
-
-    def __call__(self, labels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Choose positives (labels above 0) and negatives (0) of each image, as masks [K]."""
-        positives, negatives = [], []
-        for label, keys in zip(labels, self.keys):
-            keys = keys[: len(label)]
-            positive = _smallest(keys, label >= 1, self.most_positive)
-            wanted = self.count - positive.sum()
-            positives.append(positive)
-            negatives.append(_smallest(keys, label == 0, self.count, wanted))
-        return positives, negatives
 
 
 class MaskRCNN(nn.Module):
@@ -114,7 +84,7 @@ class MaskRCNN(nn.Module):
         norm = partial(LayerNorm2d, eps=1e-6)
         self.fpn = FeaturePyramidNetwork(list(widths), width, LastLevelMaxPool(), norm)
         anchors = AnchorGenerator([(size,) for size in anchor_sizes], [SHAPES] * len(anchor_sizes))
-        self.rpn = RegionProposalNetwork(
+        self.rpn = ProposalNetwork(
             anchors,
             ProposalHead(width, len(SHAPES), RPN_CONVS),
             **ANCHOR_RULES,
@@ -139,35 +109,30 @@ class MaskRCNN(nn.Module):
             batch_size_per_image=sampled_boxes,
         )
         self.mask_head = MaskHead(cut(MASK_CELLS), width, num_classes)
-        self.rpn.fg_bg_sampler = KeySampler(sampled_anchors, 0.5)
-        self.roi_heads.fg_bg_sampler = KeySampler(sampled_boxes, 0.25)
 
     def losses(
-        self,
-        maps: Sequence[Tensor],
-        images: Tensor,
-        targets: list[dict[str, Tensor]],
-        anchor_keys: Tensor,
-        proposal_keys: Tensor,
+        self, maps: Sequence[Tensor], images: Tensor, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Return the five losses of Mask R-CNN, whose sum is what is minimised.
 
         Args:
             maps: of the pyramid.
             images: [B, 3, H, W].
-            targets: of each image: boxes [R, 4], labels [R] from 1 and masks [R, H, W].
-            anchor_keys: [B, num_anchors], which anchors are learned from.
-            proposal_keys: [B, proposals + R], which proposals are.
+            targets: of each image: boxes [R, 4], labels [R] from 1 and masks [R, H, W], and what
+                decides what is learned from: anchor_keys [anchors], proposal_keys [proposals + R].
         """
-        self.rpn.fg_bg_sampler.keys = anchor_keys
-        self.roi_heads.fg_bg_sampler.keys = proposal_keys
-        _, fused, losses = self._find_boxes(maps, images, targets)
-        boxes, matches, labels, _ = self.roi_heads.samples
+        fused, proposals, of_anchors = self._propose(maps, images, targets)
+        losses = {"objectness": of_anchors["loss_objectness"]}
+        losses["proposal"] = of_anchors["loss_rpn_box_reg"]
+        heads, sides = self.roi_heads, _sides(images)
+        boxes, matches, labels, deltas = heads.select_training_samples(proposals, targets)
+        found = heads.box_predictor(heads.box_head(heads.box_roi_pool(fused, boxes, sides)))
+        losses["class"], losses["box"] = fastrcnn_loss(*found, labels, deltas)
         positive = [label > 0 for label in labels]
         boxes, matches, labels = (
             [field[p] for field, p in zip(fields, positive)] for fields in (boxes, matches, labels)
         )
-        logits = self.mask_head(fused, boxes, _sides(images))
+        logits = self.mask_head(fused, boxes, sides)
         cells = logits.shape[-1]
         truths = [
             cut_masks(target["masks"], box, match, cells)
@@ -178,7 +143,8 @@ class MaskRCNN(nn.Module):
 
     def detect(self, maps: Sequence[Tensor], images: Tensor) -> list[dict[str, Tensor]]:
         """Return boxes [R, 4], labels [R] from 1, scores [R] and masks [R, M, M] of each image."""
-        results, fused, _ = self._find_boxes(maps, images, None)
+        fused, proposals, _ = self._propose(maps, images, None)
+        results, _ = self.roi_heads(fused, proposals, _sides(images))
         logits = self.mask_head(fused, [each["boxes"] for each in results], _sides(images))
         for each, masks in zip(results, logits.split([len(each["labels"]) for each in results])):
             rows = torch.arange(len(masks), device=masks.device)
@@ -192,32 +158,63 @@ class MaskRCNN(nn.Module):
         sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))
         return len(SHAPES) * sum(rows * columns for rows, columns in sides)
 
-    def _find_boxes(
+    def _propose(
         self, maps: Sequence[Tensor], images: Tensor, targets: list[dict[str, Tensor]] | None
-    ) -> tuple[list[dict[str, Tensor]], OrderedDict[str, Tensor], dict[str, Tensor]]:
-        """Return what is found, or with targets the losses of that, and the fused maps."""
+    ) -> tuple[OrderedDict[str, Tensor], list[Tensor], dict[str, Tensor]]:
+        """Return the fused maps, the proposals on them and, with targets, the losses of those."""
         # Training mode of these two means no more than losses in place of results.
         self.rpn.training = self.roi_heads.training = targets is not None
         fused = self.fpn(OrderedDict((str(i), level) for i, level in enumerate(maps)))
         # Coordinates are computed in the type of the maps, and bfloat16 has no room for them.
         fused = OrderedDict((name, level.float()) for name, level in fused.items())
-        sides = _sides(images)
-        proposals, losses = self.rpn(ImageList(images, sides), fused, targets)
-        results, more = self.roi_heads(fused, proposals, sides, targets)
-        return results, fused, {TERMS[name]: loss for name, loss in {**losses, **more}.items()}
+        return fused, *self.rpn(ImageList(images, _sides(images)), fused, targets)
+
+
+class ProposalNetwork(RegionProposalNetwork):
+    """torchvision's, which draws nothing: it learns from the anchors with the smallest keys."""
+
+    def __init__(self, *parts: nn.Module, batch_size_per_image: int, **rules: object) -> None:
+        super().__init__(*parts, batch_size_per_image=batch_size_per_image, **rules)
+        self.count = batch_size_per_image
+        self.fg_bg_sampler = _labeled  # those that are not to be learned from have no label
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Label the anchors to learn from, others -1; match each with its object's box."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for label, target in zip(labels, targets):
+            share = ANCHOR_RULES["positive_fraction"]
+            label[~choose(label, target["anchor_keys"], self.count, share)] = -1
+        return labels, boxes
 
 
 class BoxHeads(RoIHeads):
-    """torchvision's, without masks; remembers which proposals were learned from."""
-
-    samples: tuple  # of the last pass: proposals, matched objects, labels, regression targets
+    """torchvision's, without masks; it learns from the proposals with the smallest keys."""
 
     def select_training_samples(
-        self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None
-    ) -> tuple:
-        """Choose the proposals to learn from, each with its object."""
-        self.samples = super().select_training_samples(proposals, targets)
-        return self.samples
+        self, proposals: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Choose the proposals to learn from; return them, their objects, labels and deltas."""
+        truths = [target["boxes"] for target in targets]
+        boxes = self.add_gt_proposals(proposals, truths)
+        matches, labels = self.assign_targets_to_proposals(
+            boxes, truths, [target["labels"] for target in targets]
+        )
+        count, share = self.fg_bg_sampler.batch_size_per_image, BOX_RULES["positive_fraction"]
+        chosen = [
+            choose(label, target["proposal_keys"], count, share)
+            for label, target in zip(labels, targets)
+        ]
+        boxes, matches, labels = (
+            [field[c] for field, c in zip(fields, chosen)] for fields in (boxes, matches, labels)
+        )
+        # An image without objects has background alone, whose match is of no account.
+        matched = [
+            (truth if len(truth) else truth.new_zeros(1, 4))[match]
+            for truth, match in zip(truths, matches)
+        ]
+        return boxes, matches, labels, self.box_coder.encode(matched, boxes)
 
 
 class ProposalHead(RPNHead):
@@ -238,8 +235,33 @@ class BoxPredictor(FastRCNNPredictor):
         return scores.float(), deltas.float()
 
 
+def _labeled(labels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return masks of all positives and of all negatives, as torchvision's sampler does of some."""
+    return [label >= 1 for label in labels], [label == 0 for label in labels]
+
+
 def _sides(images: Tensor) -> list[tuple[int, int]]:
     return [(images.shape[2], images.shape[3])] * len(images)
+
+
+def choose(labels: Tensor, keys: Tensor, count: int, share: float) -> Tensor:
+    """Choose which boxes are learned from: those with the smallest keys.
+
+    torchvision draws them from the global generator, in the middle of its forward pass; with keys
+    drawn beforehand, uniform in [0, 1), the same views give the same loss.
+
+    Args:
+        labels: [K], above 0: positive, 0: negative, below: neither.
+        keys: [K] or more.
+        count: boxes to choose, if there are as many.
+        share: largest part of them that is positive.
+
+    Returns:
+        A mask [K].
+    """
+    keys = keys[: len(labels)]
+    positive = _smallest(keys, labels >= 1, int(count * share))
+    return positive | _smallest(keys, labels == 0, count, count - positive.sum())
 
 
 def _smallest(keys: Tensor, allowed: Tensor, most: int, wanted: Tensor | None = None) -> Tensor:
