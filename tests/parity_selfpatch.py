@@ -20,7 +20,7 @@ from mimlib.weights.selfpatch import published_name
 KINDS = ("global", "local")
 WHOLE_IMAGE = 14  # of the official window
 HEAD = {"hidden_dim": "hidden", "bottleneck_dim": "bottleneck", "nlayers": "layers"}
-LOSS = {"student_temp": "student_temperature", "center_momentum": "centre_momentum"}
+LOSS = {"student_temp": "student_temperature", "center_momentum": "center_momentum"}
 AGGREGATOR = {"num_heads": "aggregator_heads", "blocks": "aggregator_depth", "k": "k"}
 CROPS = {"global_size": "global_size", "local_size": "local_size", "local_crops": "num_local"}
 
@@ -91,8 +91,8 @@ def selfpatch_outputs(golden):
     out["loss_patch"] = output.terms["patches"]
     with torch.no_grad():
         method.after_step(output.state, 0.0)
-    out["center_after"] = method.objectives["image"].centre[None, None]
-    out["patch_center_after"] = method.objectives["patches"].centre[None]
+    out["center_after"] = method.objectives["image"].center[None, None]
+    out["patch_center_after"] = method.objectives["patches"].center[None]
     return out | (loss_alone(golden, method.config) if "loss_only" in golden.facts else {})
 
 
@@ -113,7 +113,7 @@ def read_outs(method, views):
     for name in ("student", "teacher"):
         network = getattr(method, name)
         encoded = encode_crops(network.encoder, views)
-        images, patches = method.describe(network, views, name == "teacher")
+        images, patches = method.represent(network, views, name == "teacher")
         parts = zip(KINDS, encoded, images.split([len(crops) for crops in views]), patches)
         for kind, (raw, _, _, grid), image, patch in parts:
             vectors = {"cls": rearrange(image, "v b d -> (v b) 1 d"), "patch": patch.flatten(0, 1)}
@@ -164,7 +164,7 @@ def loss_alone(golden, config):
     objectives = []
     for count, centre in zip(counts, ("center", "patch_center")):
         objective = replace(config.image, prototypes=count, **compared).build()
-        objective.centre = inputs[f"loss_only.{centre}"].flatten().clone()
+        objective.center = inputs[f"loss_only.{centre}"].flatten().clone()
         objectives.append(objective)
     heads = (Given(), Given())
     whole = [
@@ -178,9 +178,9 @@ def loss_alone(golden, config):
     loss.backward()
     out = {"loss": loss, "loss_cls": image, "loss_patch": patch}
     for objective, seen in zip(objectives, (mean, patch_mean)):
-        objective.follow(seen)
-    out["center_after"] = objectives[0].centre[None, None]
-    out["patch_center_after"] = objectives[1].centre[None]
+        objective.update_center(seen)
+    out["center_after"] = objectives[0].center[None, None]
+    out["patch_center_after"] = objectives[1].center[None]
     out |= {f"grad_{n}": t.grad for n, t in logits.items() if t.requires_grad}
     return {f"loss_only.{name}": tensor.detach() for name, tensor in out.items()}
 

@@ -43,7 +43,7 @@ CASES = {
     "selfpatch": (SelfPatchConfig, SELFPATCH),
     "selfpatch-padded": (SelfPatchConfig, SELFPATCH | {"wrap": False}),
     "selfpatch-centred-by-crop": (
-        SelfPatchConfig, SELFPATCH | {"patches": replace(PATCHES, centre="crop")},
+        SelfPatchConfig, SELFPATCH | {"patches": replace(PATCHES, center="crop")},
     ),
     "selfpatch-hybrid": (SelfPatchConfig, SELFPATCH | {"encoder": HYBRID}),
     "selfpatch-no-patches": (SelfPatchConfig, SELFPATCH | {"patch_weight": 0.0}),

@@ -54,7 +54,7 @@ def test_images_are_compared_between_other_crops():
         for q in range(2) for v in range(3) if v != q
     ]  # fmt: skip
     torch.testing.assert_close(loss, torch.cat(pairs).mean())
-    assert kept is None, "there is no centre to follow"
+    assert kept is None, "there is no center to update"
 
 
 def test_patches_of_crops_weigh_by_crop():
@@ -72,7 +72,7 @@ def test_patches_of_crops_weigh_by_crop():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="temperature 0.0 positive"):
+    with pytest.raises(ValueError, match="temperature is 0.0"):
         ContrastConfig(temperature=0.0)
-    with pytest.raises(ValueError, match="hidden 0"):
+    with pytest.raises(ValueError, match="hidden is 0"):
         ContrastConfig(hidden=0)

@@ -18,7 +18,7 @@ def test_the_teacher_sees_global_crops_only():
     output = method(views)
     assert seen == [(4, 3, 32, 32)]
     with torch.no_grad():
-        said = method.teacher.heads["image"](method.describe(method.teacher, views[:1]))
+        said = method.teacher.heads["image"](method.represent(method.teacher, views[:1]))
     torch.testing.assert_close(output.state["image"], said.mean((0, 1)))
 
 
@@ -30,7 +30,7 @@ def test_an_image_is_its_class_token_or_the_mean_of_its_tokens():
         expected = features.class_token
         if expected is None:
             expected = features.tokens.mean(dim=1)
-        found = method.describe(method.student, views.by_size())
+        found = method.represent(method.student, views.by_size())
         torch.testing.assert_close(found[3], expected)
     assert method.config.encoder == SWIN
 
@@ -42,10 +42,10 @@ def test_a_crop_does_not_teach_itself():
     views = draw_views(method)._replace(global_crops=crops, local_crops=crops[:0])
     crops.requires_grad_()
     with torch.no_grad():
-        teacher = method.describe(method.teacher, views.by_size())
+        teacher = method.represent(method.teacher, views.by_size())
     head = method.student.heads["image"]
     objective = method.objectives["image"]
-    student = method.describe(method.student, (crops,))
+    student = method.represent(method.student, (crops,))
     targets = objective.sharpen(method.teacher.heads["image"](teacher)).flip(0)
     expected = -(targets * (head(student) / 0.1).log_softmax(-1)).sum(-1).mean()
     torch.testing.assert_close(method(views).loss, expected)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ CONFIG = DistillationConfig(prototypes=10, hidden=8, bottleneck=6)
 def make(seed=0):
     torch.manual_seed(seed)
     objective = CONFIG.build()
-    objective.centre.copy_(torch.randn(10) / 10)
+    objective.center.copy_(torch.randn(10) / 10)
     heads = CONFIG.build_head(5, True), CONFIG.build_head(5, False)
     for head in heads:
         for parameter in head.parameters():
@@ -27,7 +28,7 @@ def make(seed=0):
 
 def entropy(objective, student, teacher):
     """H of one pair of logits, from the definition."""
-    target = F.softmax((teacher - objective.centre) / 0.04, dim=-1)
+    target = F.softmax((teacher - objective.center) / 0.04, dim=-1)
     return -(target * F.log_softmax(student / 0.1, dim=-1)).sum()
 
 
@@ -64,7 +65,7 @@ def test_within_crops_every_crop_weighs_the_same():
 
 def test_centred_by_its_crop_a_patch_says_how_it_differs():
     objective, heads = make()
-    objective = replace(CONFIG, centre="crop").build()
+    objective = replace(CONFIG, center="crop").build()
     student = [torch.randn(2, 3, 9, 5), torch.randn(4, 3, 4, 5)]
     teacher = [torch.randn_like(part) for part in student]
     loss, mean = objective.within_crops(heads, student, teacher)
@@ -78,15 +79,15 @@ def test_centred_by_its_crop_a_patch_says_how_it_differs():
         ]
         crops.append(torch.stack(terms).mean() * len(ours))
     torch.testing.assert_close(loss, torch.stack(crops).sum() / 6)
-    objective.follow(mean)
-    torch.testing.assert_close(objective.centre, torch.zeros(10), atol=1e-6, rtol=0)
+    objective.update_center(mean)
+    torch.testing.assert_close(objective.center, torch.zeros(10), atol=1e-6, rtol=0)
 
 
 def test_a_code_of_the_crop_satisfies_a_run_and_not_a_crop():
     """All patches of a crop alike, every crop different: what patches must not be content with."""
     _, heads = make()
     codes = torch.randn(2, 3, 1, 5).expand(-1, -1, 9, -1)  # [V, B, N, D]
-    per_run, per_crop = (replace(CONFIG, centre=name).build() for name in ("run", "crop"))
+    per_run, per_crop = (replace(CONFIG, center=name).build() for name in ("run", "crop"))
     targets = []
     for objective in (per_run, per_crop):
         objective.cross_entropies = lambda said, target: (
@@ -100,9 +101,15 @@ def test_a_code_of_the_crop_satisfies_a_run_and_not_a_crop():
 
 def test_the_centre_follows_the_mean():
     objective, _ = make()
-    before, mean = objective.centre.clone(), torch.randn(10)
-    objective.follow(mean)
-    torch.testing.assert_close(objective.centre, 0.9 * before + 0.1 * mean)
+    before, mean = objective.center.clone(), torch.randn(10)
+    objective.update_center(mean)
+    torch.testing.assert_close(objective.center, 0.9 * before + 0.1 * mean)
+
+
+def test_a_center_is_found_by_its_former_name():
+    stored, objective = torch.randn(10), CONFIG.build()
+    nn.ModuleDict({"image": objective}).load_state_dict({"image.centre": stored})
+    assert torch.equal(objective.center, stored) and [*objective.state_dict()] == ["center"]
 
 
 def test_exact_cases():
@@ -128,9 +135,9 @@ def test_a_uniform_teacher_teaches_nothing_but_to_be_uniform():
 
 def test_without_centring_the_centre_stays():
     torch.manual_seed(0)
-    objective = DistillationConfig(prototypes=10, centre_momentum=1.0).build()
-    objective.follow(torch.randn(10))
-    assert not objective.centre.any()
+    objective = DistillationConfig(prototypes=10, center_momentum=1.0).build()
+    objective.update_center(torch.randn(10))
+    assert not objective.center.any()
 
 
 def test_no_gradient_reaches_the_teacher():
@@ -145,9 +152,9 @@ def test_no_gradient_reaches_the_teacher():
 
 
 @pytest.mark.parametrize("changes,message", [
-    ({"prototypes": 0}, "prototypes 0"),
-    ({"teacher_temperature": 0.0}, "expected positive numbers"),
-    ({"centre_momentum": 1.1}, "centre_momentum is 1.1"),
+    ({"prototypes": 0}, "prototypes is 0"),
+    ({"teacher_temperature": 0.0}, "teacher_temperature is 0.0"),
+    ({"center_momentum": 1.1}, "center_momentum is 1.1; expected 0 <= center_momentum <= 1"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -45,7 +45,7 @@ def reached(method):
 def of_patches(method, views):
     """The loss of patches alone."""
     pairs = [
-        method.describe(network, views.by_size(), network is method.teacher)[1]
+        method.represent(network, views.by_size(), network is method.teacher)[1]
         for network in (method.student, method.teacher)
     ]
     return method.objectives["patches"].within_crops(method.both_heads("patches"), *pairs)[0]
@@ -76,30 +76,30 @@ def test_the_total_is_weighed(method, views):
 
 
 def test_images_do_not_know_whether_patches_are_summed_up(method, views):
-    found = [method.describe(method.teacher, views, each)[0] for each in (True, False)]
+    found = [method.represent(method.teacher, views, each)[0] for each in (True, False)]
     torch.testing.assert_close(*found)
 
 
 def test_the_centres_are_means_over_all_crops(method, views):
     for objective in method.objectives.values():
-        objective.centre.zero_()
+        objective.center.zero_()
     with torch.no_grad():
         method.after_step(method(views).state, 0.5)
-        described = method.describe(build("selfpatch").teacher, views, True)
+        described = method.represent(build("selfpatch").teacher, views, True)
     heads = build("selfpatch").teacher.heads
     images = heads["image"](described[0]).flatten(0, 1)
     patches = torch.cat([heads["patches"](patch).flatten(0, 2) for patch in described[1]])
     assert len(images) == 2 * 5 and len(patches) == 2 * (2 * 16 + 3 * 9)
     for name, logits in (("image", images), ("patches", patches)):
-        torch.testing.assert_close(method.objectives[name].centre, 0.1 * logits.mean(0))
+        torch.testing.assert_close(method.objectives[name].center, 0.1 * logits.mean(0))
 
 
 @pytest.mark.parametrize("name", ["selfpatch", "selfpatch-hybrid", "selfpatch-no-neighbours"])
 def test_sizes_described_together_are_described_apart(name):
     method = build(name).eval()
     views = draw_views(method)
-    images, patches = method.describe(method.teacher, views, True)
-    apart = [method.describe(method.teacher, views[i : i + 1], True) for i in (0, 1)]
+    images, patches = method.represent(method.teacher, views, True)
+    apart = [method.represent(method.teacher, views[i : i + 1], True) for i in (0, 1)]
     torch.testing.assert_close(images, torch.cat([each[0] for each in apart]))
     for found, (_, (expected,)) in zip(patches, apart, strict=True):
         torch.testing.assert_close(found, expected)
@@ -114,7 +114,7 @@ def test_the_query_is_not_among_its_own_positives(method, views):
 def test_without_aggregation_the_target_is_the_teachers_own_token(views):
     method = build("selfpatch-no-neighbours")
     encoded = encode_crops(method.teacher.encoder, views)
-    _, patches = method.describe(method.teacher, views, True)
+    _, patches = method.represent(method.teacher, views, True)
     for each, found in zip(encoded, patches, strict=True):
         torch.testing.assert_close(found.flatten(0, 1), each.tokens)
 
@@ -139,7 +139,7 @@ def test_other_neighbourhoods(window, k):
     ({"crops": replace(CROPS, local_size=20)}, "crops of 20 pixels are not a multiple"),
     ({"k": 9}, "k is 9, but 8 patches are near"),
     ({"window": 2}, "window is 2; choose an odd side"),
-    ({"patch_weight": -1.0}, "patch_weight -1.0 must be 0 or more"),
+    ({"patch_weight": -1.0}, "patch_weight is -1.0; expected 0 <= patch_weight"),
     ({"encoder": HYBRID, "aggregator_heads": 5}, "width 24 does not divide into 5 heads"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):

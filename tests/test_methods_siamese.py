@@ -53,7 +53,7 @@ def test_output_has_the_promised_parts(name, method, views):
     weight = getattr(method.config, "patch_weight", 0.0)
     total = output.terms["image"] + weight * output.terms.get("patches", 0.0)
     torch.testing.assert_close(output.loss.detach(), total)
-    kept = {n for n in expected if hasattr(method.objectives[n], "centre")}
+    kept = {n for n in expected if hasattr(method.objectives[n], "center")}
     assert set(output.state) == kept
     assert not any(t.requires_grad for t in (*output.terms.values(), *output.state.values()))
 
@@ -201,7 +201,7 @@ def test_three_steps_and_two_are_five(name, tmp_path):
     resumed = train(name, tmp_path / "parts", 5)
     assert all(torch.equal(whole[n], resumed[n]) for n in whole)
     if name == "selfpatch":
-        assert whole["objectives.patches.centre"].abs().max() > 0
+        assert whole["objectives.patches.center"].abs().max() > 0
     teacher, student = (whole[f"{n}.encoder.norm.bias"] for n in ("teacher", "student"))
     assert not torch.equal(teacher, student) and teacher.abs().max() > 0
 
@@ -289,9 +289,9 @@ def test_forward_compiles_to_one_graph():
 
 
 @pytest.mark.parametrize("changes,message", [
-    ({"momentum": 1.5}, "momentum 1.5"),
-    ({"freeze": -1.0}, "freeze -1.0"),
-    ({"image": DistillationConfig(centre="crop")}, "leaves nothing of what is said of a whole"),
+    ({"momentum": 1.5}, "momentum is 1.5"),
+    ({"freeze": -1.0}, "freeze is -1.0"),
+    ({"image": DistillationConfig(center="crop")}, "leaves nothing of the logits of a whole"),
     ({"encoder": SWIN, "crops": None}, None),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):

@@ -21,55 +21,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mimlib.encoders import EncoderConfig
+from mimlib.checks import check_positive
 from mimlib.layers.blocks import Block, initialize
-from mimlib.layers.masking import as_bool, random_mask
+from mimlib.layers.masking import random_mask
 from mimlib.layers.patches import grid_of, normalize, patchify
 from mimlib.layers.positions import look_up, resize_table, sincos_table
-from mimlib.methods.objectives.masked import masked_mse, masked_target, paint
-from mimlib.protocol import Output, PatchMask, Trainable
+from mimlib.methods.objectives.masked import Grid, Hidden, MaskedConfig, MaskedMethod, Patches
+from mimlib.protocol import Output, PatchMask
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
+class AutoencoderConfig(MaskedConfig):
     """A masked autoencoder. Defaults: MAE, section 4.1 and appendix A.1."""
 
-    encoder: EncoderConfig
     decoder_width: int = 512  # E, for every encoder size (table 1b)
     decoder_depth: int = 8  # decoder blocks (table 1a)
     decoder_heads: int = 16  # as official
     decoder_mlp_ratio: float = 4.0  # as official
     mask_ratio: float = 0.75  # part of the patches that is hidden (figure 5)
-    normalize_target: bool = True  # predict each patch standardised by itself (table 1d)
 
     def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "decoder_depth", hint="the decoder has a block at least")
         if self.decoder_width % self.decoder_heads or self.decoder_width % 4:
             raise ValueError(
                 f"decoder_width {self.decoder_width} must be a multiple of 4 and of "
                 f"decoder_heads {self.decoder_heads}; choose another width"
             )
-        if self.decoder_depth < 1:
-            raise ValueError(f"decoder_depth is {self.decoder_depth}; choose at least 1 block")
-        if not 0.0 < self.mask_ratio < 1.0 or not 0 < self.num_masked < self.num_patches:
-            raise ValueError(
-                f"mask_ratio {self.mask_ratio} hides {self.num_masked} of {self.num_patches} "
-                "patches; choose a ratio that leaves at least one visible and one masked"
-            )
 
-    @property
-    def num_patches(self) -> int:
-        """N at the configured image size."""
-        return self.encoder.num_patches
-
-    @property
-    def num_visible(self) -> int:
-        """V at the configured image size."""
-        return self.count_visible(self.num_patches)
-
-    @property
-    def num_masked(self) -> int:
-        """M at the configured image size."""
-        return self.num_patches - self.num_visible
+    def count_masked(self, num_patches: int) -> int:
+        """Count the patches that are not visible."""
+        return num_patches - self.count_visible(num_patches)
 
     def count_visible(self, num_patches: int) -> int:
         """Turn the ratio into a count as the paper's code does: floor(N * (1 - ratio)).
@@ -86,7 +68,7 @@ class MAEViews(NamedTuple):
     mask: PatchMask
 
 
-class Autoencoder(Trainable):
+class Autoencoder(MaskedMethod):
     """An encoder for what is visible, a light decoder for what is not."""
 
     def __init__(self, config: AutoencoderConfig):
@@ -116,7 +98,7 @@ class Autoencoder(Trainable):
     def sample_views(self, batch: tuple, generator: torch.Generator) -> MAEViews:
         """Normalise `batch.images` (uint8, of any batch that has them) and draw one mask each."""
         h, w = grid_of(batch.images, self.patch_size)
-        num_masked = h * w - self.config.count_visible(h * w)
+        num_masked = self.config.count_masked(h * w)
         mask = random_mask(len(batch.images), h * w, num_masked, generator)
         return MAEViews(normalize(batch.images), mask)
 
@@ -126,20 +108,13 @@ class Autoencoder(Trainable):
         patches = patchify(views.images, self.patch_size)  # [B, N, P*P*3]
         memory = self.encode(patches, views.mask, grid)  # [B, 1 + V, D]
         prediction = self.decode(memory, views.mask, grid)  # [B, M, P*P*3]
-        target = self.target(patches, views.mask)  # [B, M, P*P*3]
-        loss = masked_mse(prediction, target)
-        terms = {"reconstruction": loss.detach()}
-        return Output(loss, terms, prediction.detach(), target, as_bool(views.mask))
+        return self.score(prediction, patches, views.mask, "reconstruction")
 
     @abstractmethod
-    def encode(
-        self, patches: Float[Tensor, "B N pixels"], mask: PatchMask, grid: tuple[int, int]
-    ) -> Float[Tensor, "B K D"]:
+    def encode(self, patches: Patches, mask: PatchMask, grid: Grid) -> Float[Tensor, "B K D"]:
         """Encode the visible patches alone; a class token is row 0."""
 
-    def decode(
-        self, memory: Float[Tensor, "B K D"], mask: PatchMask, grid: tuple[int, int]
-    ) -> Float[Tensor, "B M pixels"]:
+    def decode(self, memory: Float[Tensor, "B K D"], mask: PatchMask, grid: Grid) -> Hidden:
         """Predict the pixels of the masked patches from the encoded visible ones."""
         num_masked = mask.masked.shape[1]
         tokens = self.fill_in(memory, mask, grid)  # [B, 1 + V + M, E]
@@ -149,7 +124,7 @@ class Autoencoder(Trainable):
         return self.decoder_pred(self.decoder_norm(tokens))  # [B, M, P*P*3]
 
     def fill_in(
-        self, memory: Float[Tensor, "B K D"], mask: PatchMask, grid: tuple[int, int]
+        self, memory: Float[Tensor, "B K D"], mask: PatchMask, grid: Grid
     ) -> Float[Tensor, "B full E"]:
         """Append a mask token for each masked patch and tell every token its position."""
         table = resize_table(self.decoder_pos_embed[0], self.config.encoder.grid, grid)
@@ -157,28 +132,3 @@ class Autoencoder(Trainable):
         mask_tokens = self.mask_token.expand(*mask.masked.shape, -1)  # [B, M, E]
         tokens = torch.cat([self.decoder_embed(memory), mask_tokens], dim=1)  # [B, 1 + N, E]
         return tokens + look_up(table, order, self.config.encoder.class_token)
-
-    def target(
-        self, patches: Float[Tensor, "B N pixels"], mask: PatchMask
-    ) -> Float[Tensor, "B M pixels"]:
-        """Return what the masked patches should be."""
-        return masked_target(patches, mask, self.config.normalize_target)
-
-    @torch.no_grad()
-    def reconstruct(
-        self, views: MAEViews, borrow_statistics: bool = True
-    ) -> Float[Tensor, "B 3 H W"]:
-        """Paint pictures: visible patches as they are, masked patches as predicted.
-
-        Args:
-            views: images and masks.
-            borrow_statistics: when the target is normalised, the prediction knows neither the
-                brightness nor the contrast of a patch. True borrows both from the true patch,
-                which makes pictures look better than the prediction is; False uses mean 0 and
-                standard deviation 1 in normalised pixels.
-
-        Returns:
-            RGB in [0, 1].
-        """
-        borrow = self.config.normalize_target and borrow_statistics
-        return paint(views.images, views.mask, self(views).prediction, self.patch_size, borrow)

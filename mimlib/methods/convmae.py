@@ -26,6 +26,7 @@ from mimlib.layers.cells import join_tiles, side_of
 from mimlib.layers.masking import complementary_masks
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.methods.autoencoder import Autoencoder, AutoencoderConfig, MAEViews
+from mimlib.methods.objectives.masked import Grid, Patches
 from mimlib.protocol import PatchMask
 
 __all__ = ["ConvMAE", "ConvMAEConfig", "MAEViews"]
@@ -79,9 +80,7 @@ class ConvMAE(Autoencoder):
         groups = h * w // num_visible
         return MAEViews(normalize(batch.images).repeat(groups, 1, 1, 1), masks)
 
-    def encode(
-        self, patches: Float[Tensor, "B N pixels"], mask: PatchMask, grid: tuple[int, int]
-    ) -> Float[Tensor, "B V D"]:
+    def encode(self, patches: Patches, mask: PatchMask, grid: Grid) -> Float[Tensor, "B V D"]:
         """Encode the visible cells alone, and put what all stages know together."""
         stages = self.encoder.stages(patches, grid, mask)
         return self.encoder.norm(self.fuse(*stages) if self.config.multi_scale else stages[-1])

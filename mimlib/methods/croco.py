@@ -30,22 +30,22 @@ from torch import Tensor, nn
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.blocks import initialize
-from mimlib.layers.masking import as_bool, mask_from_noise
+from mimlib.layers.masking import mask_from_noise
 from mimlib.layers.patches import grid_of, normalize, patchify
-from mimlib.methods.objectives.masked import masked_mse, masked_target, paint
-from mimlib.protocol import Output, PatchMask, Trainable
+from mimlib.methods.objectives.masked import Grid, Hidden, MaskedConfig, MaskedMethod, Patches
+from mimlib.protocol import Output, PatchMask
 
 
 @dataclass(frozen=True, kw_only=True)
-class CroCoConfig:
+class CroCoConfig(MaskedConfig):
     """A cross-view completion model. Defaults: the first paper, section 4."""
 
     encoder: ViTConfig  # without class token; rotary positions make it CroCo v2
     decoder: PairDecoderConfig = PairDecoderConfig()  # of both versions' small size
     mask_ratio: float = 0.9  # part of the patches of image 1 that is hidden (figure 4)
-    normalize_target: bool = True  # predict each patch standardised by itself (table 1)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.encoder.class_token:
             raise ValueError(
                 "CroCo has no class token; give its encoder class_token=False "
@@ -57,26 +57,6 @@ class CroCoConfig:
                 f"{self.decoder.width // self.decoder.heads} channels per head; rotary positions "
                 "need a multiple of 4"
             )
-        if not 0.0 < self.mask_ratio < 1.0 or not 0 < self.num_masked < self.num_patches:
-            raise ValueError(
-                f"mask_ratio {self.mask_ratio} hides {self.num_masked} of {self.num_patches} "
-                "patches; choose a ratio that leaves at least one visible and one masked"
-            )
-
-    @property
-    def num_patches(self) -> int:
-        """N at the configured image size."""
-        return self.encoder.num_patches
-
-    @property
-    def num_masked(self) -> int:
-        """M at the configured image size."""
-        return self.count_masked(self.num_patches)
-
-    @property
-    def num_visible(self) -> int:
-        """V at the configured image size."""
-        return self.num_patches - self.num_masked
 
     def count_masked(self, num_patches: int) -> int:
         """Turn the ratio into a count as the paper's code does: floor(N * ratio).
@@ -98,7 +78,7 @@ class CroCoViews(NamedTuple):
     mask: PatchMask  # of image 1
 
 
-class CroCo(Trainable):
+class CroCo(MaskedMethod):
     """A siamese encoder, and a decoder that completes one image by looking at the other."""
 
     def __init__(self, config: CroCoConfig):
@@ -133,17 +113,10 @@ class CroCo(Trainable):
         patches_2 = patchify(views.image_2, self.patch_size)  # [B, N, P*P*3]
         memory_1, memory_2 = self.encode(patches_1, patches_2, views.mask, grid)
         prediction = self.decode(memory_1, memory_2, views.mask, grid)  # [B, M, P*P*3]
-        target = self.target(patches_1, views.mask)  # [B, M, P*P*3]
-        loss = masked_mse(prediction, target)
-        terms = {"completion": loss.detach()}
-        return Output(loss, terms, prediction.detach(), target, as_bool(views.mask))
+        return self.score(prediction, patches_1, views.mask, "completion")
 
     def encode(
-        self,
-        patches_1: Float[Tensor, "B N pixels"],
-        patches_2: Float[Tensor, "B N pixels"],
-        mask: PatchMask,
-        grid: tuple[int, int],
+        self, patches_1: Patches, patches_2: Patches, mask: PatchMask, grid: Grid
     ) -> tuple[Float[Tensor, "B V D"], Float[Tensor, "B N D"]]:
         """Encode the visible patches of image 1 and all of image 2, each for itself."""
         both = self.encoder.encode_together((patches_1, patches_2), (grid, grid), (mask, None))
@@ -154,8 +127,8 @@ class CroCo(Trainable):
         memory_1: Float[Tensor, "B V D"],
         memory_2: Float[Tensor, "B N D"],
         mask: PatchMask,
-        grid: tuple[int, int],
-    ) -> Float[Tensor, "B M pixels"]:
+        grid: Grid,
+    ) -> Hidden:
         """Predict the pixels of the masked patches of image 1."""
         tokens, order = self.fill_in(memory_1, mask)  # [B, N, E]
         memory = self.decoder.embed(memory_2)  # [B, N, E]
@@ -170,31 +143,6 @@ class CroCo(Trainable):
         mask_tokens = self.mask_token.expand(*mask.masked.shape, -1)  # [B, M, E]
         tokens = torch.cat([self.decoder.embed(memory_1), mask_tokens], dim=1)  # [B, N, E]
         return tokens, torch.cat([mask.visible, mask.masked], dim=1)
-
-    def target(
-        self, patches_1: Float[Tensor, "B N pixels"], mask: PatchMask
-    ) -> Float[Tensor, "B M pixels"]:
-        """Return what the masked patches of image 1 should be."""
-        return masked_target(patches_1, mask, self.config.normalize_target)
-
-    @torch.no_grad()
-    def reconstruct(
-        self, views: CroCoViews, borrow_statistics: bool = True
-    ) -> Float[Tensor, "B 3 H W"]:
-        """Paint image 1: visible patches as they are, masked patches as predicted.
-
-        Args:
-            views: pairs and masks.
-            borrow_statistics: when the target is normalised, the prediction knows neither the
-                brightness nor the contrast of a patch. True borrows both from the true patch,
-                which makes pictures look better than the prediction is; False uses mean 0 and
-                standard deviation 1 in normalised pixels.
-
-        Returns:
-            RGB in [0, 1].
-        """
-        borrow = self.config.normalize_target and borrow_statistics
-        return paint(views.image_1, views.mask, self(views).prediction, self.patch_size, borrow)
 
     @torch.no_grad()
     def cross_attention_maps(self, views: CroCoViews, block: int = -1) -> Float[Tensor, "B A N N"]:

@@ -8,7 +8,7 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV
 
 With `image=ContrastConfig(...)` and no local crops it is MoBY (Xie et al., arXiv 2105.04553).
 
-An encoder without class token says the mean of its tokens of an image, as Swin's do.
+An encoder without class token stands for an image by the mean of its tokens, as Swin's do.
 
 Letters: B images, V crops, D width.
 """
@@ -23,8 +23,6 @@ from mimlib.layers.views.multicrop import NUM_GLOBAL, MultiCropViews
 from mimlib.methods.siamese import Network, Siamese, SiameseConfig, encode_crops
 from mimlib.protocol import Output
 
-__all__ = ["DINO", "DINOConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class DINOConfig(SiameseConfig):
@@ -36,27 +34,27 @@ class DINOConfig(SiameseConfig):
 
 
 class DINO(Siamese):
-    """A student that sees all crops learns what a teacher says of the global ones."""
+    """A student that sees all crops predicts the outputs of a teacher for the global ones."""
 
     def __init__(self, config: DINOConfig):
         super().__init__(config, {"image": config.image})
 
     def forward(self, views: MultiCropViews) -> Output:
-        """Compare what both say of different crops of an image."""
-        student = self.describe(self.student, views.by_size())  # [V, B, D]
+        """Compare student and teacher on different crops of an image."""
+        student = self.represent(self.student, views.by_size())  # [V, B, D]
         with torch.no_grad():
-            teacher = self.describe(self.teacher, views.by_size()[:1])  # [2, B, D]
+            teacher = self.represent(self.teacher, views.by_size()[:1])  # [2, B, D]
         compare = self.objectives["image"].between_crops
         loss, mean = compare(self.both_heads("image"), student, teacher, NUM_GLOBAL)
         state = {} if mean is None else {"image": mean.detach()}
         return Output(loss, {"image": loss.detach()}, state=state)
 
-    def describe(
+    def represent(
         self, network: Network, sizes: tuple[Float[Tensor, "_ B 3 _ _"], ...]
     ) -> Float[Tensor, "V B D"]:
         """Return one vector for each crop: its class token or the mean of its tokens."""
-        described = []
+        vectors = []
         for crops, (_, tokens, class_token, _) in zip(sizes, encode_crops(network.encoder, sizes)):
             vector = tokens.mean(dim=1) if class_token is None else class_token
-            described.append(vector.unflatten(0, crops.shape[:2]))  # [V, B, D]
-        return torch.cat(described)
+            vectors.append(vector.unflatten(0, crops.shape[:2]))  # [V, B, D]
+        return torch.cat(vectors)

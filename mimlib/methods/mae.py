@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mimlib.encoders.vit import ViTConfig
 from mimlib.methods.autoencoder import Autoencoder, AutoencoderConfig, MAEViews
+from mimlib.methods.objectives.masked import Grid, Patches
 from mimlib.protocol import PatchMask
 
 __all__ = ["MAE", "MAEConfig", "MAEViews"]
@@ -39,8 +40,6 @@ class MAEConfig(AutoencoderConfig):
 class MAE(Autoencoder):
     """A masked autoencoder: a ViT for what is visible, a light decoder for what is not."""
 
-    def encode(
-        self, patches: Float[Tensor, "B N pixels"], mask: PatchMask, grid: tuple[int, int]
-    ) -> Float[Tensor, "B K D"]:
+    def encode(self, patches: Patches, mask: PatchMask, grid: Grid) -> Float[Tensor, "B K D"]:
         """Encode the visible patches alone; the class token is row 0."""
         return self.encoder.encode(patches, grid, mask)

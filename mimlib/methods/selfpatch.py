@@ -9,7 +9,7 @@ CVPR 2022, arXiv 2206.07990, on top of DINO (methods/dino.py):
 
 Images are summed up by the same aggregator (class attention over all tokens), so the encoder has
 no class token; its final norm is the aggregator's. As official: the teacher sees local crops too,
-and its centre of images is the mean over all crops.
+and its center of images is the mean over all crops.
 
 The same function as the official code, reordered so that no work is thrown away: layers/neighbours,
 layers/class_attention and methods/objectives/distillation say how.
@@ -24,16 +24,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mimlib.checks import check_positive, check_range
 from mimlib.layers.neighbours import EVERYWHERE, Neighbours, check_window, nearest_neighbours
 from mimlib.layers.views.multicrop import NUM_GLOBAL, MultiCropViews
 from mimlib.methods.objectives.distillation import DistillationConfig
-from mimlib.methods.siamese import (
-    Network,
-    ObjectiveConfig,
-    Siamese,
-    SiameseConfig,
-    encode_crops,
-)
+from mimlib.methods.siamese import Network, ObjectiveConfig, Siamese, SiameseConfig, encode_crops
 from mimlib.protocol import Output
 
 
@@ -56,11 +51,8 @@ class SelfPatchConfig(SiameseConfig):
             raise ValueError(
                 "SelfPatch sums up images by class attention; give its encoder class_token=False"
             )
-        if self.patch_weight < 0 or self.aggregator_depth < 1:
-            raise ValueError(
-                f"patch_weight {self.patch_weight} must be 0 or more, aggregator_depth "
-                f"{self.aggregator_depth} 1 or more"
-            )
+        check_range(self, "patch_weight", least=0)
+        check_positive(self, "aggregator_depth")
         if self.encoder.width % self.num_heads:
             raise ValueError(
                 f"width {self.encoder.width} does not divide into {self.num_heads} heads; set "
@@ -85,7 +77,7 @@ class SelfPatchConfig(SiameseConfig):
 
 
 class SelfPatch(Siamese):
-    """Two networks that are compared by what they say of images and of patches."""
+    """Student and teacher, compared by images and by patches."""
 
     def __init__(self, config: SelfPatchConfig):
         objectives = {"image": config.image}
@@ -95,40 +87,38 @@ class SelfPatch(Siamese):
 
     def forward(self, views: MultiCropViews) -> Output:
         """Compare images between crops, patches within each crop."""
-        images, patches = self.describe(self.student, views.by_size())
+        images, patches = self.represent(self.student, views.by_size())
         with torch.no_grad():
-            their_images, their_patches = self.describe(self.teacher, views.by_size(), True)
+            their_images, their_patches = self.represent(self.teacher, views.by_size(), True)
         compare = self.objectives["image"].between_crops
         loss, mean = compare(self.both_heads("image"), images, their_images, NUM_GLOBAL)
         terms, means = {"image": loss.detach()}, {"image": mean}
         if self.config.patch_weight:
-            compare = self.objectives["patches"].within_crops
-            of_patches, means["patches"] = compare(
-                self.both_heads("patches"), patches, their_patches
-            )
+            compare, heads = self.objectives["patches"].within_crops, self.both_heads("patches")
+            of_patches, means["patches"] = compare(heads, patches, their_patches)
             terms["patches"] = of_patches.detach()
             loss = loss + self.config.patch_weight * of_patches
         state = {name: mean.detach() for name, mean in means.items() if mean is not None}
         return Output(loss, terms, state=state)
 
-    def describe(
+    def represent(
         self,
         network: Network,
         by_size: Sequence[Float[Tensor, "_ B 3 _ _"]],
-        of_neighbours: bool = False,
+        of_positives: bool = False,
     ) -> tuple[Float[Tensor, "V B D"], list[Float[Tensor, "_ B _ D"]]]:
         """Return a vector for each crop, and for each size one for each patch of each crop.
 
         Args:
             network: student or teacher.
             by_size: crops of each size.
-            of_neighbours: a patch's vector sums up its positives (the teacher's); else it is its
+            of_positives: a patch's vector sums up its positives (the teacher's); else it is its
                 own token (the student's).
         """
         encoded = encode_crops(network.encoder, by_size)
-        wanted = of_neighbours and self.config.aggregate and self.config.patch_weight > 0
-        neighbours = [self.positives(each.raw, each.grid) for each in encoded] if wanted else []
-        images, around = network.aggregator([each.raw for each in encoded], neighbours)
+        wanted = of_positives and self.config.aggregate and self.config.patch_weight > 0
+        neighbors = [self.positives(each.raw, each.grid) for each in encoded] if wanted else []
+        images, around = network.aggregator([each.raw for each in encoded], neighbors)
         norm = network.encoder.norm
         patches = map(norm, around) if wanted else (each.tokens for each in encoded)
         return (

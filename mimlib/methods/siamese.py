@@ -1,7 +1,7 @@
 """Student and teacher: what DINO, MoBY and SelfPatch have in common.
 
-Two networks of one shape see crops of the same images. The student learns by gradients to say what
-the teacher says; the teacher follows the student slowly:
+Two networks of one shape see crops of the same images. The student learns by gradients to predict
+the teacher's outputs; the teacher is an exponential moving average (EMA) of the student:
 
     teacher <- m teacher + (1 - m) student,   m from 0.996 to 1 along half a cosine    (DINO, 3.1)
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mimlib.checks import check_range
 from mimlib.encoders import EncoderConfig
 from mimlib.layers.class_attention import Aggregator
 from mimlib.layers.projection import PrototypeHead, initialize_narrow
@@ -34,7 +35,7 @@ class SiameseConfig:
 
     encoder: EncoderConfig  # of both; the teacher's has no stochastic depth
     crops: MultiCropConfig = MultiCropConfig()  # what they see of an image
-    image: ObjectiveConfig = DistillationConfig()  # what they say of an image, compared
+    image: ObjectiveConfig = DistillationConfig()  # how their outputs for an image are compared
     momentum: float = 0.996  # m of the first step
     freeze: float = 0.005  # share of the run in which prototypes stand still: 1 epoch of 200
 
@@ -45,15 +46,12 @@ class SiameseConfig:
                     f"crops of {size} pixels are not a multiple of the encoder's stride "
                     f"{self.encoder.patch_size}; choose other sizes in crops"
                 )
-        if getattr(self.image, "centre", "run") == "crop":
+        if getattr(self.image, "center", "run") == "crop":
             raise ValueError(
-                "image.centre is 'crop', which leaves nothing of what is said of a whole crop; "
+                "image.center is 'crop', which leaves nothing of the logits of a whole crop; "
                 "set it to 'run', and that of patches to 'crop'"
             )
-        if not 0 <= self.momentum <= 1 or not 0 <= self.freeze <= 1:
-            raise ValueError(
-                f"momentum {self.momentum} and freeze {self.freeze} must be from 0 to 1"
-            )
+        check_range(self, "momentum", "freeze", least=0, most=1)
 
 
 class Network(nn.Module):
@@ -121,24 +119,24 @@ class Siamese(Trainable):
         return self.student.heads[name], self.teacher.heads[name]
 
     def after_step(self, state: Mapping[str, Tensor] | None, progress: float) -> None:
-        """Move centres and teacher; at the beginning of a run, put the prototypes back.
+        """Update centers and teacher; at the beginning of a run, put the prototypes back.
 
         # differs from official: while the prototypes stand still, AdamW gathers their moments.
         """
         for name, mean in (state or {}).items():
-            self.objectives[name].follow(mean)
+            self.objectives[name].update_center(mean)
         for name in self.objectives if progress < self.config.freeze else ():
-            student, teacher = self.both_heads(name)
-            if isinstance(student, PrototypeHead):
-                student.last_layer.weight.data.copy_(teacher.last_layer.weight)
-        learned = dict(self.student.named_parameters())
-        theirs = dict(self.teacher.named_parameters())
-        share = (1 - self.config.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        torch._foreach_lerp_([*theirs.values()], [learned[name].data for name in theirs], share)
+            head, kept = self.both_heads(name)
+            if isinstance(head, PrototypeHead):
+                head.last_layer.weight.data.copy_(kept.last_layer.weight)
+        student = dict(self.student.named_parameters())
+        teacher = dict(self.teacher.named_parameters())
+        share = (1 - self.config.momentum) * (math.cos(math.pi * progress) + 1) / 2  # 1 - m
+        torch._foreach_lerp_([*teacher.values()], [student[name].data for name in teacher], share)
 
 
 class Encoded(NamedTuple):
-    """What an encoder says of the crops of one size."""
+    """What an encoder makes of the crops of one size."""
 
     raw: Tensor  # [V * B, N, D] tokens as the last block leaves them
     tokens: Tensor  # [V * B, N, D] the same after the final norm

@@ -56,7 +56,7 @@ def load_official(
     if isinstance(model, Autoencoder):
         own = model.encoder.state_dict().keys()
         state = {f"encoder.{name}" if name in own else name: t for name, t in state.items()}
-    copy_weights(model, state, "the given weights", selfpatch.CENTRES)
+    copy_weights(model, state, "the given weights", selfpatch.CENTERS)
     return {}
 
 

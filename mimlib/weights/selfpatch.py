@@ -1,6 +1,6 @@
 """Names of published SelfPatch files (alinlab/SelfPatch), both directions.
 
-A training file holds `student` (names begin with `module.`), `teacher`, and the centres in
+A training file holds `student` (names begin with `module.`), `teacher`, and the centers in
 `dino_loss`; a file may also hold one network, or its `backbone` alone. The norm after the encoder
 is the aggregation head's:
 
@@ -8,7 +8,7 @@ is the aggregation head's:
     teacher.encoder.norm.bias                  <->   teacher: ca_head.norm.bias
     teacher.aggregator.blocks.0.attn.q.bias    <->   teacher: ca_head.cls_blocks.0.attn.q.bias
     teacher.heads.patches.mlp.0.bias           <->   teacher: p_head.mlp.0.bias
-    objectives.patches.centre                  <->   dino_loss: patch_center
+    objectives.patches.center                  <->   dino_loss: patch_center
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ PARTS = {  # ours -> published
     "heads.image.": "c_head.",
     "heads.patches.": "p_head.",
 }
-CENTRES = {  # ours -> published, and its shape
-    "objectives.image.centre": ("center", (1, 1, -1)),
-    "objectives.patches.centre": ("patch_center", (1, -1)),
+CENTERS = {  # ours -> published, and its shape
+    "objectives.image.center": ("center", (1, 1, -1)),
+    "objectives.patches.center": ("patch_center", (1, -1)),
 }
 # The last layers are weight-normalised: a direction and a length for each row, which is always 1.
 DIRECTION, LENGTH = "last_layer.weight_v", "last_layer.weight_g"
@@ -48,7 +48,7 @@ def is_published(content: Mapping) -> bool:
 def our_names(content: Mapping) -> dict[str, Tensor]:
     """Translate a published file into the state of a SelfPatch.
 
-    One network alone stands for both, and a file without centres leaves them out.
+    One network alone stands for both, and a file without centers leaves them out.
 
     Raises:
         ValueError: if a last layer has rows of another length than 1.
@@ -57,10 +57,10 @@ def our_names(content: Mapping) -> dict[str, Tensor]:
     for network in NETWORKS:
         found = content.get(network, content.get("teacher", content.get("student", content)))
         state |= {f"{network}.{name}": tensor for name, tensor in _our_network(found).items()}
-    centres = content.get("dino_loss", {})
-    for ours, (published, _) in CENTRES.items():
-        if published in centres:
-            state[ours] = centres[published].flatten()
+    centers = content.get("dino_loss", {})
+    for ours, (published, _) in CENTERS.items():
+        if published in centers:
+            state[ours] = centers[published].flatten()
     return state
 
 
@@ -83,8 +83,8 @@ def published_names(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
     """Translate the state of a SelfPatch into the entries of a training file."""
     content: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}, "dino_loss": {}}
     for name, tensor in state.items():
-        if name in CENTRES:
-            published, shape = CENTRES[name]
+        if name in CENTERS:
+            published, shape = CENTERS[name]
             content["dino_loss"][published] = tensor.reshape(shape)
             continue
         network, _, name = name.partition(".")

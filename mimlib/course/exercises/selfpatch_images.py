@@ -21,7 +21,7 @@ def _objective(prototypes, **temperatures: float):
 def _targets(logits, centre, temperature):
     """Logits [B, G] less the centre [G], by the temperature, as probabilities."""
     objective = _objective(logits.shape[-1], teacher_temperature=temperature)
-    objective.centre.copy_(centre)
+    objective.center.copy_(centre)
     return objective.sharpen(logits)
 
 

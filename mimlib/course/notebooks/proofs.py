@@ -29,7 +29,6 @@ NOT_PROVED = {
     "mimlib.encoders.vit.vit_config": "a table look-up",
     "mimlib.layers.positions.fit_table": "resize_table from a square; tested in tests/",
     "mimlib.methods.autoencoder.Autoencoder": "proved as MAE and ConvMAE",
-    "mimlib.methods.objectives.masked.masked_target": "every proof of MAE.forward runs it",
     "mimlib.layers.windows.RelativeBias": "of full-scale detection alone; tested in tests/",
     "mimlib.layers.windows.Windows": "of full-scale detection alone; tested in tests/",
     "mimlib.layers.collectives.gather_from_ranks": "needs several processes; tested in tests/",
@@ -41,7 +40,7 @@ NOT_PROVED = {
     "mimlib.layers.packing.unpack": "moves rows; every proof of CroCo.encode runs it",
     "mimlib.methods.siamese.Network": "holds parts, no arithmetic",
     "mimlib.methods.siamese.initialize": "draws random numbers; tested in tests/",
-    "mimlib.methods.objectives.masked.paint": "draws; tested through the methods in tests/",
+    "mimlib.methods.objectives.masked.MaskedMethod": "proved as MAE, ConvMAE and CroCo",
 }
 
 

@@ -89,7 +89,7 @@ SELFPATCH = (
         "selfpatch.9",
         "Small encoders need patches centred by their crop",
         "not in the paper, whose patches are centred by the run",
-        vary("method.patches.centre", {"by the run": "run", "by the crop": "crop"}),
+        vary("method.patches.center", {"by the run": "run", "by the crop": "crop"}),
         higher(JF, "by the crop", "by the run"),
     ),
 )

@@ -24,9 +24,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mimlib.checks import check_positive
 from mimlib.layers.collectives import gather_from_ranks
 from mimlib.layers.projection import ContrastHead
 from mimlib.methods.objectives.distillation import mean_over_other_crops
+
+Heads = tuple[nn.Module, nn.Module]  # of the student and of the teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,7 @@ class ContrastConfig:
     outputs: int = 256  # E
 
     def __post_init__(self):
-        if min(self.hidden, self.outputs) < 1 or self.temperature <= 0:
-            raise ValueError(
-                f"hidden {self.hidden} and outputs {self.outputs} must be 1 or more, temperature "
-                f"{self.temperature} positive"
-            )
+        check_positive(self, "hidden", "outputs", "temperature")
 
     def build(self) -> "Contrast":
         """Make the objective."""
@@ -65,7 +64,7 @@ class Contrast(nn.Module):
 
     def between_crops(
         self,
-        heads: tuple[nn.Module, nn.Module],
+        heads: Heads,
         student: Float[Tensor, "V B D"],
         teacher: Float[Tensor, "W B D"],
         num_targets: int,
@@ -80,7 +79,7 @@ class Contrast(nn.Module):
 
     def within_crops(
         self,
-        heads: tuple[nn.Module, nn.Module],
+        heads: Heads,
         student: Sequence[Float[Tensor, "_ B _ D"]],
         teacher: Sequence[Float[Tensor, "_ B _ D"]],
     ) -> tuple[Float[Tensor, ""], None]:
@@ -103,11 +102,8 @@ class Contrast(nn.Module):
         if not self.config.negatives:
             return 2 - 2 * (queries * keys).sum(dim=-1).mean(dim=(1, 2))
         everyone, first = gather_from_ranks(rearrange(keys, "v b n e -> b v n e"))
-        likeness = torch.einsum("vbne,cvne->vnbc", queries, everyone).float()
+        cosine = torch.einsum("vbne,cvne->vnbc", queries, everyone).float()
         own = torch.arange(first, first + queries.shape[1], device=queries.device)
-        scaled = rearrange(likeness / self.config.temperature, "v n b c -> (v n b) c")
-        losses = F.cross_entropy(scaled, own.repeat(len(scaled) // len(own)), reduction="none")
+        logits = rearrange(cosine / self.config.temperature, "v n b c -> (v n b) c")
+        losses = F.cross_entropy(logits, own.repeat(len(logits) // len(own)), reduction="none")
         return losses.unflatten(0, (len(queries), -1)).mean(dim=1)
-
-    def follow(self, mean: Tensor) -> None:
-        """Nothing is kept."""

@@ -120,7 +120,7 @@ METHODS = {
         ),
         images=LESSON_CLASSES,
         # Centered by the run, things are followed less well: claim selfpatch.9.
-        patches=replace(LESSON_CLASSES, centre="crop"),
+        patches=replace(LESSON_CLASSES, center="crop"),
         contrast=ContrastConfig(hidden=256, outputs=64),
         momentum=(0.99, 0.99),
         patch_weight=5.0,
