@@ -45,17 +45,43 @@ class Output(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Images in, features out."""
+    """Images in, features out.
+
+    What an encoder makes of an image on the way are its levels: the blocks of a ViT, the stages of
+    ConvViT and Swin. They are counted from 0 in the order in which they are made, -1 is the last,
+    and each is a map [B, D_s, h_s, w_s] as it is before the final norm.
+    """
 
     stride: int  # pixels per grid cell
     width: int  # D
     num_layers: int  # blocks, L; with layer decay their rates are scaled one by one
+    num_levels: int  # maps that can be asked for
 
     @abstractmethod
     def forward(
         self, images: Tensor, mask: PatchMask | None = None, levels: tuple[int, ...] = ()
     ) -> Features:
-        """Encode images [B, 3, H, W]; under a mask only the visible patches are computed."""
+        """Encode images; under a mask only the visible patches are computed.
+
+        Args:
+            images: [B, 3, H, W], ImageNet-normalized, sides multiples of the stride.
+            mask: which patches to compute; None: all.
+            levels: those whose maps are returned, without a mask.
+        """
+
+    def check_levels(self, levels: tuple[int, ...], mask: PatchMask | None = None) -> None:
+        """Refuse levels that are not there, and any under a mask, where no map is whole.
+
+        Raises:
+            ValueError: naming them.
+        """
+        if levels and mask is not None:
+            raise ValueError("levels are maps of the whole grid; encode without a mask")
+        if not all(-self.num_levels <= level < self.num_levels for level in levels):
+            raise ValueError(
+                f"levels {levels} are not all there; expected 0 to {self.num_levels - 1}, or -1 "
+                "for the last"
+            )
 
     def encode_sizes(
         self, images: Sequence[Tensor], levels: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.layers.cells import Places
 from mimlib.layers.masking import as_bool, gather_tokens
 from mimlib.methods.convmae import ConvMAEConfig
-from mimlib.weights.convmae import POINTWISE
+from mimlib.weights.mae import POINTWISE
 
 HYBRID = {
     "embed_dim": "widths", "depth": "depths", "num_heads": "heads", "mlp_ratio": "mlp_ratios",

@@ -70,10 +70,10 @@ def token_maps(model, views):
     tokens, order = model.fill_in(out["enc1"], mask)
     raster = order.argsort(dim=1)
     memory = model.decoder.embed(out["enc2"])
-    tokens, memory, turns = model.decoder.locate(tokens, memory, grid, order)
+    tokens, memory, sight = model.decoder.add_positions(tokens, memory, grid, order)
     out |= {"decoder_input": gather_tokens(tokens, raster), "decoder_memory": memory}
     for i, block in enumerate(model.decoder.blocks):
-        tokens, memory = block(tokens, memory, *turns)
+        tokens, memory = block(tokens, memory, sight=sight)
         out[f"decoder_block.{i}"] = gather_tokens(tokens, raster)
     out["dec_tokens"] = model.decoder.norm(out[f"decoder_block.{i}"])
     out["pred"] = model.decoder_pred(out["dec_tokens"])
@@ -88,7 +88,7 @@ def single_layers(model, inputs):
     """One block, one norm, one rotation, on tokens of their own."""
     encoder, decoder = model.encoder, model.decoder
 
-    def turns(name, part):
+    def rows(name, part):
         """Rows of a table large enough for these places."""
         if not encoder.config.rotary:
             return None
@@ -100,14 +100,14 @@ def single_layers(model, inputs):
     out, block, cross = {}, encoder.blocks[0], decoder.blocks[0]
     if "crossblock_x" in inputs:
         y, places = inputs["crossblock_y"], ("crossblock_xpos", "crossblock_ypos")
-        turned = [turns(name, cross) for name in places]
-        out["crossblock"], memory = cross(inputs["crossblock_x"], y, *turned)
+        sight = Sight(*(rows(name, cross) for name in places))
+        out["crossblock"], memory = cross(inputs["crossblock_x"], y, sight=sight)
         assert memory is y, "the memory goes on unchanged"
     if "block_tokens" in inputs:
-        turned = turns("block_positions", block)
+        sight = Sight(rows("block_positions", block))
         for name, each in numbered(encoder.blocks).items():
-            out[f"{name}_on_block_tokens"] = each(inputs["block_tokens"], sight=Sight(turned))
+            out[f"{name}_on_block_tokens"] = each(inputs["block_tokens"], sight=sight)
     if "rope_q" in inputs:
-        out["rope_q"] = rotate(inputs["rope_q"], turns("rope_positions", block))
+        out["rope_q"] = rotate(inputs["rope_q"], rows("rope_positions", block))
     norms = {"enc_norm": encoder.norm}, {"dec_norm": decoder.norm}
     return out | alone(inputs, {"block_tokens": norms[0], "crossblock_y": norms[1]})

@@ -8,7 +8,7 @@ from einops import rearrange
 from parity_files import NO_DROPOUT, VIT, Arguments
 
 from mimlib.encoders.vit import ViTConfig
-from mimlib.layers.neighbours import nearest_neighbours, neighbour_table
+from mimlib.layers.neighbors import nearest_neighbors, neighbor_table
 from mimlib.layers.projection import PrototypeHead
 from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews
 from mimlib.methods.objectives.distillation import DistillationConfig
@@ -102,7 +102,7 @@ def tables(method, inputs):
     sides = {size // config.encoder.patch_size for size in config.crops.sizes}
     sides |= {isqrt(t.shape[1]) for n, t in inputs.items() if n.startswith("head_tokens_")}
     return {
-        f"neighbour_table_{side**2}": neighbour_table((side, side), config.window)[0].sort(1).values
+        f"neighbour_table_{side**2}": neighbor_table((side, side), config.window)[0].sort(1).values
         for side in sides
     }
 
@@ -136,7 +136,7 @@ def head_alone(method, inputs):
         if not name.startswith("head_tokens_"):
             continue
         count, side = name.removeprefix("head_tokens_"), isqrt(tokens.shape[1])
-        chosen = nearest_neighbours(tokens, (side, side), config.k, config.window)
+        chosen = nearest_neighbors(tokens, (side, side), config.k, config.window)
         images, (patches,) = network.aggregator([tokens], [chosen])
         out[f"head_selected_{count}"] = chosen.index.sort(dim=2).values
         out[f"head_teacher_{count}"] = norm(torch.cat([images[:, None], patches], dim=1))

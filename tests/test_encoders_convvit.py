@@ -31,7 +31,7 @@ def draw(batch, num_patches, num_masked):
 
 
 def test_features_have_the_promised_shapes(encoder):
-    features = encoder(torch.randn(2, 3, 32, 32), levels=(1, 2, 3, -1))
+    features = encoder(torch.randn(2, 3, 32, 32), levels=(0, 1, 2, -1))
     assert features.tokens.shape == (2, 16, 16) and features.grid == (4, 4)
     assert features.class_token is None
     assert [tuple(m.shape[1:]) for m in features.levels[:3]] == [
@@ -48,7 +48,7 @@ def test_features_have_the_promised_shapes(encoder):
 @pytest.mark.parametrize("size", [(32, 32), (48, 32)])
 def test_levels_are_the_maps_of_the_stages(entries, size):
     encoder, images = build(entries=entries), torch.randn(2, 3, *size)
-    features = encoder(images, levels=(1, 2, 3))
+    features = encoder(images, levels=(0, 1, 2))
     dense = convmae_dense.conv_stages(encoder, images)
     for ours, theirs in zip(features.levels, dense):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -57,7 +57,7 @@ def test_levels_are_the_maps_of_the_stages(entries, size):
 
 
 @pytest.mark.parametrize("changes,levels,message", [
-    ({}, (0,), r"levels are the stages 1, 2 and 3 \(or -1\); got \(0,\)"),
+    ({}, (3,), r"levels \(3,\) are not all there; expected 0 to 2, or -1 for the last"),
     ({"mask": True}, (1,), "without a mask"),
 ])  # fmt: skip
 def test_levels_that_are_not_there_are_refused(encoder, changes, levels, message):
@@ -235,7 +235,7 @@ class Once(nn.Module):
     ({"depths": (0, 1, 1)}, r"depths is \(0, 1, 1\); give one number of 1 or more per stage"),
     ({"entries": (0, 2, 2)}, r"entries is \(0, 2, 2\)"),
     ({"mlp_ratios": (4, 0, 4)}, "mlp_ratios is"),
-    ({"drop_path": 1.0}, r"drop_path is 1.0; choose a rate in \[0, 1\)"),
+    ({"drop_path": 1.0}, r"drop_path is 1.0; expected 0 <= drop_path < 1"),
 ])  # fmt: skip
 def test_wrong_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -35,9 +35,9 @@ def test_features_have_the_promised_shapes(decoder):
 def test_blocks_run_one_after_the_other(decoder):
     tokens, memory = draw()
     features = decoder(tokens, memory, (4, 4), levels=(0, 1, 2))
-    tokens, memory, turns = decoder.locate(tokens, memory, (4, 4))
+    tokens, memory, sight = decoder.add_positions(tokens, memory, (4, 4))
     for block, level in zip(decoder.blocks, features.levels):
-        tokens, memory = block(tokens, memory, *turns)
+        tokens, memory = block(tokens, memory, sight=sight)
         torch.testing.assert_close(level.flatten(2).transpose(1, 2), tokens)
 
 
@@ -59,7 +59,7 @@ def test_tables_are_resized_and_rotations_computed_for_another_grid(decoder):
     tokens, memory = draw(5 * 8)
     assert decoder(tokens, memory, (5, 8)).tokens.isfinite().all()
     if not decoder.rotary:
-        located, _, _ = decoder.locate(torch.zeros_like(tokens), memory, (5, 8))
+        located, _, _ = decoder.add_positions(torch.zeros_like(tokens), memory, (5, 8))
         expected = resize_table(decoder.pos_embed[0], (4, 4), (5, 8))
         torch.testing.assert_close(located[0], expected)
 

@@ -20,7 +20,7 @@ def encoder():
 @pytest.mark.parametrize("size", [(32, 32), (24, 40), (8, 8)])
 def test_features_at_every_size(encoder, size):
     images = torch.randn(2, 3, *size)
-    features = encoder(images, levels=(1, 2, -1))
+    features = encoder(images, levels=(0, 1, -1))
     h, w = size[0] // 8, size[1] // 8
     assert features.grid == (h, w) and features.class_token is None
     assert features.tokens.shape == (2, h * w, 16)
@@ -50,8 +50,8 @@ def test_masks_and_unknown_stages_are_refused(encoder):
     images = torch.randn(1, 3, 32, 32)
     with pytest.raises(ValueError, match="encode without a mask"):
         encoder(images, random_mask(1, 16, 4, torch.Generator()))
-    with pytest.raises(ValueError, match="levels are the stages 1 to 2"):
-        encoder(images, levels=(3,))
+    with pytest.raises(ValueError, match="expected 0 to 1, or -1 for the last"):
+        encoder(images, levels=(2,))
     with pytest.raises(ValueError, match="image side 36 is not a multiple of the patch side 8"):
         encoder(torch.randn(1, 3, 32, 36))
 

@@ -40,6 +40,9 @@ def test_levels_are_the_outputs_of_the_blocks(encoder):
     assert not torch.allclose(features.levels[0], features.levels[1])
     with pytest.raises(ValueError, match="without a mask"):
         encoder(torch.randn(2, 3, 32, 32), draw(2, 16, 12), levels=(0,))
+    for levels in ((3,), (0, -4)):
+        with pytest.raises(ValueError, match="not all there; expected 0 to 2, or -1 for the last"):
+            encoder(torch.randn(2, 3, 32, 32), levels=levels)
 
 
 def test_a_mask_that_hides_nothing_equals_no_mask(encoder):
@@ -144,8 +147,8 @@ def test_published_sizes_have_the_published_parameters(size, patch, count):
     [
         ({"heads": 3}, "width 16 does not divide into 3 heads"),
         ({"width": 18}, "width 18 is not a multiple of 4"),
-        ({"image_size": 30}, "image_size 30 is not a multiple of patch_size 8"),
-        ({"drop_path": 1.0}, r"drop_path is 1.0; choose a rate in \[0, 1\)"),
+        ({"image_size": 30}, "image_size 30 is not a multiple of the stride 8"),
+        ({"drop_path": 1.0}, r"drop_path is 1.0; expected 0 <= drop_path < 1"),
     ],
 )
 def test_wrong_configurations_are_refused(changes, message):

@@ -55,10 +55,10 @@ def test_the_last_outputs_alone_are_the_last_outputs(num_outputs):
 
 def test_weights_sum_to_one_and_follow_the_logits():
     layer = Attention(8, heads=2)
-    weights = layer.weights(torch.randn(3, 6, 8))
+    weights = layer.weigh(layer.project(torch.randn(3, 6, 8)))
     assert weights.shape == (3, 2, 6, 6)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 2, 6))
-    same = layer.weights(torch.zeros(1, 6, 8))
+    same = layer.weigh(layer.project(torch.zeros(1, 6, 8)))
     torch.testing.assert_close(same, torch.full((1, 2, 6, 6), 1 / 6))
 
 

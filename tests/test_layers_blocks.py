@@ -29,12 +29,12 @@ def test_the_last_outputs_alone_are_the_last_outputs():
     torch.testing.assert_close(block(tokens, num_outputs=3), block(tokens)[:, -3:])
 
 
-def test_what_a_wide_block_forgets_changes_no_gradient():
+def test_what_a_wide_block_recomputes_changes_no_gradient():
     block, tokens = Block(512, heads=8), torch.randn(2, 5, 512, requires_grad=True)
-    assert block.forgets and not Block(384, heads=6).forgets
+    assert block.recomputes and not Block(384, heads=6).recomputes
 
-    def run(forgets):
-        block.forgets, kept = forgets, []
+    def run(recomputes):
+        block.recomputes, kept = recomputes, []
 
         def keep(tensor):
             kept.append(tensor)
@@ -70,16 +70,16 @@ def test_drop_path_drops_whole_images_and_keeps_the_mean():
 
 def test_drop_path_draws_for_every_image_of_a_row():
     torch.manual_seed(0)
-    drop, runs = DropPath(0.25), ((2000, 3), (4000, 2))
-    row = drop(torch.ones(1, 14_000, 3), runs)
-    for values in unpack(row, runs):
+    drop, shapes = DropPath(0.25), ((2000, 3), (4000, 2))
+    row = drop(torch.ones(1, 14_000, 3), shapes)
+    for values in unpack(row, shapes):
         assert (values == values[:, :1, :1]).all(), "an image is kept or dropped as a whole"
         assert set(values[:, 0, 0].tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
         assert abs(values.mean() - 1) < 0.05
     block = Block(8, heads=2, drop_path=0.5)
     tokens = torch.randn(1, 200, 8)
     changed = (
-        (block(tokens, sight=Sight(runs=((50, 4),))) - tokens)[0]
+        (block(tokens, sight=Sight(packed=((50, 4),))) - tokens)[0]
         .unflatten(0, (50, 4))
         .abs()
         .sum(dim=2)
@@ -87,14 +87,16 @@ def test_drop_path_draws_for_every_image_of_a_row():
     for kept in (changed > 0).unbind():
         assert kept.all() or not kept.any()
     assert {bool(kept.any()) for kept in changed} == {True, False}
-    assert torch.equal(drop.eval()(row, runs), row)
+    assert torch.equal(drop.eval()(row, shapes), row)
 
 
 def test_a_block_sees_every_image_of_a_row_alone():
     block, parts = Block(8, heads=2), [torch.randn(3, 5, 8), torch.randn(2, 4, 8)]
-    row, runs = pack(parts)
-    assert runs == ((3, 5), (2, 4)) and row.shape == (1, 23, 8)
-    for found, part in zip(unpack(block(row, sight=Sight(runs=runs)), runs), parts, strict=True):
+    row, shapes = pack(parts)
+    assert shapes == ((3, 5), (2, 4)) and row.shape == (1, 23, 8)
+    for found, part in zip(
+        unpack(block(row, sight=Sight(packed=shapes)), shapes), parts, strict=True
+    ):
         torch.testing.assert_close(found, block(part))
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mimlib.layers.class_attention import Aggregator
-from mimlib.layers.neighbours import Neighbours, nearest_neighbours
+from mimlib.layers.neighbors import Neighbors, nearest_neighbors
 
 WIDTH, HEADS, GRID = 12, 3, (4, 5)
 
@@ -46,7 +46,7 @@ def summed(aggregator, tokens, chosen):
 
 
 def test_summaries_are_those_of_sequences(aggregator, tokens):
-    chosen = nearest_neighbours(tokens, GRID, 4)
+    chosen = nearest_neighbors(tokens, GRID, 4)
     images, (patches,) = aggregator([tokens], [chosen])
     assert images.shape == (2, WIDTH) and patches.shape == (2, 20, WIDTH)
     for b in range(2):
@@ -58,14 +58,14 @@ def test_summaries_are_those_of_sequences(aggregator, tokens):
 
 def test_the_image_does_not_know_of_neighbours(aggregator, tokens):
     alone, none = aggregator([tokens])
-    images, _ = aggregator([tokens], [nearest_neighbours(tokens, GRID, 4)])
+    images, _ = aggregator([tokens], [nearest_neighbors(tokens, GRID, 4)])
     assert none == []
     torch.testing.assert_close(alone, images)
 
 
 def test_sizes_summed_up_together_are_summed_up_apart(aggregator, tokens):
     sizes = [tokens, tokens[:1, :12].flip(1)]
-    chosen = [nearest_neighbours(part, grid, 3) for part, grid in zip(sizes, (GRID, (3, 4)))]
+    chosen = [nearest_neighbors(part, grid, 3) for part, grid in zip(sizes, (GRID, (3, 4)))]
     images, patches = aggregator(sizes, chosen)
     apart = [aggregator([part], [each]) for part, each in zip(sizes, chosen)]
     torch.testing.assert_close(images, torch.cat([each[0] for each in apart]))
@@ -74,32 +74,32 @@ def test_sizes_summed_up_together_are_summed_up_apart(aggregator, tokens):
 
 
 def test_the_order_of_neighbours_does_not_matter(aggregator, tokens):
-    chosen = nearest_neighbours(tokens, GRID, 4)
-    turned = Neighbours(chosen.index.flip(-1), chosen.valid.flip(-1))
+    chosen = nearest_neighbors(tokens, GRID, 4)
+    turned = Neighbors(chosen.index.flip(-1), chosen.valid.flip(-1))
     found = [summed(aggregator, tokens, each) for each in (chosen, turned)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-5)
 
 
 def test_equal_tokens_make_the_choice_irrelevant(aggregator, tokens):
     same = tokens[:, :1].expand(-1, 20, -1)
-    patches = summed(aggregator, same, nearest_neighbours(same, GRID, 4))
+    patches = summed(aggregator, same, nearest_neighbors(same, GRID, 4))
     torch.testing.assert_close(patches, patches[:, :1].expand_as(patches))
 
 
 def test_a_longer_token_is_the_same_token(aggregator, tokens):
     """All that is read of a token has been through a LayerNorm."""
-    chosen = nearest_neighbours(tokens, GRID, 4)
+    chosen = nearest_neighbors(tokens, GRID, 4)
     longer = tokens - tokens.mean(dim=-1, keepdim=True)
     found = [summed(aggregator, scale * longer, chosen) for scale in (1.0, 7.0)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-4)
 
 
 def test_what_is_not_valid_is_not_seen(aggregator, tokens):
-    chosen = nearest_neighbours(tokens, GRID, 4, wrap=False)
+    chosen = nearest_neighbors(tokens, GRID, 4, wrap=False)
     assert chosen.valid.sum(-1)[0].view(GRID)[0, 0] == 3
     patches = summed(aggregator, tokens, chosen)
     near = chosen.index[0, 0][chosen.valid[0, 0]]
     torch.testing.assert_close(patches[0, 0], by_sequences(aggregator, tokens[0, near]))
     other = torch.where(chosen.valid, chosen.index, 11)
-    again = summed(aggregator, tokens, Neighbours(other, chosen.valid))
+    again = summed(aggregator, tokens, Neighbors(other, chosen.valid))
     torch.testing.assert_close(patches, again)

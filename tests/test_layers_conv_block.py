@@ -78,14 +78,14 @@ def test_an_entry_keeps_the_default_of_convolutions(channels, width, side, bound
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_a_wide_block_forgets_changes_no_gradient():
+def test_what_a_wide_block_recomputes_changes_no_gradient():
     block = ConvBlock(128, kernel=5)
-    assert block.forgets and not ConvBlock(64, kernel=5).forgets
+    assert block.recomputes and not ConvBlock(64, kernel=5).recomputes
     *_, places = draw()
     tokens = torch.randn(2, 64, 128, requires_grad=True)
 
-    def run(forgets):
-        block.forgets, kept = forgets, []
+    def run(recomputes):
+        block.recomputes, kept = recomputes, []
         tokens.grad = None
         block.zero_grad()
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mimlib.layers import attention
-from mimlib.layers.attention import CrossAttention, Sight
+from mimlib.layers.attention import EVERYONE, CrossAttention, Sight
 from mimlib.layers.cross import CatBlock, CrossBlock
 from mimlib.layers.rope import rotary_table
 
@@ -40,7 +40,8 @@ def test_cross_attention_is_the_formula():
                 logits = torch.stack([q[b, i, part] @ key / 2 for key in k[b, :, part]])
                 expected[b, i, part] = logits.softmax(0) @ v[b, :, part]
     torch.testing.assert_close(layer(tokens, memory), layer.proj(expected))
-    weights = layer.weights(tokens, memory)
+    projected = layer.project_queries(tokens), layer.project_memory(memory)
+    weights = layer.weigh(projected)
     assert weights.shape == (2, 3, 4, 6)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 4))
 
@@ -51,15 +52,15 @@ def test_a_cross_block_is_its_four_steps(monkeypatch, rotary, eager):
     monkeypatch.setattr(attention, "_prefer_eager", lambda *heads: eager)
     block = shaken(CrossBlock(WIDTH, HEADS))
     tokens, memory = torch.randn(2, 6, WIDTH), torch.randn(2, 8, WIDTH)
-    turns = (places(2, 3), places(2, 4)) if rotary else (None, None)
-    x = tokens + block.attn(norm(tokens, block.norm1), sight=Sight(turns[0]))
-    seen = norm(memory, block.norm_y)
-    x = x + block.cross_attn(norm(x, block.norm2), seen, *turns)
+    sight = Sight(places(2, 3), places(2, 4)) if rotary else EVERYONE
+    x = tokens + block.attn(norm(tokens, block.norm1), sight=Sight(sight.rope))
+    normed = norm(memory, block.norm_y)
+    x = x + block.cross_attn(norm(x, block.norm2), normed, sight)
     x = x + block.mlp(norm(x, block.norm3))
-    result, same_memory = block(tokens, memory, *turns)
+    result, same_memory = block(tokens, memory, sight=sight)
     torch.testing.assert_close(result, x)
     assert same_memory is memory
-    short, _ = block(tokens, memory, *turns, num_outputs=2)
+    short, _ = block(tokens, memory, 2, sight)
     torch.testing.assert_close(short, result[:, -2:])
     bare, _ = block(tokens, memory)
     assert torch.allclose(bare, result) != rotary
@@ -88,13 +89,13 @@ def test_the_order_of_tokens_with_their_places_does_not_matter(kind, rotary):
     block = shaken(kind(WIDTH, HEADS))
     tokens, memory = torch.randn(2, 6, WIDTH), torch.randn(2, 6, WIDTH)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    turns = (places(2, 3), places(2, 3)) if rotary else (None, None)
-    shuffled = (turns[0][:, order], turns[1]) if rotary else turns
-    expected, _ = block(tokens, memory, *turns)
-    result, _ = block(tokens[:, order], memory, *shuffled)
+    sight = Sight(places(2, 3), places(2, 3)) if rotary else EVERYONE
+    shuffled = sight._replace(rope=sight.rope[:, order]) if rotary else sight
+    expected, _ = block(tokens, memory, sight=sight)
+    result, _ = block(tokens[:, order], memory, sight=shuffled)
     torch.testing.assert_close(result, expected[:, order])
-    maps = block.cross_weights(tokens, memory, *turns)
-    moved = block.cross_weights(tokens[:, order], memory, *shuffled)
+    maps = block.cross_weigh(tokens, memory, sight)
+    moved = block.cross_weigh(tokens[:, order], memory, shuffled)
     torch.testing.assert_close(moved, maps[:, :, order])
 
 
@@ -102,16 +103,16 @@ def test_the_order_of_tokens_with_their_places_does_not_matter(kind, rotary):
 def test_a_cat_block_is_a_plain_block_on_both_images(rotary):
     block = shaken(CatBlock(WIDTH, HEADS))
     tokens, memory = torch.randn(2, 4, WIDTH), torch.randn(2, 6, WIDTH)
-    turns = (places(2, 2), places(2, 3)) if rotary else (None, None)
+    sight = Sight(places(2, 2), places(2, 3)) if rotary else EVERYONE
     both, rows = torch.cat([tokens, memory], dim=1), None
     if rotary:
-        rows = torch.cat(turns, dim=1)
+        rows = torch.cat(sight[:2], dim=1)
     x = both + block.attn(norm(both, block.norm1), sight=Sight(rows))
     x = x + block.mlp(norm(x, block.norm2))
-    new_tokens, new_memory = block(tokens, memory, *turns)
+    new_tokens, new_memory = block(tokens, memory, sight=sight)
     torch.testing.assert_close(new_tokens, x[:, :4])
     torch.testing.assert_close(new_memory, x[:, 4:])
-    short, _ = block(tokens, memory, *turns, num_outputs=3)
+    short, _ = block(tokens, memory, 3, sight)
     torch.testing.assert_close(short, new_tokens[:, -3:])
 
 
@@ -119,7 +120,7 @@ def test_a_cat_block_is_a_plain_block_on_both_images(rotary):
 def test_weights_say_where_tokens_look(kind, rest):
     block = shaken(kind(WIDTH, HEADS))
     tokens, memory = torch.randn(2, 4, WIDTH), torch.randn(2, 6, WIDTH)
-    weights = block.cross_weights(tokens, memory)
+    weights = block.cross_weigh(tokens, memory)
     assert weights.shape == (2, HEADS, 4, 6)
     total = weights.sum(dim=-1)
     assert torch.allclose(total, torch.ones_like(total)) if rest == 0 else (total < 1).all()
@@ -142,15 +143,15 @@ def test_cat_has_fewer_parameters_and_cross_fewer_operations():
     assert flops[CatBlock] == pytest.approx(22.25, abs=0.05)
 
 
-def test_what_a_wide_cross_block_forgets_changes_no_gradient():
+def test_what_a_wide_cross_block_recomputes_changes_no_gradient():
     block = CrossBlock(512, heads=8)
     tokens, memory = torch.randn(2, 2, 5, 512).requires_grad_().unbind()
 
-    def gradients(forgets):
-        block.forgets = forgets
+    def gradients(recomputes):
+        block.recomputes = recomputes
         block.zero_grad()
         block(tokens, memory)[0].square().sum().backward()
         return [p.grad for p in block.parameters()]
 
-    assert block.forgets
+    assert block.recomputes
     assert all(torch.equal(a, b) for a, b in zip(gradients(True), gradients(False)))

@@ -44,8 +44,8 @@ def test_chances_are_those_of_each_crop(monkeypatch):
     """Every operation marks the crops it is asked for; the first global one is always blurred."""
     seen = []
 
-    def record(crops, config, generator, blurred=0.0, solarised=0.0):
-        seen.append((tuple(crops.shape[:-3]), blurred, solarised))
+    def record(crops, config, generator, blurred=0.0, solarized=0.0):
+        seen.append((tuple(crops.shape[:-3]), blurred, solarized))
         return crops
 
     monkeypatch.setattr(multicrop, "distort", record)
@@ -62,9 +62,9 @@ def test_some_crops_are_changed_and_others_not():
     assert grey.float().mean() == pytest.approx(0.2, abs=0.03)
 
 
-def test_colour_zero_leaves_colours_alone():
+def test_color_zero_leaves_colors_alone():
     crops = torch.rand(2000, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    plain = replace(CONFIG, colour=0.0, blur=(0.5, 1.0))
+    plain = replace(CONFIG, color=0.0, blur=(0.5, 1.0))
 
     def changed(**chances):
         found = distort(crops, plain, torch.Generator().manual_seed(1), **chances)
@@ -72,16 +72,16 @@ def test_colour_zero_leaves_colours_alone():
 
     assert changed() == 0
     assert changed(blurred=0.5) == pytest.approx(0.5, abs=0.04)
-    assert changed(solarised=0.25) == pytest.approx(0.25, abs=0.04)
+    assert changed(solarized=0.25) == pytest.approx(0.25, abs=0.04)
 
 
-def test_colour_is_a_factor():
-    """Half the colour: half the range of brightness, half the chance of grey."""
+def test_color_is_a_factor():
+    """Half the color: half the range of brightness, half the chance of gray."""
     crops = torch.full((2000, 3, 4, 4), 0.5)
     crops[:, 0] = 0.4
 
-    def look(colour):
-        config = replace(CONFIG, colour=colour)
+    def look(color):
+        config = replace(CONFIG, color=color)
         found = distort(crops, config, torch.Generator().manual_seed(1))
         grey = (found.amax(1) - found.amin(1)).flatten(1).amax(1) < 1e-6
         return (found.mean((1, 2, 3)) / crops[0].mean() - 1).abs().max(), grey.float().mean()
@@ -121,10 +121,10 @@ def test_a_circle_stays_round(shape, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("changes,message", [
     ({"num_local": -1}, "num_local is -1"),
-    ({"global_scale": (0.5, 0.2)}, "global_scale .* is no range of areas"),
-    ({"local_scale": (0.0, 0.2)}, "local_scale .* is no range of areas"),
-    ({"blur": (0.0, 1.0)}, "blur .* is no range of radii"),
-    ({"colour": 1.5}, "colour is 1.5; expected 0"),
+    ({"global_scale": (0.5, 0.2)}, "global_scale .*; expected 0 < low <= high <= 1"),
+    ({"local_scale": (0.0, 0.2)}, "local_scale .*; expected 0 < low <= high <= 1"),
+    ({"blur": (0.0, 1.0)}, "blur .*; expected 0 < low <= high"),
+    ({"color": 1.5}, "color is 1.5; expected 0 <= color <= 1"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

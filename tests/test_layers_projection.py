@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mimlib.layers.projection import FEW_ROWS, ContrastHead, Likeness, PrototypeHead
+from mimlib.layers.projection import FEW_ROWS, ContrastHead, PrototypeHead, PrototypeLogits
 
 
 def test_prototypes_are_directions():
@@ -27,7 +27,7 @@ def test_what_is_said_of_a_mean_is_the_mean():
     torch.testing.assert_close(head.classify(embedded.mean(dim=0)), mean, rtol=1e-4, atol=1e-6)
 
 
-def plain_likeness(rows, weight):
+def plain_logits(rows, weight):
     return F.linear(rows, weight) / torch.linalg.vector_norm(weight, dim=-1)
 
 
@@ -35,8 +35,8 @@ def test_the_gradients_of_likeness_are_those_of_its_formula():
     torch.manual_seed(0)
     rows, weight = torch.randn(5, 4, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
     inputs = rows.requires_grad_(), weight.requires_grad_()
-    torch.testing.assert_close(Likeness.apply(*inputs), plain_likeness(*inputs))
-    assert torch.autograd.gradcheck(Likeness.apply, inputs)
+    torch.testing.assert_close(PrototypeLogits.apply(*inputs), plain_logits(*inputs))
+    assert torch.autograd.gradcheck(PrototypeLogits.apply, inputs)
 
 
 @pytest.mark.parametrize("num_rows", [FEW_ROWS // 2, 2 * FEW_ROWS])
@@ -46,10 +46,10 @@ def test_likeness_in_bfloat16(num_rows):
     rows = torch.randn(num_rows, 32, requires_grad=True)
     weight = torch.randn(50, 32, requires_grad=True)
     gradient = torch.randn(num_rows, 50)
-    exact = plain_likeness(rows, weight)
+    exact = plain_logits(rows, weight)
     expected = torch.autograd.grad(exact, (rows, weight), gradient)
     with torch.autocast("cpu", torch.bfloat16):
-        narrow = Likeness.apply(rows, weight)
+        narrow = PrototypeLogits.apply(rows, weight)
     found = torch.autograd.grad(narrow, (rows, weight), gradient)
     for ours, theirs in zip((narrow, *found), (exact, *expected)):
         assert ours.dtype == torch.float32

@@ -1,6 +1,7 @@
 """Rotary positions against their closed form."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_attention_turns_queries_and_keys_but_not_values():
     logits = rotate(q, turns) @ rotate(k, turns).transpose(-2, -1) / 8**0.5
     seen = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
     torch.testing.assert_close(layer(tokens, sight=sight), layer.proj(seen))
-    torch.testing.assert_close(layer.weights(tokens, turns), logits.softmax(-1))
+    torch.testing.assert_close(layer.weigh(layer.project(tokens), sight), logits.softmax(-1))
     torch.testing.assert_close(layer(tokens, 2, sight), layer(tokens, sight=sight)[:, -2:])
     assert not torch.allclose(layer(tokens), layer(tokens, sight=sight))
 
@@ -114,11 +115,35 @@ def test_gradients_are_those_of_the_sum_of_both_parts():
     torch.testing.assert_close(ours, expected)
 
 
+def test_transforms_of_functions_go_through():
+    """Gradients of gradients, of single samples, and forward mode, as of plain products."""
+    table, tangent = rotary_table((2, 3), 12)[None].double(), torch.randn(4, 3, 6, 12).double()
+    heads = torch.randn(4, 3, 6, 12, dtype=torch.float64)
+
+    def plain(heads):
+        own, other = table[:, None].chunk(2, dim=-1)
+        partners = torch.cat([heads.chunk(4, dim=-1)[i] for i in (1, 0, 3, 2)], dim=-1)
+        return heads * own + partners * other
+
+    def energy(of, heads):
+        return (of(heads[None])[0] ** 3).sum()
+
+    def everything(of):
+        slopes = torch.func.vmap(torch.func.grad(partial(energy, of)))(heads)
+        curved = torch.func.jvp(torch.func.grad(lambda x: (of(x) ** 3).sum()), (heads,), (tangent,))
+        return slopes, *curved, *torch.func.jvp(of, (heads,), (tangent,))
+
+    ours = everything(lambda x: rotate(x, table))
+    for found, expected in zip(ours, everything(plain), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradgradcheck(lambda x: rotate(x, table), heads[:1].requires_grad_())
+
+
 def test_numbers_keep_their_type():
     heads = torch.randn(1, 1, 4, 8).bfloat16()
     assert rotate(heads, rotary_table((2, 2), 8)[None]).dtype == torch.bfloat16
 
 
 def test_a_head_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="per head is 6, rotary .* it is 4 or 8"):
+    with pytest.raises(ValueError, match="per head 6 is not a multiple of 4, .* use 4 or 8"):
         rotary_table((2, 2), 6)

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mimlib import weights
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
+from mimlib.layers import attention as attention_file
+from mimlib.layers import windows
 from mimlib.layers.attention import Attention, Sight
 from mimlib.layers.masking import random_mask
 from mimlib.layers.windows import RelativeBias, Window, Windows
@@ -50,7 +53,7 @@ def test_windowed_attention_is_attention_in_each_window():
     attention, bias = Attention(16, 2), filled(RelativeBias(2, 2))
     tokens = torch.randn(3, 4 * 6, 16, generator=generator())
     window = Window(2, (4, 6), bias((2, 2)))
-    result = attention.mix(attention.project(tokens), Sight(window=window))
+    result = attention.attend(attention.project(tokens), Sight(window=window))
     maps, expected = tokens.view(3, 4, 6, 16), torch.empty(3, 4, 6, 16)
     for row in (0, 2):
         for column in (0, 2, 4):
@@ -69,23 +72,57 @@ def test_fused_attention_takes_the_bias_too():
     attention, bias = Attention(16, 2), filled(RelativeBias(2, 14))
     tokens = torch.randn(1, 14 * 14, 16, generator=generator())
     window = Window(0, (14, 14), bias((14, 14)))
-    fused = attention.mix(attention.project(tokens), Sight(window=window))
+    fused = attention.attend(attention.project(tokens), Sight(window=window))
     torch.set_float32_matmul_precision("medium")  # on a CPU: no fused kernel
     try:
-        eager = attention.mix(attention.project(tokens), Sight(window=window))
+        eager = attention.attend(attention.project(tokens), Sight(window=window))
     finally:
         torch.set_float32_matmul_precision("highest")
     torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_large_grids_are_gathered_in_strips(monkeypatch):
+    """The same numbers and gradients, and never a tensor of all pairs of cells."""
+    grid, heads = (5, 3), 2
+    attention, bias = Attention(8, heads).double(), RelativeBias(heads, 6).double()
+    torch.nn.init.normal_(bias.table, generator=generator())
+    tokens = torch.randn(2, 15, 8, dtype=torch.float64, generator=generator()).requires_grad_()
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            pairs = isinstance(out, torch.Tensor) and out.ndim > 2 and out.shape[-1] == 15
+            largest = max(largest, out.shape[-2] if pairs else 0)
+            return out
+
+    def run(bias):
+        attention.zero_grad()
+        inputs = [tokens, table, *attention.parameters()]
+        out = attention(tokens, sight=Sight(window=Window(0, grid, bias)))
+        return out, *torch.autograd.grad(out.sin().sum(), inputs)
+
+    table = bias.table
+    whole = run(bias(grid))
+    monkeypatch.setattr(windows, "STRIP_TOKENS", 6)
+    monkeypatch.setattr(attention_file, "STRIP_TOKENS", 6)  # two rows of the grid
+    with Watch():
+        strips = run(bias)
+    for found, expected in zip(strips, whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert largest == 6
+    made = Windows(grid, heads, 2, 1, (1,))(grid)[1]
+    assert isinstance(made.bias, RelativeBias), "15 cells are more than a strip"
 
 
 @pytest.mark.parametrize("config", [VIT, CONV], ids=["ViT", "ConvViT"])
 def test_one_window_over_the_whole_grid_changes_nothing(config):
     encoder = config.build().eval()
     images = torch.randn(2, 3, 32, 32, generator=generator())
-    level = 2 if config is VIT else 3
-    before = encoder(images, levels=(level,)).levels[0]
+    before = encoder(images, levels=(2,)).levels[0]
     encoder.attend_in_windows(8, (1,))
-    torch.testing.assert_close(encoder(images, levels=(level,)).levels[0], before)
+    torch.testing.assert_close(encoder(images, levels=(2,)).levels[0], before)
 
 
 @pytest.mark.parametrize("config", [VIT, CONV], ids=["ViT", "ConvViT"])
@@ -97,8 +134,7 @@ def test_only_global_blocks_see_other_windows(config, global_blocks):
     images = torch.randn(1, 3, 32, 32, generator=generator())
     changed = images.clone()
     changed[..., :8, :8] += 5
-    level = 2 if config is VIT else 3
-    one, other = (encoder(each, levels=(level,)).levels[0] for each in (images, changed))
+    one, other = (encoder(each, levels=(2,)).levels[0] for each in (images, changed))
     assert not torch.equal(one[..., :4, :4], other[..., :4, :4])
     assert torch.equal(one[..., 4:, 4:], other[..., 4:, 4:]) == (not global_blocks)
 

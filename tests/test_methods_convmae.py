@@ -58,7 +58,7 @@ def test_scales_are_summed_before_the_norm():
     """LN(E3 + conv4x4(E1) + conv2x2(E2)) on whole maps, then the visible cells."""
     model = CASE.build()
     images, encoder = CASE.draw(model).images, model.encoder
-    maps = encoder(images, levels=(1, 2, 3)).levels
+    maps = encoder(images, levels=(0, 1, 2)).levels
     fine, middle = model.stage1_output_decode(maps[0]), model.stage2_output_decode(maps[1])
     expected = encoder.norm(as_tokens(maps[2] + fine + middle, (1, 1)))
     mask = mask_from_bool(torch.zeros(2, 16, dtype=torch.bool))

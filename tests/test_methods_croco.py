@@ -10,6 +10,7 @@ from mimlib.data.batches import ImageBatch, PairBatch
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.layers import attention
+from mimlib.layers.attention import Sight
 from mimlib.layers.masking import as_bool, mask_from_noise, random_mask
 from mimlib.layers.patches import patchify
 from mimlib.layers.positions import sincos_table
@@ -159,10 +160,10 @@ def test_mask_tokens_know_their_place_from_the_table_of_the_decoder():
 def test_both_images_get_the_table_of_the_decoder():
     model = build()
     tokens, memory, order = torch.zeros(1, 16, 16), torch.ones(1, 16, 16), torch.randperm(16)
-    located, remembered, turns = model.decoder.locate(tokens, memory, (4, 4), order[None])
+    located, remembered, sight = model.decoder.add_positions(tokens, memory, (4, 4), order[None])
     table = model.decoder.pos_embed
     assert torch.equal(located, table[:, order]) and torch.equal(remembered, table + 1)
-    assert turns == (None, None)
+    assert sight == Sight()
 
 
 @pytest.mark.parametrize("num_masked", [0, 12])
@@ -179,8 +180,8 @@ def test_attention_maps_have_rows_for_patches_of_image_1(kind, rotary, num_maske
     for b in range(2):
         tokens[b, mask.visible[b]] = model.decoder.embed(memory_1)[b]
     memory = model.decoder.embed(memory_2)
-    tokens, memory, turns = model.decoder.locate(tokens, memory, (4, 4))
-    expected = model.decoder.blocks[0].cross_weights(tokens, memory, *turns)
+    tokens, memory, sight = model.decoder.add_positions(tokens, memory, (4, 4))
+    expected = model.decoder.blocks[0].cross_weigh(tokens, memory, sight)
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)
     last = model.cross_attention_maps(views)
     assert torch.equal(last, model.cross_attention_maps(views, block=1))

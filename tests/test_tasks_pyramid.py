@@ -7,6 +7,7 @@ import torch
 
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.pyramid import Pyramid, build_encoder, quarters
+from mimlib.encoders.swin import SwinConfig
 from mimlib.encoders.vit import ViTConfig
 
 SHAPE = {"width": 16, "depth": 4, "heads": 2, "patch_size": 8, "image_size": 32}
@@ -81,10 +82,15 @@ def test_the_stages_of_a_convvit_are_its_maps():
     encoder, pyramid = build_encoder(CONV).eval(), Pyramid(CONV)
     assert not list(pyramid.parameters())
     maps = pyramid(encoder, images())
-    stages = encoder(images(), levels=(1, 2, 3)).levels
+    stages = encoder(images(), levels=(0, 1, 2)).levels
     assert all(torch.equal(a, b) for a, b in zip(maps, stages))
     with pytest.raises(ValueError, match=r"entries \(2, 4, 2\) make no pyramid"):
         Pyramid(replace(CONV, entries=(2, 4, 2)))
+
+
+def test_a_swin_has_no_pyramid_and_says_so():
+    with pytest.raises(ValueError, match="a SwinConfig makes no pyramid"):
+        Pyramid(SwinConfig())
 
 
 def test_odd_patches_are_refused():

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mimlib.encoders.vit import ViTConfig
+from mimlib.layers.attention import Sight
 from mimlib.layers.blocks import initialize
 from mimlib.layers.cross import CatBlock, CrossBlock
 from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
@@ -35,7 +36,7 @@ class PairDecoderConfig:
     depth: int = 8  # L, blocks
     heads: int = 16  # A, attention heads
     kind: Literal["cross", "cat"] = "cross"  # CrossBlock or CatBlock (table 1)
-    norm_memory: bool = True  # each CrossBlock normalises the memory before it looks there
+    norm_memory: bool = True  # each CrossBlock normalizes the memory before it looks there
 
     def __post_init__(self):
         if self.kind not in BLOCKS:
@@ -90,8 +91,8 @@ class PairDecoder(nn.Module):
             grid: (h, w) of both images.
             order: the patch that each token of image 1 stands for; None: row by row.
             num_outputs: how many of the last tokens are wanted; None: all.
-            levels: blocks whose outputs (before the final norm) are returned as maps
-                [B, E, h, w]; -1 is the last block. Only with all tokens, row by row.
+            levels: blocks whose outputs are returned as maps [B, E, h, w], as those of an
+                encoder are. Only with all tokens, row by row.
 
         Returns:
             Tokens [B, M, E] after the final norm, and the maps.
@@ -101,27 +102,27 @@ class PairDecoder(nn.Module):
         """
         if levels and (order is not None or num_outputs is not None):
             raise ValueError("levels are maps of the whole grid; ask for them without order")
-        tokens, memory, rope = self.locate(tokens, memory, grid, order)
+        tokens, memory, sight = self.add_positions(tokens, memory, grid, order)
         outputs = []
         for i, block in enumerate(self.blocks):
             is_last = i == self.config.depth - 1
-            tokens, memory = block(tokens, memory, *rope, num_outputs if is_last else None)
+            tokens, memory = block(tokens, memory, num_outputs if is_last else None, sight)
             if levels:
                 outputs.append(tokens)
         maps = tuple(outputs[level].transpose(1, 2).unflatten(2, grid) for level in levels)
         return Features(self.norm(tokens), None, grid, maps)
 
-    def locate(
+    def add_positions(
         self,
         tokens: Float[Tensor, "B N E"],
         memory: Float[Tensor, "B N E"],
         grid: tuple[int, int],
         order: Int[Tensor, "B N"] | None = None,
-    ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N E"], tuple[Tensor | None, Tensor | None]]:
+    ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N E"], Sight]:
         """Tell every token its position, the same way in both images.
 
         Returns:
-            Tokens and memory, and the rotary positions of each: None with a table.
+            Tokens and memory, and the rotary positions of both, if they have such.
         """
         if self.rotary:
             head_width = self.config.width // self.config.heads
@@ -130,8 +131,8 @@ class PairDecoder(nn.Module):
             table = resize_table(self.pos_embed[0], self.grid, grid)  # [N, E]
         rows = table[None] if order is None else look_up(table, order, class_token=False)
         if self.rotary:
-            return tokens, memory, (rows, table[None])
-        return tokens + rows, memory + table, (None, None)
+            return tokens, memory, Sight(rows, table[None])
+        return tokens + rows, memory + table, Sight()
 
     def cross_attention_maps(
         self,
@@ -142,11 +143,11 @@ class PairDecoder(nn.Module):
         block: int = -1,
     ) -> Float[Tensor, "B A N N"]:
         """Return where each token of image 1 (row) looks in image 2 (column), in one block."""
-        tokens, memory, rope = self.locate(tokens, memory, grid, order)
+        tokens, memory, sight = self.add_positions(tokens, memory, grid, order)
         blocks = self.blocks[: block % self.config.depth + 1]
         for earlier in blocks[:-1]:
-            tokens, memory = earlier(tokens, memory, *rope)
-        return blocks[-1].cross_weights(tokens, memory, *rope)
+            tokens, memory = earlier(tokens, memory, sight=sight)
+        return blocks[-1].cross_weigh(tokens, memory, sight)
 
     def fit_positions(self, table: Float[Tensor, "1 rows E"]) -> Float[Tensor, "1 new_rows E"]:
         """Resize the position table of a decoder for another (square) image size."""

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from mimlib.layers.attention import Sight
+from mimlib.encoders.grid import GridConfig, GridEncoder
+from mimlib.layers.attention import EVERYONE, Sight
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.cells import Layout, as_map, find_places, nest_pixels, pick_cells
 from mimlib.layers.conv_block import ConvBlock, Entry
 from mimlib.layers.masking import gather_tokens
 from mimlib.layers.patches import grid_of, patchify
-from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
-from mimlib.layers.windows import Windows
-from mimlib.protocol import Encoder, Features, PatchMask
+from mimlib.layers.positions import look_up, resize_table, sincos_table
+from mimlib.protocol import Features, PatchMask
 
 # Widths, depths, heads, MLP ratios. Only B is in the official code; S and L are from the paper, and
 # have its numbers of parameters.
@@ -38,7 +38,7 @@ CONVVIT_SIZES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvViTConfig:
+class ConvViTConfig(GridConfig):
     """Shape of a hybrid encoder. Defaults: ConvMAE-B, section 4.1."""
 
     widths: tuple[int, int, int] = (256, 384, 768)  # channels of each stage; the last is D
@@ -64,15 +64,9 @@ class ConvViTConfig:
                 f"width {self.width} of the last stage must be a multiple of 4 and of heads "
                 f"{self.heads}; choose another width"
             )
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of the stride {self.patch_size}, "
-                f"the product of entries {self.entries}; choose one that is"
-            )
+        self.check_grid()
         if self.kernel % 2 == 0 or self.kernel < 1:
             raise ValueError(f"kernel is {self.kernel}; choose an odd number of positions")
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"drop_path is {self.drop_path}; choose a rate in [0, 1)")
 
     @property
     def width(self) -> int:
@@ -83,22 +77,6 @@ class ConvViTConfig:
     def patch_size(self) -> int:
         """Pixels along the side of a cell: the stride of the last stage."""
         return prod(self.entries)
-
-    @property
-    def class_token(self) -> bool:
-        """Whether there is a class token: never."""
-        return False
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of cells at the configured image size."""
-        side = self.image_size // self.patch_size
-        return side, side
-
-    @property
-    def num_patches(self) -> int:
-        """N at the configured image size."""
-        return self.grid[0] * self.grid[1]
 
     @property
     def layouts(self) -> tuple[Layout, Layout, Layout]:
@@ -124,23 +102,21 @@ def convvit_config(size: str, image_size: int, **changes) -> ConvViTConfig:
     return ConvViTConfig(**{**shape, "image_size": image_size, **changes})
 
 
-class ConvViT(Encoder):
-    """Convolutions on fine maps, attention on a coarse one; computes visible cells only."""
+class ConvViT(GridEncoder):
+    """Convolutions on fine maps, attention on a coarse one; computes visible cells only.
+
+    Its levels are its three stages. As official, both stages of convolutions are layer 0.
+    """
+
+    blocks_name = "blocks3"
 
     def __init__(self, config: ConvViTConfig):
-        super().__init__()
-        self.config = config
-        self.windows: Windows | None = None  # see `attend_in_windows`
-        self.stride, self.width, self.num_layers = config.patch_size, config.width, config.depths[2]
+        super().__init__(config, config.depths[2], len(config.depths))
         one, two, three = config.widths
-        table = sincos_table(config.grid, self.width)[None]  # [1, N, D]
-        if config.learned_positions:
-            self.pos_embed = nn.Parameter(table)
-        else:
-            self.register_buffer("pos_embed", table)
-        self.patch_embed1 = Entry(3, one, config.entries[0])
-        self.patch_embed2 = Entry(one, two, config.entries[1])
-        self.patch_embed3 = Entry(two, three, config.entries[2])
+        self.add_positions(sincos_table(config.grid, self.width))
+        self.patch_embed1, self.patch_embed2, self.patch_embed3 = map(
+            Entry, (3, one, two), config.widths, config.entries
+        )
         self.patch_embed4 = nn.Linear(three, three)
         last = max(1, sum(config.depths) - 1)
         rates = iter([config.drop_path * i / last for i in range(sum(config.depths))])
@@ -167,26 +143,16 @@ class ConvViT(Encoder):
         mask: PatchMask | None = None,
         levels: tuple[int, ...] = (),
     ) -> Features:
-        """Encode normalised images; under a mask only the visible cells are computed.
-
-        Args:
-            images: ImageNet-normalised, sides multiples of the stride.
-            mask: which cells to compute; None for all.
-            levels: stages 1, 2, 3 (or -1) whose outputs, before the final norm, are returned as
-                maps [B, C, h*s, w*s], s positions along the side of a cell. Only without a mask.
+        """Encode images, see `Encoder`; levels are maps [B, C, h*s, w*s], s positions to a cell.
 
         Raises:
-            ValueError: if levels or windows are asked for under a mask, or there is no such stage.
+            ValueError: if there is no such level, or levels or windows are asked for under a mask.
         """
-        if mask is not None and (levels or self.windows):
-            raise ValueError("levels and windows need the whole grid; encode without a mask")
-        if not set(levels) <= {1, 2, 3, -1}:
-            raise ValueError(f"levels are the stages 1, 2 and 3 (or -1); got {levels}")
+        self.check_levels(levels, mask)
         grid = grid_of(images, self.stride)
         # Not by `self`: what training wraps as an entrance must not be entered from within.
         stages = ConvViT.stages(self, patchify(images, self.stride), grid, mask)
-        which = [level - 1 if level > 0 else level for level in levels]
-        maps = tuple(as_map(stages[i], grid, self.config.layouts[i]) for i in which)
+        maps = tuple(as_map(stages[i], grid, self.config.layouts[i]) for i in levels)
         return Features(self.norm(stages[-1]), None, grid, maps)
 
     def stages(
@@ -200,87 +166,36 @@ class ConvViT(Encoder):
         Returns:
             [B, K*T, C] of each stage, nested as in layers/cells.py; the last before the final norm.
         """
-        every = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
-        shown = every if mask is None else mask.visible  # [B, K]
-        seen = shown if self.config.masked else every
-        if seen is not every:
-            patches = gather_tokens(patches, seen)
-        stages = self._convolve(patches, seen, grid)
-        if seen is not shown:
-            pairs = zip(stages, self.config.layouts)
-            stages = tuple(pick_cells(tokens, shown, layout) for tokens, layout in pairs)
-        tokens = self.locate(stages[-1], shown, grid)  # [B, K, D]
-        windows = self.windows(grid) if self.windows else [None] * self.num_layers
-        for block, window in zip(self.blocks3, windows):
+        *stages, tokens = self._convolve(patches, grid, mask)
+        for block, window in zip(self.blocks3, self.windows_of(grid, mask is None)):
             tokens = block(tokens, sight=Sight(window=window))
         return *stages, tokens
 
-    def locate(
-        self,
-        tokens: Float[Tensor, "B positions C2"],
-        cells: Int[Tensor, "B K"],
-        grid: tuple[int, int],
-    ) -> Float[Tensor, "B K D"]:
-        """Enter the last stage: one token for each cell, which knows its position."""
-        tokens = self.patch_embed4(self.patch_embed3(tokens))  # [B, K, D]
-        table = resize_table(self.pos_embed[0], self.config.grid, grid)  # [N, D]
-        return tokens + look_up(table, cells, class_token=False)
-
-    def attention_maps(
-        self, images: Float[Tensor, "B 3 H W"], block: int = -1
-    ) -> Float[Tensor, "B A N N"]:
-        """Return the attention weights of one block of the last stage.
-
-        Raises:
-            ValueError: if the blocks attend in windows.
-        """
-        if self.windows:
-            raise ValueError("the blocks attend in windows; ask before `attend_in_windows`")
-        grid = grid_of(images, self.stride)
-        patches = patchify(images, self.stride)
-        cells = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
-        tokens = self.locate(self._convolve(patches, cells, grid)[-1], cells, grid)
-        blocks = self.blocks3[: block % self.num_layers + 1]
-        for earlier in blocks[:-1]:
-            tokens = earlier(tokens)
-        return blocks[-1].attn.weights(blocks[-1].norm1(tokens))
-
-    def attend_in_windows(self, side: int, global_blocks: tuple[int, ...]) -> None:
-        """Let all but some blocks of the last stage attend within windows, with a relative bias.
-
-        Args:
-            side: of a window, in cells.
-            global_blocks: of the last stage, that see the whole grid, from 0.
-
-        Raises:
-            ValueError: if the windows do not fit.
-        """
-        config = self.config
-        self.windows = Windows(config.grid, config.heads, self.num_layers, side, global_blocks)
-
-    def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
-        """Resize the position table of another (square) image size to this one's grid."""
-        return fit_table(table, self.config.grid)
-
-    def layer_of(self, name: str) -> int:
-        """Depth of the parameter `name`; as official, both stages of convolutions are layer 0."""
-        part, _, rest = name.partition(".")
-        if part == "blocks3":
-            return int(rest.partition(".")[0]) + 1
-        return self.num_layers + 1 if part in ("norm", "windows") else 0
+    def enter(
+        self, patches: Float[Tensor, "B N pixels"], grid: tuple[int, int]
+    ) -> tuple[Float[Tensor, "B N D"], Sight]:
+        """Return the tokens with which the last stage begins."""
+        return self._convolve(patches, grid)[-1], EVERYONE
 
     def _convolve(
-        self, patches: Tensor, cells: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Run the two stages of convolutions on these cells: [B, K*T, C] of each."""
-        layouts = self.config.layouts
+        self, patches: Tensor, grid: tuple[int, int], mask: PatchMask | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return both stages of convolutions [B, K*T, C] and the tokens that attend [B, K, D]."""
+        every = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
+        shown = every if mask is None else mask.visible  # [B, K]
+        cells = shown if self.config.masked else every
+        if cells is not every:
+            patches = gather_tokens(patches, cells)
+        layouts, stages = self.config.layouts, []
         tokens = nest_pixels(patches, layouts[0], self.config.entries[0])
-        outputs = []
-        for enter, blocks, layout in zip(
-            (self.patch_embed1, self.patch_embed2), (self.blocks1, self.blocks2), layouts
-        ):
-            tokens, places = enter(tokens), find_places(cells, grid, layout)
+        parts = (self.patch_embed1, self.blocks1), (self.patch_embed2, self.blocks2)
+        for (entry, blocks), layout in zip(parts, layouts):
+            tokens, places = entry(tokens), find_places(cells, grid, layout)
             for block in blocks:
                 tokens = block(tokens, places)
-            outputs.append(tokens)
-        return outputs[0], outputs[1]
+            stages.append(tokens)
+        if cells is not shown:
+            stages = [pick_cells(each, shown, layout) for each, layout in zip(stages, layouts)]
+        tokens = self.patch_embed4(self.patch_embed3(stages[1]))  # [B, K, D]
+        table = resize_table(self.pos_embed[0], self.config.grid, grid)  # [N, D]
+        return *stages, tokens + look_up(table, shown, class_token=False)

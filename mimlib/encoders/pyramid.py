@@ -41,7 +41,7 @@ def quarters(depth: int) -> tuple[int, ...]:
 
 
 class Pyramid(nn.Module):
-    """Bring what an encoder says to four scales.
+    """Bring the levels of an encoder to four scales.
 
     ConvMAE (section 3.3) has three of them in its stages, and pools the last for the fourth. A
     plain ViT has one. Transposed convolutions double it, max-pooling halves it, and each map is
@@ -60,13 +60,25 @@ class Pyramid(nn.Module):
                 after it would not learn.
 
         Raises:
-            ValueError: on other numbers of blocks, or an encoder without maps at these scales.
+            ValueError: on other numbers of blocks, or an encoder without maps at these scales, as
+                Swin is.
         """
         super().__init__()
         if isinstance(config, ConvViTConfig):
-            self.levels, self.widths, scales = _of_stages(config)
+            self.levels, self.widths = _stages(config), (*config.widths, config.width)
+            scales = [nn.Identity() for _ in range(3)]
+        elif isinstance(config, ViTConfig):
+            self.levels, width = _blocks(config, blocks), config.width
+            half, quarter = (width // 2, width // 4) if len(blocks) == 1 else (width, width)
+            self.widths = (quarter, half, width, width)
+            norm = LayerNorm2d(half, eps=NORM_EPS)
+            finest = nn.Sequential(_double(width, half), norm, nn.GELU(), _double(half, quarter))
+            scales = [finest, _double(width, half), nn.Identity()]
         else:
-            self.levels, self.widths, scales = _of_blocks(config, blocks)
+            raise ValueError(
+                f"a {type(config).__name__} makes no pyramid: its own stride is that of its "
+                "coarsest map; use the blocks of a ViT or the stages of a ConvViT"
+            )
         self.scales = nn.ModuleList([*scales, nn.MaxPool2d(kernel_size=2)])
 
     def forward(
@@ -82,22 +94,18 @@ class Pyramid(nn.Module):
         return finest, fine, middle, coarse
 
 
-def _of_stages(config: ConvViTConfig) -> tuple[tuple[int, ...], tuple[int, ...], list[nn.Module]]:
-    """Return stages, widths and layers of the maps, without the layer of the last."""
+def _stages(config: ConvViTConfig) -> tuple[int, int, int, int]:
     if config.entries[1:] != (2, 2):
         raise ValueError(
             f"entries {config.entries} make no pyramid; expected each stage after the first to "
             "halve the map, as (4, 2, 2) does"
         )
-    return (1, 2, 3, 3), (*config.widths, config.width), [nn.Identity() for _ in range(3)]
+    return 0, 1, 2, 2
 
 
-def _of_blocks(
-    config: ViTConfig, blocks: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...], list[nn.Module]]:
-    """Return blocks, widths and layers of the maps, without the layer of the last."""
-    depth, width, alone = config.depth, config.width, len(blocks) == 1
-    levels = tuple(block % depth for block in blocks) * (NUM_MAPS if alone else 1)
+def _blocks(config: ViTConfig, blocks: tuple[int, ...]) -> tuple[int, ...]:
+    depth = config.depth
+    levels = tuple(block % depth for block in blocks) * (NUM_MAPS if len(blocks) == 1 else 1)
     if len(levels) != NUM_MAPS or levels[-1] != depth - 1:
         raise ValueError(
             f"a pyramid reads the last block or four blocks up to the last, of {depth}; "
@@ -108,10 +116,7 @@ def _of_blocks(
             f"patch_size {config.patch_size} is not a multiple of 4, so that there is no map "
             "of a quarter of its stride; use patches of 8 or 16 pixels"
         )
-    half, quarter = (width // 2, width // 4) if alone else (width, width)
-    norm = LayerNorm2d(half, eps=NORM_EPS)
-    to_quarter = nn.Sequential(_double(width, half), norm, nn.GELU(), _double(half, quarter))
-    return levels, (quarter, half, width, width), [to_quarter, _double(width, half), nn.Identity()]
+    return levels
 
 
 def _double(width: int, new_width: int) -> nn.Module:

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
+from mimlib.encoders.grid import GridConfig
 from mimlib.layers.patches import grid_of
 from mimlib.protocol import Encoder, Features, PatchMask
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinConfig:
+class SwinConfig(GridConfig):
     """Shape of a Swin Transformer. Defaults: Swin-T (table 7)."""
 
     first_width: int = 96  # channels of the first stage; each stage doubles them
@@ -41,13 +42,7 @@ class SwinConfig:
                     f"width {self.first_width * 2**stage} of stage {stage + 1} does not divide "
                     f"into {heads} heads; choose others"
                 )
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of the stride "
-                f"{self.patch_size}; choose one that is"
-            )
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"drop_path is {self.drop_path}; choose a rate in [0, 1)")
+        self.check_grid()
 
     @property
     def patch_size(self) -> int:
@@ -59,35 +54,19 @@ class SwinConfig:
         """Channels of the last stage, D."""
         return self.first_width * 2 ** (len(self.depths) - 1)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of cells of the last stage at the configured image size."""
-        side = self.image_size // self.patch_size
-        return side, side
-
-    @property
-    def num_patches(self) -> int:
-        """Cells of the last stage at the configured image size."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def class_token(self) -> bool:
-        """There is none."""
-        return False
-
     def build(self) -> "Swin":
         """Make the encoder, freshly initialised."""
         return Swin(self)
 
 
 class Swin(Encoder):
-    """A Swin Transformer whose tokens are the cells of its last stage."""
+    """A Swin Transformer: its tokens are the cells of the last stage, its levels the stages."""
 
     def __init__(self, config: SwinConfig):
         super().__init__()
         self.config = config
         self.stride, self.width = config.patch_size, config.width
-        self.num_layers, self.image_size = sum(config.depths), config.image_size
+        self.num_layers, self.num_levels = sum(config.depths), len(config.depths)
         self.network = SwinTransformer(
             img_size=config.image_size,
             patch_size=config.first_patch,
@@ -112,26 +91,19 @@ class Swin(Encoder):
         mask: PatchMask | None = None,
         levels: tuple[int, ...] = (),
     ) -> Features:
-        """Encode normalised images.
-
-        Args:
-            images: ImageNet-normalised, sides multiples of the stride.
-            mask: must be None: windows have no visible part.
-            levels: stages 1, 2, ... (or -1, the last) whose outputs, before the final norm, are
-                returned as maps [B, D_s, h_s, w_s].
+        """Encode images, see `Encoder`.
 
         Raises:
-            ValueError: if there is a mask, no such stage, or an image of a wrong size.
+            ValueError: if there is a mask, no such level, or an image of a wrong size.
         """
-        num_stages = len(self.config.depths)
         if mask is not None:
             raise ValueError("Swin attends within windows of whole images; encode without a mask")
-        if not set(levels) <= {*range(1, num_stages + 1), -1}:
-            raise ValueError(f"levels are the stages 1 to {num_stages} (or -1); got {levels}")
+        self.check_levels(levels)
         grid = grid_of(images, self.stride)
-        maps = [self.network.patch_embed(images)]  # [B, h_s, w_s, D_s]
+        cells, maps = self.network.patch_embed(images), []
         for stage in self.network.layers:
-            maps.append(stage(maps[-1]))
+            cells = stage(cells)
+            maps.append(cells)  # [B, h_s, w_s, D_s]
         tokens = rearrange(self.norm(maps[-1]), "b h w d -> b (h w) d")
         chosen = tuple(rearrange(maps[level], "b h w d -> b d h w") for level in levels)
         return Features(tokens, None, grid, chosen)

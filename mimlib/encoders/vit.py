@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mimlib.encoders.grid import GridConfig, GridEncoder
 from mimlib.layers.attention import Sight
 from mimlib.layers.blocks import NORM_EPS, Block, initialize
 from mimlib.layers.masking import gather_tokens
 from mimlib.layers.packing import pack, unpack
 from mimlib.layers.patches import PatchEmbed, grid_of, patchify
-from mimlib.layers.positions import fit_table, look_up, resize_table, sincos_table
+from mimlib.layers.positions import look_up, resize_table, sincos_table
 from mimlib.layers.rope import rotary_table
-from mimlib.layers.windows import Windows
-from mimlib.protocol import Encoder, Features, PatchMask
+from mimlib.protocol import Features, PatchMask
 
 # Width, depth, heads. Ti, S: DeiT, table 1. B, L, H: ViT, table 1.
 VIT_SIZES = {
@@ -34,7 +34,7 @@ VIT_SIZES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(GridConfig):
     """Shape of a Vision Transformer."""
 
     width: int  # D, channels of a token; a multiple of 4 and of heads
@@ -46,8 +46,8 @@ class ViTConfig:
     drop_path: float = 0.0  # stochastic depth of the last block, rising linearly from 0
     learned_positions: bool = False  # True: trained (fine-tuning); False: a fixed table
     position_nudge: float = 0.0  # cells, see `resize_table`; 0.1 in DINO and SelfPatch
-    rotary: bool = False  # turn queries and keys by their places (CroCo v2), in place of a table
-    rotary_base: float = 100.0  # the larger, the more slowly the last channels turn
+    rotary: bool = False  # rotate queries and keys by their places (CroCo v2), in place of a table
+    rotary_base: float = 100.0  # the larger, the more slowly the last channels rotate
     mlp_ratio: float = 4.0  # hidden width of the MLPs over the width
     norm_eps: float = NORM_EPS  # of every LayerNorm
     qkv_bias: bool = True  # queries, keys and values have biases
@@ -60,34 +60,18 @@ class ViTConfig:
             )
         if self.width % 4 and not self.learned_positions:
             raise ValueError(f"width {self.width} is not a multiple of 4; the positions need that")
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
-                "choose one that is"
-            )
+        self.check_grid()
         if self.rotary and (self.class_token or self.learned_positions or self.head_width % 4):
             raise ValueError(
                 f"rotary positions with class_token={self.class_token}, learned_positions="
                 f"{self.learned_positions} and {self.head_width} channels per head; switch both "
                 "off, and choose width and heads so that a head has a multiple of 4"
             )
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"drop_path is {self.drop_path}; choose a rate in [0, 1)")
 
     @property
     def head_width(self) -> int:
         """Channels of one attention head, d."""
         return self.width // self.heads
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches at the configured image size."""
-        return (self.image_size // self.patch_size,) * 2
-
-    @property
-    def num_patches(self) -> int:
-        """N at the configured image size."""
-        return self.grid[0] * self.grid[1]
 
     def build(self) -> "ViT":
         """Make the encoder, freshly initialised."""
@@ -106,24 +90,19 @@ def vit_config(size: str, patch_size: int, image_size: int, **changes) -> ViTCon
     return ViTConfig(**{**shape, "patch_size": patch_size, "image_size": image_size, **changes})
 
 
-class ViT(Encoder):
-    """A Vision Transformer that computes visible patches only."""
+class ViT(GridEncoder):
+    """A Vision Transformer that computes visible patches only; its levels are its blocks."""
+
+    blocks_name = "blocks"
 
     def __init__(self, config: ViTConfig):
-        super().__init__()
-        self.config = config
-        self.windows: Windows | None = None  # see `attend_in_windows`
-        self.stride, self.width, self.num_layers = config.patch_size, config.width, config.depth
-        self.image_size = config.image_size
+        super().__init__(config, config.depth, config.depth)
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.width)) if config.class_token else None
         if self.width % 4:
-            table = torch.zeros(1, config.num_patches + config.class_token, self.width)
+            table = torch.zeros(config.num_patches + config.class_token, self.width)
         else:
-            table = sincos_table(config.grid, self.width, config.class_token)[None]  # [1, N + 1, D]
-        if config.learned_positions:
-            self.pos_embed = nn.Parameter(table)
-        else:
-            self.register_buffer("pos_embed", None if config.rotary else table)
+            table = sincos_table(config.grid, self.width, config.class_token)  # [N + 1, D]
+        self.add_positions(None if config.rotary else table)
         self.patch_embed = PatchEmbed(config.patch_size, self.width)
         shape, last = (self.width, config.heads, config.mlp_ratio), max(1, config.depth - 1)
         self.blocks = nn.ModuleList(
@@ -141,25 +120,17 @@ class ViT(Encoder):
         mask: PatchMask | None = None,
         levels: tuple[int, ...] = (),
     ) -> Features:
-        """Encode normalised images; under a mask only the visible patches are computed.
-
-        Args:
-            images: ImageNet-normalised, sides multiples of the patch side.
-            mask: which patches to compute; None for all.
-            levels: blocks whose outputs (before the final norm) are returned as maps
-                [B, D, h, w]; -1 is the last block. Only without a mask.
+        """Encode images, see `Encoder`; levels are maps [B, D, h, w].
 
         Raises:
-            ValueError: if levels or windows are asked for under a mask.
+            ValueError: if there is no such level, or levels or windows are asked for under a mask.
         """
-        if mask is not None and (levels or self.windows):
-            raise ValueError("levels and windows need the whole grid; encode without a mask")
+        self.check_levels(levels, mask)
         grid = grid_of(images, self.stride)
-        tokens = self.embed(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
-        windows = self.windows(grid) if self.windows else [None]
-        sights = [Sight(self.rope(grid, mask), window=window) for window in windows]
+        tokens, sight = self.enter(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]
+        sights = [sight._replace(window=each) for each in self.windows_of(grid, mask is None)]
         tokens, outputs = self._run_blocks(tokens, sights, levels)
-        return self._describe(grid, self.norm(tokens), *outputs)
+        return self._features(grid, self.norm(tokens), *outputs)
 
     def encode(
         self,
@@ -168,8 +139,8 @@ class ViT(Encoder):
         mask: PatchMask | None = None,
     ) -> Float[Tensor, "B K D"]:
         """Encode images that are already patches; a class token is row 0 of the result."""
-        tokens = self.embed(patches, grid, mask)
-        return self.norm(self._run_blocks(tokens, [Sight(self.rope(grid, mask))])[0])
+        tokens, sight = self.enter(patches, grid, mask)
+        return self.norm(self._run_blocks(tokens, [sight] * self.num_layers)[0])
 
     def encode_together(
         self,
@@ -186,14 +157,15 @@ class ViT(Encoder):
             masks: which patches to compute, for each kind.
             levels: see `forward`.
         """
-        row, runs = pack([self.embed(*each) for each in zip(patches, grids, masks)])  # [1, R, D]
+        row, shapes = pack([self.embed(*each) for each in zip(patches, grids, masks)])  # [1, R, D]
         rope = None
         if self.config.rotary:
-            of_images = [self.rope(grid, mask) for grid, mask in zip(grids, masks)]
-            rope, _ = pack([each.expand(run[0], -1, -1) for each, run in zip(of_images, runs)])
-        last, outputs = self._run_blocks(row, [Sight(rope, runs)], levels)
-        kinds = zip(*(unpack(each, runs) for each in (self.norm(last), *outputs)))
-        return tuple(self._describe(grid, *each) for grid, each in zip(grids, kinds))
+            ropes = [self.rope(*each) for each in zip(grids, masks)]
+            rope, _ = pack([each.expand(count, -1, -1) for each, (count, _) in zip(ropes, shapes)])
+        sights = [Sight(rope, packed=shapes)] * self.num_layers
+        last, outputs = self._run_blocks(row, sights, levels)
+        kinds = zip(*(unpack(each, shapes) for each in (self.norm(last), *outputs)))
+        return tuple(self._features(grid, *each) for grid, each in zip(grids, kinds))
 
     def encode_sizes(
         self, images: Sequence[Float[Tensor, "_ 3 _ _"]], levels: tuple[int, ...] = ()
@@ -238,63 +210,26 @@ class ViT(Encoder):
         table = rotary_table(grid, config.head_width, device, config.rotary_base)  # [N, factors]
         return table[None] if mask is None else look_up(table, mask.visible, class_token=False)
 
-    def attention_maps(
-        self, images: Float[Tensor, "B 3 H W"], block: int = -1
-    ) -> Float[Tensor, "B A K K"]:
-        """Return the attention weights of one block, K = N + 1 with a class token (row 0).
-
-        Raises:
-            ValueError: if the blocks attend in windows.
-        """
-        if self.windows:
-            raise ValueError("the blocks attend in windows; ask before `attend_in_windows`")
-        grid = grid_of(images, self.stride)
-        tokens, rope = self.embed(patchify(images, self.stride), grid), self.rope(grid)
-        blocks = self.blocks[: block % self.num_layers + 1]
-        for earlier in blocks[:-1]:
-            tokens = earlier(tokens, sight=Sight(rope))
-        return blocks[-1].attn.weights(blocks[-1].norm1(tokens), rope)
-
-    def attend_in_windows(self, side: int, global_blocks: tuple[int, ...]) -> None:
-        """Let all but some blocks attend within windows of `side` patches, with a relative bias.
-
-        Raises:
-            ValueError: with a class token or rotary positions, or if the windows do not fit.
-        """
-        config = self.config
-        if config.class_token or config.rotary:
-            raise ValueError(
-                "windows hold patches and have positions of their own; use an encoder without a "
-                "class token and without rotary positions"
-            )
-        self.windows = Windows(config.grid, config.heads, config.depth, side, global_blocks)
-
-    def fit_positions(self, table: Float[Tensor, "1 rows D"]) -> Float[Tensor, "1 new_rows D"]:
-        """Resize the position table of a ViT for another (square) image size to this one's grid."""
-        config = self.config
-        return fit_table(table, config.grid, config.class_token, config.position_nudge)
-
-    def layer_of(self, name: str) -> int:
-        """Depth of the parameter `name`: 0 for embeddings, i + 1 for block i, L + 1 after them."""
-        part, _, rest = name.partition(".")
-        if part in ("cls_token", "pos_embed", "patch_embed"):
-            return 0
-        return int(rest.partition(".")[0]) + 1 if part == "blocks" else self.num_layers + 1
+    def enter(
+        self,
+        patches: Float[Tensor, "B N pixels"],
+        grid: tuple[int, int],
+        mask: PatchMask | None = None,
+    ) -> tuple[Float[Tensor, "B K D"], Sight]:
+        """Return the embedded (visible) patches, and where they are."""
+        return self.embed(patches, grid, mask), Sight(self.rope(grid, mask))
 
     def _run_blocks(
-        self,
-        tokens: Tensor,
-        sights: Sequence[Sight],
-        levels: tuple[int, ...] = (),
+        self, tokens: Tensor, sights: Sequence[Sight], levels: tuple[int, ...] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run all blocks, each with a sight of its own or all with the one there is."""
+        """Run all blocks, each with a sight of its own."""
         outputs = []
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens, sight=sights[i % len(sights)])
+        for block, sight in zip(self.blocks, sights):
+            tokens = block(tokens, sight=sight)
             outputs += [tokens] if levels else []
         return tokens, [outputs[level] for level in levels]
 
-    def _describe(self, grid: tuple[int, int], normed: Tensor, *outputs: Tensor) -> Features:
+    def _features(self, grid: tuple[int, int], normed: Tensor, *outputs: Tensor) -> Features:
         first = int(self.cls_token is not None)
         maps = (each[:, first:].transpose(1, 2).unflatten(2, grid) for each in outputs)
         return Features(normed[:, first:], normed[:, 0] if first else None, grid, tuple(maps))

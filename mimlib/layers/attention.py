@@ -13,9 +13,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mimlib.layers.packing import Runs, pack, unpack
+from mimlib.layers.packing import Shapes, pack, unpack
+from mimlib.layers.recompute import recompute
 from mimlib.layers.rope import rotate
-from mimlib.layers.windows import Window
+from mimlib.layers.windows import STRIP_TOKENS, Window
 
 # Measured on an AVX2 CPU (torch 2.15): in float32 the fused kernel wins at every length (with the
 # backward pass by 7 % at 17 tokens and 20 % at 65).
@@ -31,18 +32,66 @@ class Sight(NamedTuple):
     """Where tokens are, and whom each of them sees; by default everyone, wherever they are."""
 
     rope: Tensor | None = None  # [_, K, factors] rotary positions (layers/rope.py)
-    runs: Runs | None = None  # the tokens are a row of images (layers/packing.py), each alone
+    memory_rope: Tensor | None = None  # [_, R, factors] of the other image; None: as `rope`
+    packed: Shapes | None = None  # tokens are a row of images (layers/packing.py), each alone
     window: Window | None = None  # whom each token of an image sees (layers/windows.py)
 
 
 EVERYONE = Sight()
 
 
-class Attention(nn.Module):
-    """Every token gathers from every token.
+class _MultiHead(nn.Module):
+    """Transformer, section 3.2: softmax(Q K^T / sqrt(d)) V per head, then one linear map."""
 
-    Transformer, section 3.2: softmax(Q K^T / sqrt(d)) V per head, then one linear map.
-    """
+    heads: int
+    proj: nn.Linear
+
+    def attend(
+        self, projected: Sequence[Float[Tensor, "B _ _ D"]], sight: Sight = EVERYONE
+    ) -> Float[Tensor, "B M D"]:
+        """Let each query gather the values of the keys it is like, and join the heads."""
+        heads = self._split(projected, sight)
+        if (window := sight.window) is not None:
+            heads = [window.partition(part) for part in heads]
+            whole = isinstance(window.bias, Tensor)
+            gathered = _gather(*heads, window.bias) if whole else _gather_in_strips(*heads, window)
+            return self.proj(window.merge(gathered))
+        if sight.packed is None:
+            return self.proj(_gather(*heads))  # [B, M, D]
+        rows = (unpack(part.transpose(1, 2), sight.packed) for part in heads)  # [B, K, A, d] each
+        apart = [_gather(*(part.transpose(1, 2) for part in parts)) for parts in zip(*rows)]
+        # Joined after the map: joined before it, the gathered values would be kept twice.
+        return pack([self.proj(gathered) for gathered in apart])[0]  # [1, K, D]
+
+    def weigh(
+        self, projected: Sequence[Float[Tensor, "B _ _ D"]], sight: Sight = EVERYONE
+    ) -> Float[Tensor, "B A M R"]:
+        """Return how much each query (row) takes from each key (column); rows sum to 1."""
+        return _weights(*self._split(projected, sight)[:2])
+
+    def _split(self, projected: Sequence[Tensor], sight: Sight) -> list[Tensor]:
+        """Return queries, keys and values, [B, A, K, d] each, with rotary positions if any.
+
+        Split where they lie, so that their gradients are put together where they belong, and
+        queries and keys of the same tokens are rotated in one go. The last of `rope` belong to the
+        queries.
+        """
+        rope, heads = sight.rope, self.heads
+        parts = [
+            each.unflatten(-1, (heads, -1)).flatten(2, 3).transpose(1, 2) for each in projected
+        ]  # [B, n*A, K, d]
+        if rope is not None:
+            *queries, others = parts
+            rotated, values = others.split((others.shape[1] - heads, heads), dim=1)
+            queries = [rotate(each, rope[:, -each.shape[2] :]) for each in queries]
+            rotated = rotate(rotated, rope if sight.memory_rope is None else sight.memory_rope)
+            # A copy: values share a tensor with the keys, which a view would keep for the backward.
+            parts = [*queries, rotated, values.clone()]
+        return [part for each in parts for part in each.split(heads, dim=1)]
+
+
+class Attention(_MultiHead):
+    """Every token gathers from every token."""
 
     def __init__(self, width: int, heads: int, bias: bool = True):
         super().__init__()
@@ -58,7 +107,7 @@ class Attention(nn.Module):
         sight: Sight = EVERYONE,
     ) -> Float[Tensor, "B M D"]:
         """Attend from the last `num_outputs` tokens (None: from all) to all tokens."""
-        return self.mix(self.project(tokens, num_outputs), sight)
+        return self.attend(self.project(tokens, num_outputs), sight)
 
     def project(
         self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
@@ -79,38 +128,12 @@ class Attention(nn.Module):
         both = F.linear(tokens, weights[1], biases[1])  # [B, K, 2*D]
         return queries[:, :, None], both.unflatten(-1, (2, width))
 
-    def mix(
-        self, projected: Sequence[Float[Tensor, "B _ _ D"]], sight: Sight = EVERYONE
-    ) -> Float[Tensor, "B M D"]:
-        """Let each query gather the values of the keys it is like, and join the heads.
 
-        Args:
-            projected: see `project`.
-            sight: of all tokens.
-        """
-        heads = _heads(projected, self.heads, sight.rope, sight.rope)
-        if (window := sight.window) is not None:
-            heads = [window.cut(part) for part in heads]
-            return self.proj(window.join(_gather(*heads, window.bias)))
-        if sight.runs is None:
-            return self.proj(_gather(*heads))  # [B, M, D]
-        rows = (unpack(part.transpose(1, 2), sight.runs) for part in heads)  # [B, K, A, d] each
-        apart = [_gather(*(part.transpose(1, 2) for part in parts)) for parts in zip(*rows)]
-        # Joined after the map: joined before it, the gathered values would be kept twice.
-        return pack([self.proj(gathered) for gathered in apart])[0]  # [1, K, D]
-
-    def weights(
-        self, tokens: Float[Tensor, "B K D"], rope: Float[Tensor, "_ K factors"] | None = None
-    ) -> Float[Tensor, "B A K K"]:
-        """Return how much each token (row) takes from each token (column); rows sum to 1."""
-        return _weights(*_heads(self.project(tokens), self.heads, rope, rope)[:2])
-
-
-class CrossAttention(nn.Module):
+class CrossAttention(_MultiHead):
     """Every token of one image gathers from every token of another, its memory.
 
     Transformer, section 3.2.3, "encoder-decoder attention". As official (CroCo), the four maps are
-    apart. `rope` and `memory_rope` are rotary positions of the tokens and of the memory.
+    apart.
     """
 
     def __init__(self, width: int, heads: int, bias: bool = True):
@@ -124,12 +147,10 @@ class CrossAttention(nn.Module):
         self,
         tokens: Float[Tensor, "B M D"],
         memory: Float[Tensor, "B R D"],
-        rope: Float[Tensor, "_ M factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
+        sight: Sight = EVERYONE,
     ) -> Float[Tensor, "B M D"]:
         """Attend from all tokens to all of the memory."""
-        projected = self.project_queries(tokens), self.project_memory(memory)
-        return self.mix(projected, rope, memory_rope)
+        return self.attend((self.project_queries(tokens), self.project_memory(memory)), sight)
 
     def project_queries(self, tokens: Float[Tensor, "B M D"]) -> Float[Tensor, "B M 1 D"]:
         """Map tokens to queries."""
@@ -142,46 +163,6 @@ class CrossAttention(nn.Module):
         both = F.linear(memory, weight, None if biases[0] is None else torch.cat(biases))
         return both.unflatten(-1, (2, -1))
 
-    def mix(
-        self,
-        projected: tuple[Float[Tensor, "B M 1 D"], Float[Tensor, "B R 2 D"]],
-        rope: Float[Tensor, "_ M factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
-    ) -> Float[Tensor, "B M D"]:
-        """Let each query gather values of the memory, and join the heads."""
-        return self.proj(_gather(*_heads(projected, self.heads, rope, memory_rope)))
-
-    def weights(
-        self,
-        tokens: Float[Tensor, "B M D"],
-        memory: Float[Tensor, "B R D"],
-        rope: Float[Tensor, "_ M factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
-    ) -> Float[Tensor, "B A M R"]:
-        """Return how much each token (row) takes from each of the memory (column)."""
-        projected = self.project_queries(tokens), self.project_memory(memory)
-        return _weights(*_heads(projected, self.heads, rope, memory_rope)[:2])
-
-
-def _heads(
-    projected: Sequence[Tensor], heads: int, rope: Tensor | None, key_rope: Tensor | None
-) -> list[Tensor]:
-    """Return queries, keys and values, [B, A, K, d] each, with rotary positions if there are any.
-
-    Parted where they lie, so that their gradients are put together where they belong, and queries
-    and keys of the same tokens are turned in one go. The last of `rope` belong to the queries.
-    """
-    parts = [
-        each.unflatten(-1, (heads, -1)).flatten(2, 3).transpose(1, 2) for each in projected
-    ]  # [B, n*A, K, d]
-    if rope is not None:
-        *queries, others = parts
-        turned, values = others.split((others.shape[1] - heads, heads), dim=1)
-        queries = [rotate(each, rope[:, -each.shape[2] :]) for each in queries]
-        # A copy: the values share a tensor with the keys, which a view would keep for the backward.
-        parts = [*queries, rotate(turned, key_rope), values.clone()]
-    return [part for each in parts for part in each.split(heads, dim=1)]
-
 
 def _gather(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     if _prefer_eager(queries, keys, bias):
@@ -192,10 +173,26 @@ def _gather(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None =
     return rearrange(gathered, "b a m d -> b m (a d)")
 
 
+def _gather_in_strips(queries: Tensor, keys: Tensor, values: Tensor, window: Window) -> Tensor:
+    """Gather for some rows of the grid after others, and again in the backward pass.
+
+    The biases of all pairs, which learn and so keep attention from its leanest kernel, are never
+    there at once, and nothing of them is kept.
+    """
+    h, w = window.grid
+    rows = max(1, STRIP_TOKENS // w)
+
+    def run(strip: Tensor, first: int) -> Tensor:
+        return _gather(strip, keys, values, window.bias(window.grid, (first, min(first + rows, h))))
+
+    strips = queries.split(rows * w, dim=2)
+    return torch.cat([recompute(run, strip, i * rows) for i, strip in enumerate(strips)], dim=1)
+
+
 def _weights(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
     scaled = queries * queries.shape[-1] ** -0.5  # on the queries: K x d products, not K x K
-    likeness = scaled @ keys.transpose(-2, -1)  # [B, A, M, K]
-    return (likeness if bias is None else likeness + bias).softmax(dim=-1)
+    logits = scaled @ keys.transpose(-2, -1)  # [B, A, M, K]
+    return (logits if bias is None else logits + bias).softmax(dim=-1)
 
 
 def _prefer_eager(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> bool:

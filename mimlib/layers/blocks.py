@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mimlib.layers.attention import EVERYONE, Attention, Sight
-from mimlib.layers.packing import Runs, pack
+from mimlib.layers.packing import Shapes, pack
+from mimlib.layers.recompute import recompute
 
 # Narrower blocks are bound by the number of operations, not by memory, and keep everything.
-FORGET_FROM_WIDTH = 512  # ViT-B; a ViT-S takes 8 % longer and saves a third
+RECOMPUTE_FROM_WIDTH = 512  # ViT-B; a ViT-S takes 8 % longer and saves a third
 NORM_EPS = 1e-6  # as official: MAE, ConvMAE, CroCo and DINO all use it in their transformers
 
 
@@ -45,16 +45,16 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(
-        self, branch: Float[Tensor, "B K D"], runs: Runs | None = None
+        self, branch: Float[Tensor, "B K D"], packed: Shapes | None = None
     ) -> Float[Tensor, "B K D"]:
-        """Return the branch, zero for the images that leave it out; `runs`: of a row of images."""
+        """Return the branch, zero for the images that leave it out; `packed`: of a row of them."""
         if not self.training or self.rate == 0.0:
             return branch
-        keep, sizes = 1.0 - self.rate, runs or ((len(branch), 1),)
-        kept = [torch.rand(images, 1, 1, device=branch.device) < keep for images, _ in sizes]
-        if runs is None:
+        keep, shapes = 1.0 - self.rate, packed or ((len(branch), 1),)
+        kept = [torch.rand(images, 1, 1, device=branch.device) < keep for images, _ in shapes]
+        if packed is None:
             return branch * kept[0] / keep  # [B, 1, 1]
-        row, _ = pack([part.expand(-1, size[1], -1) for part, size in zip(kept, sizes)])
+        row, _ = pack([part.expand(-1, length, -1) for part, (_, length) in zip(kept, shapes)])
         return branch * row / keep  # [1, K, 1]
 
 
@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         norm_eps: float = NORM_EPS,
-        forget_from: int = FORGET_FROM_WIDTH,
+        recompute_from: int = RECOMPUTE_FROM_WIDTH,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
@@ -76,15 +76,15 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.drop_path = DropPath(drop_path)
-        self.forgets = width >= forget_from
+        self.recomputes = width >= recompute_from
 
-    def digest(
-        self, norm: nn.LayerNorm, *terms: Float[Tensor, "B K D"], runs: Runs | None = None
+    def add_mlp(
+        self, norm: nn.LayerNorm, *terms: Float[Tensor, "B K D"], packed: Shapes | None = None
     ) -> Float[Tensor, "B K D"]:
         """Return x + MLP(LN(x)), where x is the sum of the terms."""
         tokens, hidden = self._chain(norm, self.mlp.fc1, *terms)  # [B, K, D], [B, K, 4*D]
         _, branch = self._chain(self.mlp.act, self.mlp.fc2, hidden)  # [B, K, D]
-        return tokens + self.drop_path(branch, runs)
+        return tokens + self.drop_path(branch, packed)
 
     def _chain(self, cheap: nn.Module, costly: Callable, *terms: Tensor) -> tuple[Tensor, Any]:
         """Return x and costly(cheap(x)), where x is the sum of the terms.
@@ -99,7 +99,7 @@ class ResidualBlock(nn.Module):
             total = sum(branches, start=first)
             return total, costly(cheap(total))
 
-        return forget(run, *terms) if self.forgets else run(*terms)
+        return recompute(run, *terms) if self.recomputes else run(*terms)
 
 
 class Block(ResidualBlock):
@@ -125,15 +125,9 @@ class Block(ResidualBlock):
         num_outputs: int | None = None,
         sight: Sight = EVERYONE,
     ) -> Float[Tensor, "B M D"]:
-        """Update all tokens, or compute only the last `num_outputs` of them.
-
-        Args:
-            tokens: of images, or of a row of images.
-            num_outputs: how many of the last tokens are wanted; None: all.
-            sight: where all tokens are, and whom they see.
-        """
+        """Update all tokens, or compute only the last `num_outputs` of them."""
         terms = self.attend(tokens, num_outputs, sight)
-        return self.digest(self.norm2, *terms, runs=sight.runs)
+        return self.add_mlp(self.norm2, *terms, packed=sight.packed)
 
     def attend(
         self,
@@ -147,16 +141,13 @@ class Block(ResidualBlock):
         else:
             projected = self.attn.project(self.norm1(tokens), num_outputs)
             tokens = tokens[:, -num_outputs:]  # [B, M, D]
-        return tokens, self.drop_path(self.attn.mix(projected, sight), sight.runs)
+        return tokens, self.drop_path(self.attn.attend(projected, sight), sight.packed)
 
-
-def forget(run: Callable, *tensors: Tensor) -> Any:
-    """Call `run`, keep its arguments alone, and call it again in the backward pass."""
-    if not torch.is_grad_enabled():
-        return run(*tensors)
-    return checkpoint(
-        run, *tensors, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
-    )
+    def weigh(
+        self, tokens: Float[Tensor, "B K D"], sight: Sight = EVERYONE
+    ) -> Float[Tensor, "B A K K"]:
+        """Return how much each token (row) takes from each (column) in its attention."""
+        return self.attn.weigh(self.attn.project(self.norm1(tokens)), sight)
 
 
 def initialize(module: nn.Module) -> None:

@@ -41,12 +41,9 @@ def side_of(layout: Layout) -> int:
 def nest_pixels(
     patches: Shaped[Tensor, "B K pixels"], layout: Layout, side: int
 ) -> Shaped[Tensor, "B positions 3"]:
-    """Put the pixels of patches, as `patchify` gives them, in nested order.
+    """Put the pixels of patches, one for each cell, in nested order.
 
-    Args:
-        patches: [B, K, P*P*3], a patch for each cell.
-        layout: of a cell on the map of the first stage.
-        side: pixels along the side of a position of that map.
+    The layout is that of a cell on the map of the first stage, `side` the pixels along a position.
     """
     sizes = dict(zip("abcdpq", (*layout, *layout, side, side)))
     return rearrange(patches, "n k (a b p c d q rgb) -> n (k a c b d p q) rgb", **sizes, rgb=3)
@@ -55,13 +52,7 @@ def nest_pixels(
 def join_tiles(
     tokens: Float[Tensor, "B positions C"], conv: nn.Conv2d, layout: Layout
 ) -> Float[Tensor, "B tiles D"]:
-    """Apply a convolution whose kernel is its stride, as one matrix product.
-
-    Args:
-        tokens: nested, so that the positions of a window follow each other.
-        conv: kernel = stride = a * b.
-        layout: (a, b), how the positions of a window are nested.
-    """
+    """Apply a convolution of kernel = stride = a * b to nested tokens, as one matrix product."""
     sizes = dict(zip("abcd", (*layout, *layout)))
     # In two steps, of which each copies long runs: three times faster on a CPU than in one.
     weight = rearrange(conv.weight, "o i p q -> o (p q i)")

@@ -5,54 +5,48 @@ Letters: B images of this rank, C channels.
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the images of all ranks.
+    """Batch normalization over the images of all ranks.
 
     torch has it for GPUs only, and DistributedDataParallel refuses its class on a CPU.
     """
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Normalise each channel, in training mode by the mean and variance over B, H and W.
+        """Normalize each channel, in training mode by the mean and variance over B, H and W.
 
         Raises:
             ValueError: in training mode, if a channel has one value only.
         """
-        if not self.training:
-            return super().forward(maps)
-        shared = dist.is_initialized() and dist.get_world_size() > 1
-        if shared and maps.is_meta:  # counting operations
-            return functional.batch_norm(maps, None, None, self.weight, self.bias, training=True)
-        if shared:
+        if self.training and dist.is_initialized() and dist.get_world_size() > 1:
+            if maps.is_meta:  # counting operations
+                return F.batch_norm(maps, None, None, self.weight, self.bias, training=True)
             return self.normalize_together(maps)
-        if maps.numel() == maps.shape[1]:
+        if self.training and maps.numel() == maps.shape[1]:
             raise ValueError(
-                f"there is one value per channel to normalise in maps of {tuple(maps.shape)}; "
+                f"there is one value per channel to normalize in maps of {tuple(maps.shape)}; "
                 "train on two images or more at once"
             )
-        if not shared:
-            return _BatchNorm.forward(self, maps)
         return super().forward(maps)
 
     def normalize_together(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Normalise by the statistics of all ranks, and follow them with the running ones."""
+        """Normalize by the statistics of all ranks, and follow them with the running ones."""
         values = maps.float()
         count = torch.tensor(maps.numel() / maps.shape[1], device=maps.device)
         dist.all_reduce(count)
         mean = SumOverRanks.apply(values.sum((0, 2, 3))) / count  # [C]
-        centred = values - mean[:, None, None]
-        variance = SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
+        centered = values - mean[:, None, None]
+        variance = SumOverRanks.apply(centered.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
 
 
 def gather_from_ranks(rows: Shaped[Tensor, "B ..."]) -> tuple[Shaped[Tensor, "C ..."], int]:

@@ -7,14 +7,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mimlib.layers.blocks import ResidualBlock, forget
+from mimlib.layers.blocks import ResidualBlock
 from mimlib.layers.cells import Places, join_tiles
 from mimlib.layers.depthwise import DepthwiseConv
+from mimlib.layers.recompute import recompute
 
 CONV_NORM_EPS = 1e-5  # as official: of the stages with convolutions; the third has 1e-6
-# Such blocks have 4 or 16 tokens where attention has one: their activations are worth forgetting
-# in narrower networks. ConvMAE-S begins with this width.
-FORGET_CONV_FROM_WIDTH = 128
+# Such blocks have 4 or 16 tokens where attention has one: it pays to compute their activations
+# again in narrower networks. ConvMAE-S begins with this width.
+RECOMPUTE_CONV_FROM_WIDTH = 128
 
 
 class Entry(nn.Module):
@@ -25,7 +26,7 @@ class Entry(nn.Module):
         # as official: the first two stages keep the convolution's default initialisation.
         self.proj = nn.Conv2d(channels, width, side, stride=side)
         self.norm = nn.LayerNorm(width, eps=CONV_NORM_EPS)
-        self.forgets = width >= FORGET_CONV_FROM_WIDTH
+        self.recomputes = width >= RECOMPUTE_CONV_FROM_WIDTH
 
     def forward(self, tokens: Float[Tensor, "B positions C"]) -> Float[Tensor, "B tiles D"]:
         """Make one token of each side x side positions that follow each other."""
@@ -34,7 +35,7 @@ class Entry(nn.Module):
         def finish(tiles: Tensor) -> Tensor:
             return functional.gelu(self.norm(tiles))
 
-        return forget(finish, tiles) if self.forgets else finish(tiles)
+        return recompute(finish, tiles) if self.recomputes else finish(tiles)
 
 
 class ConvBlock(ResidualBlock):
@@ -53,7 +54,7 @@ class ConvBlock(ResidualBlock):
             mlp_ratio,
             drop_path,
             CONV_NORM_EPS,
-            FORGET_CONV_FROM_WIDTH,
+            RECOMPUTE_CONV_FROM_WIDTH,
         )
         self.conv1 = nn.Linear(width, width)
         self.conv2 = nn.Linear(width, width)
@@ -62,4 +63,4 @@ class ConvBlock(ResidualBlock):
         """Update tokens; `places` says where they lie on the map."""
         tokens, values = self._chain(self.norm1, self.conv1, tokens)  # [B, K, C] each
         mixed = self.conv2(self.attn(values, places))  # [B, K, C]
-        return self.digest(self.norm2, tokens, self.drop_path(mixed))
+        return self.add_mlp(self.norm2, tokens, self.drop_path(mixed))

@@ -1,7 +1,8 @@
 """Decoder blocks for two images: the tokens of the first are informed by the second, its memory.
 
 CroCo, section 3, "Decoder": two ways to let the images meet. Both blocks are called alike:
-`tokens, memory = block(tokens, memory, ...)`.
+`tokens, memory = block(tokens, memory, num_outputs, sight)`, where the sight holds the rotary
+positions of both.
 
 Letters: B pairs, K tokens of image 1, M those that are computed, R tokens of image 2, D width.
 """
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mimlib.layers.attention import CrossAttention, Sight
+from mimlib.layers.attention import EVERYONE, CrossAttention, Sight
 from mimlib.layers.blocks import NORM_EPS, Block
 
 
@@ -42,39 +43,31 @@ class CrossBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        rope: Float[Tensor, "_ K factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
         num_outputs: int | None = None,
+        sight: Sight = EVERYONE,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
         """Update all tokens of image 1, or compute only the last `num_outputs` of them.
-
-        Args:
-            tokens: of image 1.
-            memory: tokens of image 2.
-            rope: rotary positions of the tokens.
-            memory_rope: rotary positions of the memory.
-            num_outputs: how many of the last tokens are wanted; None: all.
 
         Returns:
             The tokens, and the memory as it was.
         """
-        terms = self.attend(tokens, num_outputs, Sight(rope))  # [B, M, D] each
+        terms = self.attend(tokens, num_outputs, Sight(sight.rope))  # [B, M, D] each
         _, queries = self._chain(self.norm2, self.cross_attn.project_queries, *terms)
-        _, offered = self._chain(self.norm_y, self.cross_attn.project_memory, memory)
-        rope = rope if rope is None else rope[:, -terms[0].shape[1] :]
-        seen = self.cross_attn.mix((queries, offered), rope, memory_rope)  # [B, M, D]
-        return self.digest(self.norm3, *terms, self.drop_path(seen)), memory
+        _, both = self._chain(self.norm_y, self.cross_attn.project_memory, memory)
+        gathered = self.cross_attn.attend((queries, both), sight)  # [B, M, D]
+        return self.add_mlp(self.norm3, *terms, self.drop_path(gathered)), memory
 
-    def cross_weights(
+    def cross_weigh(
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        rope: Float[Tensor, "_ K factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
+        sight: Sight = EVERYONE,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; rows sum to 1."""
-        asking = self.norm2(sum(self.attend(tokens, sight=Sight(rope))))
-        return self.cross_attn.weights(asking, self.norm_y(memory), rope, memory_rope)
+        tokens = self.norm2(sum(self.attend(tokens, sight=Sight(sight.rope))))
+        attn = self.cross_attn
+        both = attn.project_memory(self.norm_y(memory))
+        return attn.weigh((attn.project_queries(tokens), both), sight)
 
 
 class CatBlock(Block):
@@ -88,39 +81,37 @@ class CatBlock(Block):
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        rope: Float[Tensor, "_ K factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
         num_outputs: int | None = None,
+        sight: Sight = EVERYONE,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
         """Update all tokens of both images, or only the last `num_outputs` of image 1.
 
-        Args and Returns: as for CrossBlock; with `num_outputs` the memory is not updated.
+        Returns:
+            The tokens, and the memory: with `num_outputs` as it was.
         """
-        both, both_rope = _join(tokens, memory, rope, memory_rope)
-        both = super().forward(both, num_outputs, Sight(both_rope))
+        both = super().forward(*_join(tokens, memory, num_outputs, sight))
         if num_outputs is not None:
             return both, memory  # [B, M, D]
         return both[:, memory.shape[1] :], both[:, : memory.shape[1]]
 
-    def cross_weights(
+    def cross_weigh(
         self,
         tokens: Float[Tensor, "B K D"],
         memory: Float[Tensor, "B R D"],
-        rope: Float[Tensor, "_ K factors"] | None = None,
-        memory_rope: Float[Tensor, "_ R factors"] | None = None,
+        sight: Sight = EVERYONE,
     ) -> Float[Tensor, "B A K R"]:
         """Return how much each token takes from each of the memory; the rest from its own image."""
-        both, both_rope = _join(tokens, memory, rope, memory_rope)
-        weights = self.attn.weights(self.norm1(both), both_rope)  # [B, A, R + K, R + K]
-        return weights[:, :, memory.shape[1] :, : memory.shape[1]]
+        both, _, sight = _join(tokens, memory, None, sight)
+        return self.weigh(both, sight)[:, :, memory.shape[1] :, : memory.shape[1]]
 
 
 def _join(
-    tokens: Tensor, memory: Tensor, rope: Tensor | None, memory_rope: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
+    tokens: Tensor, memory: Tensor, num_outputs: int | None, sight: Sight
+) -> tuple[Tensor, int | None, Sight]:
     """Put the memory in front, so that the last tokens stay the last."""
     both = torch.cat([memory, tokens], dim=1)  # [B, R + K, D]
-    if rope is None or memory_rope is None:
-        return both, None
-    parts = [part.expand(len(both), -1, -1) for part in (memory_rope, rope)]
-    return both, torch.cat(parts, dim=1)
+    if sight.rope is None:
+        return both, num_outputs, EVERYONE
+    memory_rope = sight.rope if sight.memory_rope is None else sight.memory_rope
+    ropes = [part.expand(len(both), -1, -1) for part in (memory_rope, sight.rope)]
+    return both, num_outputs, Sight(torch.cat(ropes, dim=1))

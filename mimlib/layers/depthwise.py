@@ -1,7 +1,7 @@
 """Depthwise convolution of maps of which only some places are there.
 
 Two functions do the work, `_convolve` and `_correlate`, in plain torch on every device. On a GPU a
-kernel that reads neighbours through an index would need neither maps of zeros nor one product for
+kernel that reads neighbors through an index would need neither maps of zeros nor one product for
 each tap; it would take their places.
 
 Letters: B images, K tokens, C channels, H and W the map, k the side of the kernel.
@@ -72,21 +72,21 @@ def _correlate(
     flat = F.pad(tokens.flatten(0, 1), (0, 0, 0, 1))  # the last row is the zero of hidden places
     taps = [
         (flat.index_select(0, read) * gradient).sum(dim=0)
-        for read in _neighbours(rows, len(tokens), size, kernel)
+        for read in _tokens_read(rows, len(tokens), size, kernel)
     ]
     return torch.stack(taps, dim=1).unflatten(1, (1, kernel, kernel))
 
 
-def _neighbours(rows: Tensor, batch: int, size: tuple[int, int], kernel: int) -> Tensor:
+def _tokens_read(rows: Tensor, batch: int, size: tuple[int, int], kernel: int) -> Tensor:
     """Return which token each tap reads for each token; their number where there is none."""
     reach = kernel // 2
     height, width = (side + 2 * reach for side in size)  # with a border that no token is on
     line, column = rows // size[1], rows % size[1]
     image, line = line // size[0], line % size[0]
-    centre = (image * height + line + reach) * width + column + reach  # [B*K]
+    center = (image * height + line + reach) * width + column + reach  # [B*K]
     count = torch.arange(len(rows), device=rows.device)
     token_at = torch.full((batch * height * width,), len(rows), device=rows.device)
-    token_at = token_at.index_copy(0, centre, count)
+    token_at = token_at.index_copy(0, center, count)
     steps = torch.arange(-reach, reach + 1, device=rows.device)
     offsets = (steps[:, None] * width + steps).flatten()  # [k*k]
-    return token_at[centre + offsets[:, None]]
+    return token_at[center + offsets[:, None]]

@@ -14,20 +14,11 @@ from mimlib.protocol import PatchMask
 def random_mask(
     batch: int, num_patches: int, num_masked: int, generator: torch.Generator
 ) -> PatchMask:
-    """Hide a uniformly random set of patches in each image.
+    """Hide a uniformly random set of M = `num_masked` of N patches in each image.
 
     MAE, section 3 "Masking": sampling without replacement, uniform over the grid. The patches
-    with the smallest noise stay visible.
-
-    Args:
-        batch: images in the batch, B.
-        num_patches: patches per image, N.
-        num_masked: patches to hide per image, M, with 0 <= M <= N. A count, not a ratio: papers
-            round differently, see MAEConfig.num_masked.
-        generator: source of randomness; its device is the device of the result.
-
-    Returns:
-        Visible [B, V] and masked [B, M] patch indices, each ascending.
+    with the smallest noise stay visible. A count, not a ratio: papers round differently, see
+    MAEConfig.num_masked. The device of the generator is that of the result.
 
     Raises:
         ValueError: if num_masked is outside [0, num_patches].
@@ -43,10 +34,7 @@ def random_mask(
 
 def mask_from_noise(noise: Shaped[Tensor, "B N"], num_masked: int) -> PatchMask:
     """Hide the `num_masked` patches with the largest noise in each image."""
-    num_visible = noise.shape[1] - num_masked
-    order = noise.argsort(dim=1)  # [B, N]
-    visible, masked = order[:, :num_visible], order[:, num_visible:]  # [B, V], [B, M]
-    return PatchMask(visible.sort(dim=1).values, masked.sort(dim=1).values)
+    return _show_first(noise.argsort(dim=1), noise.shape[1] - num_masked)
 
 
 def complementary_masks(
@@ -54,13 +42,8 @@ def complementary_masks(
 ) -> PatchMask:
     """Split the patches of each image into random groups; each mask shows one of them.
 
-    FastConvMAE (Alpha-VL/FastConvMAE): every patch is visible in exactly one mask.
-
-    Args:
-        batch: images in the batch, B.
-        num_patches: patches per image, N.
-        num_visible: patches of a group, V, which divides N.
-        generator: source of randomness; its device is the device of the result.
+    FastConvMAE (Alpha-VL/FastConvMAE): every patch is visible in exactly one mask. Groups have V =
+    `num_visible` of N patches.
 
     Returns:
         Masks of N / V * B images: the first group of all images, the second group, and so on.
@@ -77,8 +60,11 @@ def complementary_masks(
     order = noise.argsort(dim=1)  # [B, N]
     # Rolled by whole groups, so that each group comes first once.
     groups = [order.roll(-first, dims=1) for first in range(0, num_patches, num_visible)]
-    order = torch.cat(groups)  # [B * N / V, N]
-    visible, masked = order[:, :num_visible], order[:, num_visible:]
+    return _show_first(torch.cat(groups), num_visible)  # [B * N / V, N]
+
+
+def _show_first(order: Int[Tensor, "B N"], num_visible: int) -> PatchMask:
+    visible, masked = order[:, :num_visible], order[:, num_visible:]  # [B, V], [B, M]
     return PatchMask(visible.sort(dim=1).values, masked.sort(dim=1).values)
 
 

@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-Runs = tuple[tuple[int, int], ...]  # (images, tokens of each): first all images of one length, ...
+Shapes = tuple[tuple[int, int], ...]  # (B, K) of each part: how many images, how many tokens each
 
 
-def pack(parts: Sequence[Shaped[Tensor, "_ _ D"]]) -> tuple[Shaped[Tensor, "1 R D"], Runs]:
+def pack(parts: Sequence[Shaped[Tensor, "_ _ D"]]) -> tuple[Shaped[Tensor, "1 R D"], Shapes]:
     """Lay tokens [B, K, D] of several lengths one after the other."""
-    runs = tuple((part.shape[0], part.shape[1]) for part in parts)
-    return torch.cat([part.flatten(0, 1) for part in parts])[None], runs
+    shapes = tuple((part.shape[0], part.shape[1]) for part in parts)
+    return torch.cat([part.flatten(0, 1) for part in parts])[None], shapes
 
 
-def unpack(row: Shaped[Tensor, "1 R *D"], runs: Runs) -> list[Shaped[Tensor, "_ _ *D"]]:
+def unpack(row: Shaped[Tensor, "1 R *D"], shapes: Shapes) -> list[Shaped[Tensor, "_ _ *D"]]:
     """Return the tokens of each length, [B, K, ...]: views of the row."""
-    parts = row[0].split([images * tokens for images, tokens in runs])
-    return [part.unflatten(0, run) for part, run in zip(parts, runs)]
+    parts = row[0].split([images * tokens for images, tokens in shapes])
+    return [part.unflatten(0, shape) for part, shape in zip(parts, shapes)]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Shaped, UInt8
-from torch import Tensor, nn, stack
+from torch import Tensor, nn
 
 # ImageNet statistics of RGB in [0, 1]; every method here is fed with pixels normalised by them.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -19,10 +19,7 @@ SLACK = 0.01  # by which floats may leave [0, 1]: rounding, and bicubic crops th
 def normalize(
     images: UInt8[Tensor, "*B 3 H W"] | Float[Tensor, "*B 3 H W"],
 ) -> Float[Tensor, "*B 3 H W"]:
-    """Subtract the ImageNet mean and divide by the ImageNet standard deviation.
-
-    Args:
-        images: RGB, uint8 in [0, 255] or float in [0, 1].
+    """Subtract the ImageNet mean of RGB, uint8 in [0, 255] or float in [0, 1]; divide by its std.
 
     Raises:
         ValueError: if the third last axis is not that of three colors, or (on the CPU, where
@@ -46,16 +43,13 @@ def normalize(
         channel * (1 / (unit * std)) - mean / std
         for channel, mean, std in zip(images.unbind(-3), IMAGE_MEAN, IMAGE_STD)
     ]
-    return stack(channels, dim=-3)
+    return torch.stack(channels, dim=-3)
 
 
 def denormalize(normalized: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
     """Undo `normalize`: float RGB, in [0, 1] if the pixels came from an image."""
-    channels = [
-        channel * std + mean
-        for channel, mean, std in zip(normalized.unbind(-3), IMAGE_MEAN, IMAGE_STD)
-    ]
-    return stack(channels, dim=-3)
+    parts = zip(normalized.unbind(-3), IMAGE_MEAN, IMAGE_STD)
+    return torch.stack([channel * std + mean for channel, mean, std in parts], dim=-3)
 
 
 def grid_of(images: Shaped[Tensor, "*B H W"], patch_size: int) -> tuple[int, int]:
@@ -79,10 +73,7 @@ def patchify(images: Shaped[Tensor, "B C H W"], patch_size: int) -> Shaped[Tenso
     """Cut images into patches, row by row.
 
     Inside a patch the order is row, column, channel: entry (y * P + x) * C + c of the patch at
-    row r and column s is pixel [c, r * P + y, s * P + x].
-
-    Raises:
-        ValueError: if a side of the image is not a multiple of the patch side.
+    row r and column s is pixel [c, r * P + y, s * P + x]. Sides as for `grid_of`.
     """
     grid_of(images, patch_size)
     return rearrange(
@@ -93,13 +84,7 @@ def patchify(images: Shaped[Tensor, "B C H W"], patch_size: int) -> Shaped[Tenso
 def unpatchify(
     patches: Shaped[Tensor, "B N pixels"], patch_size: int, grid: tuple[int, int]
 ) -> Shaped[Tensor, "B C H W"]:
-    """Put patches back into images; the exact inverse of `patchify`.
-
-    Args:
-        patches: [B, N, P*P*C], row by row.
-        patch_size: P, in pixels.
-        grid: (h, w) with h * w = N.
-    """
+    """Put patches of a grid (h, w) back into images; the exact inverse of `patchify`."""
     h, w = grid
     return rearrange(
         patches, "b (h w) (p q c) -> b c (h p) (w q)", h=h, w=w, p=patch_size, q=patch_size

@@ -16,25 +16,13 @@ def sincos_table(
     """Encode each place of a grid by sines and cosines.
 
     MoCo v3 and MAE (appendix A.1). With q = D / 4 and w_k = 10000^(-k/q) the patch at row r and
-    column c gets [sin(c w), cos(c w), sin(r w), cos(r w)]: columns first, q channels each.
-
-    Args:
-        grid: rows h and columns w.
-        width: D, a multiple of 4.
-        class_token: put an all-zero row in front.
-
-    Returns:
-        float32 table [N, D], or [N + 1, D] with a class token, rows in raster order.
+    column c gets [sin(c w), cos(c w), sin(r w), cos(r w)]: columns first, q channels each. Rows are
+    in raster order, after one of zeros if there is a class token.
 
     Raises:
-        ValueError: if the width is not a multiple of 4.
+        ValueError: if the width D is not a multiple of 4.
     """
-    if width % 4:
-        below = width // 4 * 4
-        raise ValueError(
-            f"width {width} is not a multiple of 4, which sine-cosine positions need; "
-            f"use {below} or {below + 4}"
-        )
+    check_quarters("width", width)
     h, w = grid
     quarter = width // 4
     frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)  # [D/4]
@@ -46,6 +34,16 @@ def sincos_table(
     return F.pad(table, (0, 0, 1, 0)) if class_token else table
 
 
+def check_quarters(name: str, width: int) -> None:
+    """Raise ValueError if a width does not divide into the four parts of a position."""
+    if width % 4:
+        below = width // 4 * 4
+        raise ValueError(
+            f"{name} {width} is not a multiple of 4, which positions in two dimensions need; use "
+            f"{below or 4} or {below + 4}"
+        )
+
+
 def resize_table(
     table: Float[Tensor, "rows D"],
     grid: tuple[int, int],
@@ -55,14 +53,9 @@ def resize_table(
     """Resize a position table to another grid by bicubic interpolation.
 
     DeiT and MAE do this when they fine-tune at another resolution. A row in front of the N rows of
-    the grid belongs to a class token and is kept.
-
-    Args:
-        table: one row for each patch of the grid.
-        grid: (h, w) that the table is made for.
-        new_grid: (h, w) that is wanted.
-        nudge: cells. As official, DINO and SelfPatch sample as if the new grid were 0.1 cells
-            longer, which was meant against rounding and moves every sample a little.
+    the grid belongs to a class token and is kept. As official, DINO and SelfPatch sample as if the
+    new grid were 0.1 cells longer (`nudge`), which was meant against rounding and moves every
+    sample a little.
 
     Raises:
         ValueError: if the table has neither N nor N + 1 rows.
@@ -101,10 +94,6 @@ def fit_table(
 def look_up(
     table: Float[Tensor, "rows D"], index: Int[Tensor, "B K"], class_token: bool
 ) -> Float[Tensor, "B rows_of_index D"]:
-    """Read the rows of patches `index`, after the class token's row if there is one.
-
-    Returns:
-        [B, K, D], or [B, 1 + K, D] with a class token.
-    """
+    """Read the rows of patches `index`, after the class token's row if there is one."""
     rows = F.pad(index + 1, (1, 0)) if class_token else index
     return F.embedding(rows, table)

@@ -46,9 +46,9 @@ class PrototypeHead(nn.Module):
         return F.normalize(self.mlp(inputs), dim=-1)
 
     def classify(self, embedded: Float[Tensor, "*B E"]) -> Float[Tensor, "*B G"]:
-        """Return the likeness to each prototype. Linear, so that of a mean is the mean."""
+        """Return the cosine to each prototype. Linear, so that of a mean is the mean."""
         rows = embedded.reshape(-1, embedded.shape[-1])
-        logits = Likeness.apply(rows, self.last_layer.weight)
+        logits = PrototypeLogits.apply(rows, self.last_layer.weight)
         return logits.reshape(*embedded.shape[:-1], -1)
 
     def forward(self, inputs: Float[Tensor, "*B D"]) -> Float[Tensor, "*B G"]:
@@ -56,7 +56,7 @@ class PrototypeHead(nn.Module):
         return self.classify(self.embed(inputs))
 
 
-class Likeness(torch.autograd.Function):
+class PrototypeLogits(torch.autograd.Function):
     """Products with prototypes w_g of any length, as if these had length 1: x w_g / |w_g|.
 
     There are many more numbers in the prototypes than products, so the prototypes are never

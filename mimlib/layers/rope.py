@@ -1,4 +1,4 @@
-"""Rotary positions in two dimensions: queries and keys are turned by the place of their patch.
+"""Rotary positions in two dimensions: queries and keys are rotated by the place of their patch.
 
 Su et al., "RoFormer", 2021, section 3.2, for rows and columns as CroCo v2 does (section 3.2).
 
@@ -11,39 +11,25 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from mimlib.layers.positions import check_quarters
+
 BASE = 100.0  # as official (CroCo v2); sentences use 10000, a grid has no long distances
 
 
 def rotary_table(
-    grid: tuple[int, int],
-    head_width: int,
-    device: torch.device | None = None,
-    base: float = BASE,
+    grid: tuple[int, int], head_width: int, device: torch.device | None = None, base: float = BASE
 ) -> Float[Tensor, "N factors"]:
-    """Return how each place of a grid turns: factors of every channel, then of its partner.
+    """Return how each place of a grid rotates: factors of every channel, then of its partner.
 
-    With f = d / 4 and w_k = base^(-k/f) the patch at row r and column c is turned by the angles
+    With f = d / 4 and w_k = base^(-k/f) the patch at row r and column c is rotated by the angles
     [r w, r w, c w, c w], one for each channel: rows first. The first d factors are the cosines, the
-    others the sines, negative for the first of each pair; see `rotate`.
-
-    Args:
-        grid: rows h and columns w.
-        head_width: d, a multiple of 4.
-        device: where to make the table.
-        base: how much more slowly the last channels turn than the first.
-
-    Returns:
-        float32 [N, 2*d], rows in raster order. It is read by index like any position table.
+    others the sines, negative for the first of each pair; see `rotate`. Rows are in raster order,
+    and read by index like those of any position table.
 
     Raises:
-        ValueError: if the width per head is not a multiple of 4.
+        ValueError: if the width per head d is not a multiple of 4.
     """
-    if head_width % 4:
-        below = head_width // 4 * 4
-        raise ValueError(
-            f"width per head is {head_width}, rotary positions need a multiple of 4; "
-            f"choose width and heads so that it is {below or 4} or {below + 4}"
-        )
+    check_quarters("width per head", head_width)
     h, w = grid
     quarter = head_width // 4
     frequency = base ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
@@ -59,45 +45,50 @@ def rotary_table(
 def rotate(
     heads: Float[Tensor, "B A K d"], rope: Float[Tensor, "_ K factors"]
 ) -> Float[Tensor, "B A K d"]:
-    """Turn queries or keys by the places of their tokens.
+    """Rotate queries or keys by the places of their tokens.
 
     CroCo v2, section 3.2: one half of a head's channels follows the row, the other the column. In
     each half of length n, channel i is paired with i + n/2 (not with its neighbour), and a pair
-    (u, v) becomes (u cos - v sin, v cos + u sin). The product of a turned query with a turned key
-    depends on how far their places lie apart, not on where they are.
-
-    Args:
-        heads: queries or keys.
-        rope: rows of `rotary_table`, one set for all images (leading axis 1) or one for each.
+    (u, v) becomes (u cos - v sin, v cos + u sin). The product of a rotated query with a rotated key
+    depends on how far their places lie apart, not on where they are. `rope` are rows of
+    `rotary_table`, one set for all images (leading axis 1) or one for each.
     """
     own, other = rope[:, :, None].chunk(2, dim=-1)  # [_, K, 1, d] each
     # Computed as [B, K, A, d], which is how projections leave heads in memory, and attention too.
     exact = torch.promote_types(heads.dtype, rope.dtype)
-    turned = _Turn.apply(heads.transpose(1, 2).to(exact), own, other)
-    return turned.to(heads.dtype).transpose(1, 2)
+    rotated = _Rotate.apply(heads.transpose(1, 2).to(exact), own, other)
+    return rotated.to(heads.dtype).transpose(1, 2)
 
 
-class _Turn(torch.autograd.Function):
+class _Rotate(torch.autograd.Function):
     """Every channel by its factor, and its partner by another; back by the opposite angle.
 
     With whole channels, several times as fast on a CPU as pair by pair; its derivative, put
     together from the derivatives of the parts, would take twice as long.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, channels: Tensor, own: Tensor, other: Tensor) -> Tensor:
-        """Turn channels [B, K, A, d]."""
-        ctx.save_for_backward(own, other)
-        return _turn(channels, own, other)
+    def forward(channels: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """Rotate channels [B, K, A, d]."""
+        halves = channels.unflatten(-1, (2, -1))  # of the row, of the column
+        partners = halves.roll(halves.shape[-1] // 2, dims=-1).flatten(-2)
+        return torch.addcmul(channels * own, partners, other)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        """Keep the factors, which are constants."""
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Turn the gradient back."""
+        """Rotate the gradient back."""
         own, other = ctx.saved_tensors
-        return _turn(gradient, own, -other), None, None
+        return _Rotate.apply(gradient, own, -other), None, None
 
-
-def _turn(channels: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    halves = channels.unflatten(-1, (2, -1))  # of the row, of the column
-    partners = halves.roll(halves.shape[-1] // 2, dims=-1).flatten(-2)
-    return torch.addcmul(channels * own, partners, other)
+    @staticmethod
+    def jvp(ctx, tangent: Tensor, *_: Tensor | None) -> Tensor:
+        """Rotate the tangent."""
+        return _Rotate.apply(tangent, *ctx.saved_tensors)

@@ -15,34 +15,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-class Window(NamedTuple):
-    """Whom each token of a grid sees, and what is added to how much."""
-
-    side: int  # cells; 0: the whole grid is one window
-    grid: tuple[int, int]  # (h, w), multiples of the side
-    bias: Tensor  # [A, K, K], from the token of the row to that of the column
-
-    def cut(self, heads: Float[Tensor, "B A N d"]) -> Float[Tensor, "windows A K d"]:
-        """Gather the tokens of each window."""
-        if not self.side:
-            return heads
-        return rearrange(
-            heads,
-            "b a (h p w q) d -> (b h w) a (p q) d",
-            h=self.grid[0] // self.side,
-            p=self.side,
-            q=self.side,
-        )  # [B*U, A, K, d]
-
-    def join(self, tokens: Float[Tensor, "windows K D"]) -> Float[Tensor, "B N D"]:
-        """Put the tokens of the windows back in the order of the grid."""
-        if not self.side:
-            return tokens
-        rows, columns = (side // self.side for side in self.grid)
-        return rearrange(
-            tokens, "(b h w) (p q) d -> b (h p w q) d", h=rows, w=columns, p=self.side
-        )  # [B, N, D]
+# Larger grids attend strip by strip of so many tokens, since all pairs of 64 x 64 cells are 17
+# million biases a head, in each block that sees everything (layers/attention.py).
+STRIP_TOKENS = 1024
 
 
 class RelativeBias(nn.Module):
@@ -53,11 +28,14 @@ class RelativeBias(nn.Module):
         self.side = side
         self.table = nn.Parameter(torch.zeros(heads, 2 * side - 1, 2 * side - 1))
 
-    def forward(self, grid: tuple[int, int]) -> Float[Tensor, "A K K"]:
+    def forward(
+        self, grid: tuple[int, int], rows: tuple[int, int] | None = None
+    ) -> Float[Tensor, "A _ K"]:
         """Lay the table out for all pairs of cells of a grid, which may be smaller than it is.
 
         The bias from cell (r, c) to (i, j) is table[r - i + side - 1, c - j + side - 1]. Sliding
-        over the mirrored table has a much cheaper gradient than looking up every pair.
+        over the mirrored table has a much cheaper gradient than looking up every pair. With `rows`,
+        first and end, only for pairs from cells in these rows of the grid.
 
         Raises:
             ValueError: if the grid is larger than the table.
@@ -68,10 +46,33 @@ class RelativeBias(nn.Module):
                 f"a grid of {h} x {w} cells is larger than the {self.side} x {self.side} that the "
                 "relative bias is made for; set the encoder's image_size to that of the images"
             )
-        rows, columns = (slice(self.side - n, self.side + n - 1) for n in grid)
-        mirrored = self.table[:, rows, columns].flip(1, 2)
-        pairs = mirrored.unfold(1, h, 1).unfold(2, w, 1).flip(1, 2)  # [A, h, w, h, w]
+        first, end = rows or (0, h)
+        columns = slice(self.side - w, self.side + w - 1)
+        mirrored = self.table[:, self.side - h + first : self.side + end - 1, columns].flip(1, 2)
+        pairs = mirrored.unfold(1, h, 1).unfold(2, w, 1).flip(1, 2)  # [A, rows, w, h, w]
         return rearrange(pairs, "a r c i j -> a (r c) (i j)")
+
+
+class Window(NamedTuple):
+    """Whom each token of a grid sees, and what is added to how much."""
+
+    side: int  # cells; 0: the whole grid is one window
+    grid: tuple[int, int]  # (h, w), multiples of the side
+    bias: Tensor | RelativeBias  # [A, K, K], from row to column; or what lays out strips of it
+
+    def partition(self, heads: Float[Tensor, "B A N d"]) -> Float[Tensor, "windows A K d"]:
+        """Gather the tokens of each window."""
+        if not self.side:
+            return heads
+        sizes = {"h": self.grid[0] // self.side, "p": self.side, "q": self.side}
+        return rearrange(heads, "b a (h p w q) d -> (b h w) a (p q) d", **sizes)  # [B*U, A, K, d]
+
+    def merge(self, tokens: Float[Tensor, "windows K D"]) -> Float[Tensor, "B N D"]:
+        """Put the tokens of the windows back in the order of the grid."""
+        if not self.side:
+            return tokens
+        sizes = {"h": self.grid[0] // self.side, "w": self.grid[1] // self.side, "p": self.side}
+        return rearrange(tokens, "(b h w) (p q) d -> b (h p w q) d", **sizes)  # [B, N, D]
 
 
 class Windows(nn.Module):
@@ -88,45 +89,35 @@ class Windows(nn.Module):
         side: int,
         global_blocks: tuple[int, ...],
     ):
-        """Make the tables.
-
-        Args:
-            grid: (h, w) at the configured image size.
-            heads: of the attention, A.
-            num_blocks: of the encoder.
-            side: of a window, in cells.
-            global_blocks: which blocks see the whole grid, from 0.
+        """Make the tables, for windows of `side` cells and blocks that see the whole grid.
 
         Raises:
             ValueError: if windows do not fill the grid or there is no such block.
         """
         super().__init__()
-        if side < 1 or any(length % side for length in grid):
-            raise ValueError(
-                f"windows of {side} cells do not fill a grid of {grid[0]} x {grid[1]}; choose a "
-                "divisor of both"
-            )
+        self.side = side
+        self.check(grid)
         if not set(global_blocks) < set(range(num_blocks)):
             raise ValueError(
                 f"global_blocks {global_blocks} must be some of the blocks 0 ... {num_blocks - 1}, "
                 "but not all"
             )
         self.is_global = tuple(i in global_blocks for i in range(num_blocks))
-        self.side = side
         self.window_bias = RelativeBias(heads, side)
         self.global_bias = RelativeBias(heads, max(grid)) if global_blocks else None
 
-    def forward(self, grid: tuple[int, int]) -> list[Window]:
-        """Return the window of each block, for images of this grid.
-
-        Raises:
-            ValueError: if the windows do not fill it.
-        """
-        if any(length % self.side for length in grid):
+    def check(self, grid: tuple[int, int]) -> None:
+        """Raise ValueError if the windows do not fill a grid."""
+        if self.side < 1 or any(length % self.side for length in grid):
             raise ValueError(
                 f"windows of {self.side} cells do not fill a grid of {grid[0]} x {grid[1]}; choose "
-                "images whose grid they fill"
+                "a divisor of both, or images whose grid they fill"
             )
-        some = Window(self.side, grid, self.window_bias((self.side, self.side)))
-        whole = None if self.global_bias is None else Window(0, grid, self.global_bias(grid))
-        return [whole if is_global else some for is_global in self.is_global]
+
+    def forward(self, grid: tuple[int, int]) -> list[Window]:
+        """Return the window of each block, for images of this grid; see `check`."""
+        self.check(grid)
+        some, bias = Window(self.side, grid, self.window_bias((self.side,) * 2)), self.global_bias
+        if bias is not None and grid[0] * grid[1] <= STRIP_TOKENS:
+            bias = bias(grid)
+        return [Window(0, grid, bias) if is_global else some for is_global in self.is_global]

@@ -11,7 +11,7 @@ Images are summed up by the same aggregator (class attention over all tokens), s
 no class token; its final norm is the aggregator's. As official: the teacher sees local crops too,
 and its center of images is the mean over all crops.
 
-The same function as the official code, reordered so that no work is thrown away: layers/neighbours,
+The same function as the official code, reordered so that no work is thrown away: layers/neighbors,
 layers/class_attention and methods/objectives/distillation say how.
 
 Letters: B images, V crops of one size, N patches of a crop, D width, k neighbours.
@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mimlib.checks import check_positive, check_range
-from mimlib.layers.neighbours import EVERYWHERE, Neighbours, check_window, nearest_neighbours
+from mimlib.layers.neighbors import EVERYWHERE, Neighbors, check_window, nearest_neighbors
 from mimlib.layers.views.multicrop import NUM_GLOBAL, MultiCropViews
 from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.siamese import Network, ObjectiveConfig, Siamese, SiameseConfig, encode_crops
@@ -126,7 +126,7 @@ class SelfPatch(Siamese):
             [part.unflatten(0, crops.shape[:2]) for part, crops in zip(patches, by_size)],
         )
 
-    def positives(self, raw: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Neighbours:
+    def positives(self, raw: Float[Tensor, "B N D"], grid: tuple[int, int]) -> Neighbors:
         """Choose the positives of each patch, by tokens as the last block leaves them."""
         config = self.config
-        return nearest_neighbours(raw, grid, config.k, config.window, config.wrap)
+        return nearest_neighbors(raw, grid, config.k, config.window, config.wrap)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from mimlib.protocol import Trainable
 
 # Of encoders and blocks, beside forward.
-ENTRANCES = ("encode", "encode_together", "encode_sizes", "stages", "offer")
+ENTRANCES = ("encode", "encode_together", "encode_sizes", "stages", "keys_values")
 
 
 def shard_in_place(method: Trainable, device: torch.device) -> Trainable:

@@ -1,8 +1,8 @@
 """Published checkpoints and ours: names, both directions, and loading parts from a file.
 
-One adapter per way of naming: `mae`, `convmae`, `croco`, `selfpatch`. Each says whether a file is
-of its kind (`is_published`), translates it into the state of our method (`our_names`), and back
-(`published_names`). `dpt` does so for the dense head of CroCo's stereo and flow models.
+One adapter per way of naming: `mae` (and ConvMAE), `croco`, `selfpatch`. Each translates a file
+into the state of our method (`our_names`), and back (`published_names`). `dpt` does so for the
+dense head of CroCo's stereo and flow models.
 
 Published files of MAE hold the weights under the key `model`, in three kinds: the whole model of
 pre-training (254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have
@@ -10,7 +10,7 @@ pre-training (254 tensors for ViT-B), the encoder alone (150), and fine-tuned ne
 `croco_kwargs`. The released ConvMAE holds an encoder, perhaps without its final `norm`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -19,11 +19,10 @@ from mimlib.decoders.pair import PairDecoder
 from mimlib.encoders.convvit import ConvViT
 from mimlib.encoders.vit import ViT
 from mimlib.methods.autoencoder import Autoencoder
-from mimlib.methods.convmae import ConvMAE
 from mimlib.methods.croco import CroCo
 from mimlib.methods.selfpatch import SelfPatch
 from mimlib.protocol import Encoder, Trainable
-from mimlib.weights import convmae, croco, mae, selfpatch
+from mimlib.weights import croco, mae, selfpatch
 from mimlib.weights.files import copy_weights, part_of, read_weights, strip
 
 FINAL_NORM = ("norm.weight", "norm.bias")
@@ -65,16 +64,16 @@ def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
 
     A ViT alone gets those of MAE. Of a SelfPatch these are the entries of a training file.
     """
-    kinds = {SelfPatch: selfpatch, CroCo: croco, ConvMAE: convmae, ConvViT: convmae}
+    kinds = {SelfPatch: selfpatch, CroCo: croco}
     adapter = next((a for kind, a in kinds.items() if isinstance(model, kind)), mae)
     return adapter.published_names(model.state_dict())
 
 
 def load_encoder(encoder: Encoder, path: str | Path) -> None:
-    """Copy the encoder found in a file into `encoder`.
+    """Copy the encoder found in a file into one of the same shape; its image size may differ.
 
     Args:
-        encoder: of the same shape as the stored one; its image size may differ.
+        encoder: to copy into.
         path: a checkpoint of ours (any method or task), a published one, or a .safetensors file.
 
     Raises:
@@ -84,16 +83,8 @@ def load_encoder(encoder: Encoder, path: str | Path) -> None:
 
 
 def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
-    """Copy the decoder of a CroCo found in a file into `decoder`, for stereo and flow.
-
-    Args:
-        decoder: of the same shape as the stored one; its image size may differ.
-        path: a checkpoint of ours (CroCo, stereo, flow), a published one, or a .safetensors file.
-
-    Raises:
-        ValueError: if the file is not readable as weights, or does not fit the decoder.
-    """
-    _copy_decoder(decoder, part_of(_stored(path), "decoder."), path)
+    """Copy the decoder of a CroCo found in a file, for stereo and flow; see `load_encoder`."""
+    _copy_part(decoder, part_of(_stored(path), "decoder."), path)
 
 
 def load_pretrained(method: Trainable, path: str | Path) -> None:
@@ -110,7 +101,7 @@ def load_pretrained(method: Trainable, path: str | Path) -> None:
         _copy_encoder(student.encoder, _encoder_part(stored), path)
     decoder, found = getattr(method, "decoder", None), part_of(stored, "decoder.")
     if isinstance(decoder, PairDecoder) and found:
-        _copy_decoder(decoder, found, path)
+        _copy_part(decoder, found, path)
 
 
 def _stored(path: str | Path) -> dict[str, Tensor]:
@@ -121,19 +112,13 @@ def _stored(path: str | Path) -> dict[str, Tensor]:
 def _our_names(content: Mapping) -> dict[str, Tensor]:
     """Translate what a file holds; names that no adapter knows are ours, or MAE's."""
     state = content.get("model", content)
-    adapter = next((a for a in (selfpatch, croco, convmae) if a.is_published(state)), mae)
+    adapter = next((a for a in (selfpatch, croco) if a.is_published(state)), mae)
     return adapter.our_names(state)
 
 
 def _encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Pick what belongs to the encoder, and what follows it in files of one flat list."""
     return part_of(state, "teacher.encoder.") or strip("encoder.", state)
-
-
-def _copy_decoder(decoder: PairDecoder, state: dict[str, Tensor], source: str | Path) -> None:
-    if "pos_embed" in state:
-        state["pos_embed"] = decoder.fit_positions(state["pos_embed"])
-    copy_weights(decoder, state, source)
 
 
 def _copy_encoder(
@@ -146,8 +131,18 @@ def _copy_encoder(
     if windows and "cls_token" in state:  # windows have no place for it, as in ViTDet
         del state["cls_token"]
         state["pos_embed"] = state["pos_embed"][:, 1:]
-    if isinstance(encoder, ViT | ConvViT) and "pos_embed" in state:
-        state["pos_embed"] = encoder.fit_positions(state["pos_embed"])
     may_lack_norm = "fc_norm.weight" in unused or not encoder.config.class_token  # SelfPatch
-    copy_weights(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
+    _copy_part(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
     return unused
+
+
+def _copy_part(
+    part: Encoder | PairDecoder,
+    state: dict[str, Tensor],
+    source: str | Path,
+    may_miss: Sequence[str] = (),
+) -> None:
+    """Copy weights into an encoder or a decoder, with its positions resized."""
+    if "pos_embed" in state and hasattr(part, "fit_positions"):
+        state["pos_embed"] = part.fit_positions(state["pos_embed"])
+    copy_weights(part, state, source, may_miss)

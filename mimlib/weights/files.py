@@ -8,12 +8,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
-
-from mimlib.decoders.pair import PairDecoder
-from mimlib.methods.autoencoder import Autoencoder
-from mimlib.methods.croco import CroCo
-from mimlib.protocol import Encoder
+from torch import Tensor, nn
 
 UNREADABLE = (
     "{} is not readable as weights ({}); expected a checkpoint of torch.save or a .safetensors "
@@ -47,10 +42,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def copy_weights(
-    model: Autoencoder | CroCo | Encoder | PairDecoder,
-    state: Mapping[str, Tensor],
-    source: str | Path,
-    may_miss: Iterable[str] = (),
+    model: nn.Module, state: Mapping[str, Tensor], source: str | Path, may_miss: Iterable[str] = ()
 ) -> None:
     """Copy tensors of our names, all or none of them.
 

@@ -33,7 +33,7 @@ CENTERS = {  # ours -> published, and its shape
 }
 # The last layers are weight-normalised: a direction and a length for each row, which is always 1.
 DIRECTION, LENGTH = "last_layer.weight_v", "last_layer.weight_g"
-NEW_NAMES = {  # of torch's parametrisation -> as published
+NEW_NAMES = {  # of torch's parametrization -> as published
     "last_layer.parametrizations.weight.original1": DIRECTION,
     "last_layer.parametrizations.weight.original0": LENGTH,
 }

@@ -77,7 +77,9 @@ def _look(tokens, memory, to_queries, to_keys, heads):
         for part, weight in ((layer.projq, to_queries), (layer.projk, to_keys)):
             part.weight.copy_(weight.T)
             part.bias.zero_()
-        return layer.weights(tokens[None], memory[None])[0]
+        return layer.weigh(
+            (layer.project_queries(tokens[None]), layer.project_memory(memory[None]))
+        )[0]
 
 
 def _look_cases():

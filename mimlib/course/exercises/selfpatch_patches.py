@@ -7,12 +7,12 @@ import torch.nn.functional as F
 
 from mimlib.course.exercises.exercise import Exercise
 from mimlib.evaluation.propagation import PropagationConfig, affinity
-from mimlib.layers.neighbours import nearest_neighbours, neighbour_table
+from mimlib.layers.neighbors import nearest_neighbors, neighbor_table
 
 
 def _neighbors_of(patch, height, width, window):
     """The other places in a window on a torus, row by row from the upper left."""
-    return neighbour_table((height, width), window)[0][patch].tolist()
+    return neighbor_table((height, width), window)[0][patch].tolist()
 
 
 def _neighbor_cases():
@@ -34,7 +34,7 @@ def _around(
 NEIGHBORS = Exercise(
     name="selfpatch.3",
     answer=_neighbors_of,
-    source=neighbour_table,
+    source=neighbor_table,
     cases=_neighbor_cases,
     wrong={
         partial(_around, wrap=lambda place, size: place): "on a torus everybody has as many "
@@ -57,7 +57,7 @@ NEIGHBORS = Exercise(
 def _positives_of(tokens, near, k):
     """The k of the candidates `near` with the largest cosine, in ascending order of place."""
     height = width = round(len(tokens) ** 0.5)
-    index = nearest_neighbours(tokens[None], (height, width), k).index[0]
+    index = nearest_neighbors(tokens[None], (height, width), k).index[0]
     assert near.shape == (len(tokens), 8)  # of the cases below
     return index.sort(dim=1).values
 
@@ -68,7 +68,7 @@ def _positive_cases():
     def _case(side, width, k):
         tokens = torch.randn(side * side, width, generator=draw)
         lengths = 0.2 + 3 * torch.rand(side * side, 1, generator=draw)
-        return tokens * lengths, neighbour_table((side, side), 3)[0], k
+        return tokens * lengths, neighbor_table((side, side), 3)[0], k
 
     return _case(3, 4, 1), _case(4, 8, 4)
 
@@ -91,7 +91,7 @@ def _of_all(tokens, near, k):
 POSITIVES = Exercise(
     name="selfpatch.4",
     answer=_positives_of,
-    source=nearest_neighbours,
+    source=nearest_neighbors,
     cases=_positive_cases,
     wrong={
         partial(_best, rate=lambda a, b: (a[:, None] * b).sum(-1)): "a product prefers long "

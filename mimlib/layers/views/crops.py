@@ -33,15 +33,9 @@ def random_boxes(
 
     The area is uniform in `scale` times the image's, the aspect ratio log-uniform in 3/4 ... 4/3,
     sides are whole pixels. A box that does not fit is drawn again, ten times at most; then the
-    largest centred box of an allowed ratio is taken.
-
-    Args:
-        num_crops: boxes for each image, V.
-        images: B of them, on the device of the generator.
-        scale: smallest and largest area as a share of the image.
-        generator: source of randomness.
-        stretched_from: height and width of each image before it was stretched, [B, 2]; else they
-            are as they were. The boxes are those of the stretched images, in parts of pixels.
+    largest centered box of an allowed ratio is taken. Of images that were stretched, height and
+    width before are `stretched_from` [B, 2]; boxes are then of the stretched ones, in parts of
+    pixels.
 
     Raises:
         ValueError: if `stretched_from` is not of these images.
@@ -55,18 +49,17 @@ def random_boxes(
     heights = (area / ratio).sqrt().round().clamp(min=1)
     widths = (area * ratio).sqrt().round().clamp(min=1)
     fits = (heights <= height) & (widths <= width)
-    last = fits[..., -1:]
-    heights[..., -1:] = torch.where(last, heights[..., -1:], _longest(height, width))
-    widths[..., -1:] = torch.where(last, widths[..., -1:], _longest(width, height))
-    row[..., -1:] = torch.where(last, row[..., -1:], 0.5)
-    column[..., -1:] = torch.where(last, column[..., -1:], 0.5)
+    first = fits.to(torch.uint8).argmax(dim=-1, keepdim=True)  # [V, B, 1]
+    ours = (heights, widths, row, column)
+    largest = (_longest(height, width), _longest(width, height), 0.5, 0.5)
+    fits = fits.any(dim=-1, keepdim=True)
+    heights, widths, row, column = (
+        torch.where(fits, each.gather(-1, first), other) for each, other in zip(ours, largest)
+    )
     top = (row * (height - heights + 1)).floor()
     left = (column * (width - widths + 1)).floor()
-    boxes = torch.stack([top, left, heights, widths], dim=-1)  # [V, B, tries, 4]
-    fits[..., -1] = True
-    first = fits.to(torch.uint8).argmax(dim=-1)  # [V, B]
-    chosen = boxes.take_along_dim(first[..., None, None], dim=2)[:, :, 0]  # [V, B, 4]
-    return chosen if stretched_from is None else _stretch(chosen, stretched_from, images.shape[-2:])
+    boxes = torch.cat([top, left, heights, widths], dim=-1)  # [V, B, 4]
+    return boxes if stretched_from is None else _stretch(boxes, stretched_from, images.shape[-2:])
 
 
 def _sides_before(images: Tensor, stretched_from: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -104,16 +97,9 @@ def crop_batch(
     mirrored: Bool[Tensor, "V B"],
     size: int,
 ) -> Float[Tensor, "V B C S S"]:
-    """Cut boxes out of images and resize them bicubically, with antialiasing.
+    """Cut boxes out of images in [0, 1] and resize them bicubically, with antialiasing.
 
-    Args:
-        images: in [0, 1].
-        boxes: V of each image.
-        mirrored: which crops are mirrored left and right.
-        size: S, side of the crops.
-
-    Returns:
-        The crops in [0, 1].
+    Those that are `mirrored` change left and right.
     """
     top, left, height, width = boxes.unbind(dim=-1)  # [V, B]
     rows = crop_matrix(top, height, images.shape[-2], size)  # [V, B, S, H]
@@ -128,20 +114,14 @@ def crop_matrix(
 ) -> Float[Tensor, "*B S H"]:
     """Write "cut out a stretch of an axis and resize it" as a matrix.
 
-    Bicubic with a = -1/2, widened where pixels are merged; weights beyond the stretch are left out
-    and the rest sums to 1, as in Pillow.
-
-    Args:
-        first: first pixel of the stretch.
-        length: pixels of the stretch.
-        num_pixels: of the axis, H.
-        size: pixels of the result, S.
+    Bicubic with a = -1/2, widened where pixels are merged; weights beyond the stretch (its first
+    pixel and length) are left out and the rest sums to 1, as in Pillow.
     """
-    pixels = torch.arange(num_pixels, device=first.device) + 0.5  # [H] centres
+    pixels = torch.arange(num_pixels, device=first.device) + 0.5  # [H] centers
     first, length = first[..., None], length[..., None]
     step = length / size  # [*B, 1] pixels of the image per pixel of the result
-    centres = first + (torch.arange(size, device=first.device) + 0.5) * step  # [*B, S]
-    distance = (pixels - centres[..., None]).abs() / step.clamp(min=1)[..., None]  # [*B, S, H]
+    centers = first + (torch.arange(size, device=first.device) + 0.5) * step  # [*B, S]
+    distance = (pixels - centers[..., None]).abs() / step.clamp(min=1)[..., None]  # [*B, S, H]
     near = 1 + distance.square() * (1.5 * distance - 2.5)
     far = 2 - distance * (4 - distance * (2.5 - 0.5 * distance))
     weights = torch.where(distance < 1, near, torch.where(distance < FILTER_RADIUS, far, 0.0))
@@ -155,9 +135,7 @@ def blur(
 ) -> Float[Tensor, "*B C S S"]:
     """Blur square images with a Gaussian each; pixels beyond the border do not count.
 
-    Args:
-        images: in [0, 1].
-        radius: standard deviation in pixels, above 0.
+    The radius is the standard deviation in pixels, above 0.
     """
     pixels = torch.arange(images.shape[-1], device=images.device)
     distance = (pixels[:, None] - pixels) / radius[..., None, None]  # [*B, S, S]

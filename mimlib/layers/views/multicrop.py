@@ -1,6 +1,6 @@
 """Many crops of one image: what methods that compare views of an image are fed with.
 
-Caron et al., SwAV (arXiv 2006.09882), section 3.2, with the colours of BYOL (arXiv 2006.07733,
+Caron et al., SwAV (arXiv 2006.09882), section 3.2, with the colors of BYOL (arXiv 2006.07733,
 appendix B) as in DINO: two large "global" crops and some small "local" ones. All crops of a batch
 are made at once, on its device.
 
@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from mimlib.checks import check_range
 from mimlib.layers.patches import normalize
-from mimlib.layers.views import colours
+from mimlib.layers.views import colors
 from mimlib.layers.views.crops import blur, crop_batch, random_boxes
 
 NUM_GLOBAL = 2
-MIRROR, JITTER, GREY = 0.5, 0.8, 0.2  # chances that a crop is mirrored, jittered, made grey
+MIRROR, JITTER, GRAY = 0.5, 0.8, 0.2  # chances that a crop is mirrored, jittered, made gray
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1  # largest change by the jitter
 
 
@@ -33,21 +34,13 @@ class MultiCropConfig:
     global_scale: tuple[float, float] = (0.25, 1.0)  # share of the image's area
     local_scale: tuple[float, float] = (0.05, 0.25)  # share of the image's area
     blur: tuple[float, float] = (0.1, 2.0)  # pixels, standard deviation of the blur
-    colour: float = 1.0  # factor on the jitter and on the chance of grey; 0: neither (SimCLR's s)
+    color: float = 1.0  # factor on the jitter and on the chance of gray; 0: neither (SimCLR's s)
 
     def __post_init__(self):
-        if self.num_local < 0:
-            raise ValueError(f"num_local is {self.num_local}; choose 0 crops or more")
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(
-                    f"{name} {(low, high)} is no range of areas; expected 0 < low <= high <= 1"
-                )
-        if not 0 < self.blur[0] <= self.blur[1]:
-            raise ValueError(f"blur {self.blur} is no range of radii; expected 0 < low <= high")
-        if not 0 <= self.colour <= 1:
-            raise ValueError(f"colour is {self.colour}; expected 0 (colours stay) to 1 (official)")
+        check_range(self, "num_local", least=0)
+        check_range(self, "global_scale", "local_scale", above=0, most=1, ordered=True)
+        check_range(self, "blur", above=0, ordered=True)
+        check_range(self, "color", least=0, most=1)
 
     @property
     def num_crops(self) -> int:
@@ -77,17 +70,10 @@ def multi_crop(
     generator: torch.Generator,
     stretched_from: Int[Tensor, "_ _"] | None = None,
 ) -> MultiCropViews:
-    """Cut all crops of all images and change their colours.
+    """Cut all crops of all images and change their colors.
 
-    The first global crop is always blurred, the second seldom but sometimes solarised, half of the
-    local ones are blurred (as official).
-
-    Args:
-        images: B of them.
-        config: of the crops.
-        generator: source of randomness.
-        stretched_from: height and width of each image before it was stretched, [B, 2], if it was;
-            the crops are as those of the image before.
+    The first global crop is always blurred, the second seldom but sometimes solarized, half of the
+    local ones are blurred (as official). `stretched_from`: see `random_boxes`.
     """
     pixels = images.float() / 255
 
@@ -98,8 +84,8 @@ def multi_crop(
 
     large = cut(NUM_GLOBAL, config.global_size, config.global_scale)
     first, second = (
-        distort(crop, config, generator, blurred, solarised)
-        for crop, blurred, solarised in zip(large, (1.0, 0.1), (0.0, 0.2))
+        distort(crop, config, generator, blurred, solarized)
+        for crop, blurred, solarized in zip(large, (1.0, 0.1), (0.0, 0.2))
     )
     small = cut(config.num_local, config.local_size, config.local_scale)
     small = distort(small, config, generator, blurred=0.5)
@@ -111,38 +97,31 @@ def distort(
     config: MultiCropConfig,
     generator: torch.Generator,
     blurred: float = 0.0,
-    solarised: float = 0.0,
+    solarized: float = 0.0,
 ) -> Float[Tensor, "*B 3 S S"]:
-    """Jitter, make grey, blur and solarise some of the crops.
+    """Jitter, make gray, blur and solarize some of the crops in [0, 1], by these chances.
 
     # differs from official: the four parts of the jitter come in one order, not in a random one.
-
-    Args:
-        crops: in [0, 1].
-        config: of the crops; here, how much colours change and the radii of the blur.
-        generator: source of randomness.
-        blurred: chance that a crop is blurred.
-        solarised: chance that it is solarised.
     """
 
     def draw() -> Tensor:
         return torch.rand(crops.shape[:-3], generator=generator, device=crops.device)
 
     def around(middle: float, reach: float) -> Tensor:
-        return middle + config.colour * reach * (2 * draw() - 1)
+        return middle + config.color * reach * (2 * draw() - 1)
 
     def sometimes(chance: float, changed: Tensor) -> Tensor:
         return torch.where((draw() < chance)[..., None, None, None], changed, crops)
 
-    jittered = colours.change_brightness(crops, around(1.0, BRIGHTNESS))
-    jittered = colours.change_contrast(jittered, around(1.0, CONTRAST))
-    jittered = colours.change_saturation(jittered, around(1.0, SATURATION))
-    crops = sometimes(JITTER, colours.shift_hue(jittered, around(0.0, HUE)))
-    crops = sometimes(config.colour * GREY, colours.greyscale(crops).expand_as(crops))
+    jittered = colors.change_brightness(crops, around(1.0, BRIGHTNESS))
+    jittered = colors.change_contrast(jittered, around(1.0, CONTRAST))
+    jittered = colors.change_saturation(jittered, around(1.0, SATURATION))
+    crops = sometimes(JITTER, colors.shift_hue(jittered, around(0.0, HUE)))
+    crops = sometimes(config.color * GRAY, colors.grayscale(crops).expand_as(crops))
     if blurred:
         low, high = config.blur
         radius = low + (high - low) * draw()
         crops = sometimes(blurred, blur(crops, radius))
-    if solarised:
-        crops = sometimes(solarised, colours.solarise(crops))
+    if solarized:
+        crops = sometimes(solarized, colors.solarize(crops))
     return crops

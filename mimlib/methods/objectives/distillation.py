@@ -32,8 +32,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mimlib.checks import check_choice, check_positive, check_range
-from mimlib.layers.blocks import forget
 from mimlib.layers.projection import PrototypeHead
+from mimlib.layers.recompute import recompute
 
 # 87,000 patches of a batch of 128, each with 4096 numbers, are 1.4 GB; so many are 134 MB.
 ROWS_AT_ONCE = 8192
@@ -145,7 +145,7 @@ class Distillation(nn.Module):
         pairs = [*zip(student.split(ROWS_AT_ONCE), teacher.split(ROWS_AT_ONCE))]
         if len(pairs) == 1:
             return compare(*pairs[0])
-        return torch.cat([forget(compare, *pair) for pair in pairs])
+        return torch.cat([recompute(compare, *pair) for pair in pairs])
 
     def sharpen(self, logits: Float[Tensor, "*B G"]) -> Float[Tensor, "*B G"]:
         """Turn the teacher's logits into probabilities: centered, then sharpened."""

@@ -116,7 +116,7 @@ METHODS = {
         # them, half of the loss of patches is about 4 x 4 of them, and things are followed less
         # well.
         crops=MultiCropConfig(
-            global_size=32, local_size=16, num_local=0, blur=(0.1, 0.5), colour=0.0
+            global_size=32, local_size=16, num_local=0, blur=(0.1, 0.5), color=0.0
         ),
         images=LESSON_CLASSES,
         # Centered by the run, things are followed less well: claim selfpatch.9.

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mimlib.layers.neighbours import nearest_neighbours, neighbour_table
+from mimlib.layers.neighbors import nearest_neighbors, neighbor_table
 
 KNOWN = {  # of the released code
     (14, 14): {
@@ -23,7 +23,7 @@ def tokens(batch, num, width=6, seed=0):
 
 @pytest.mark.parametrize("grid", KNOWN)
 def test_the_known_neighbours(grid):
-    table, inside = neighbour_table(grid, 3)
+    table, inside = neighbor_table(grid, 3)
     assert inside.all()
     for patch, near in KNOWN[grid].items():
         assert table[patch].sort().values.tolist() == near
@@ -32,7 +32,7 @@ def test_the_known_neighbours(grid):
 @pytest.mark.parametrize("grid,window", [((14, 14), 3), ((6, 6), 5), ((3, 5), 3), ((4, 7), 0)])
 def test_neighbours_are_distinct_and_mutual(grid, window):
     num = grid[0] * grid[1]
-    table, inside = neighbour_table(grid, window)
+    table, inside = neighbor_table(grid, window)
     assert table.shape == (num, (window**2 if window else num) - 1) and inside.all()
     near = torch.zeros(num, num, dtype=torch.bool).scatter(1, table, True)
     assert not near.diagonal().any() and torch.equal(near, near.T)
@@ -40,7 +40,7 @@ def test_neighbours_are_distinct_and_mutual(grid, window):
 
 
 def test_beyond_the_border_there_is_nothing():
-    table, inside = neighbour_table((4, 5), 3, wrap=False)
+    table, inside = neighbor_table((4, 5), 3, wrap=False)
     counts = inside.sum(1).view(4, 5)
     assert counts[0, 0] == counts[3, 4] == 3 and counts[0, 2] == 5 and counts[1, 1] == 8
     for patch in range(20):
@@ -48,15 +48,15 @@ def test_beyond_the_border_there_is_nothing():
         near = {r * 5 + c for r in range(4) for c in range(5)
                 if max(abs(r - row), abs(c - column)) == 1}  # fmt: skip
         assert set(table[patch][inside[patch]].tolist()) == near
-    assert neighbour_table((2, 2), 3, wrap=False)[1].sum() == 12
+    assert neighbor_table((2, 2), 3, wrap=False)[1].sum() == 12
 
 
 @pytest.mark.parametrize("wrap", [True, False])
 @pytest.mark.parametrize("grid,window,k", [((5, 4), 3, 4), ((6, 6), 5, 3), ((4, 3), 0, 6)])
 def test_the_nearest_are_those_of_a_loop(grid, window, k, wrap):
     given = tokens(2, grid[0] * grid[1])
-    table, inside = neighbour_table(grid, window, wrap)
-    found = nearest_neighbours(given, grid, k, window, wrap)
+    table, inside = neighbor_table(grid, window, wrap)
+    found = nearest_neighbors(given, grid, k, window, wrap)
     assert found.index.shape == (2, len(table), k)
     for image in range(2):
         for patch in range(len(table)):
@@ -73,7 +73,7 @@ def test_a_planted_neighbour_is_found_whatever_its_length():
     given[0, 8] = 1000 * given[0, 7]
     for scale in (1.0, 1e-3):
         given[0, 8] *= scale
-        assert nearest_neighbours(given, (6, 6), 1).index[0, 7].tolist() == [8]
+        assert nearest_neighbors(given, (6, 6), 1).index[0, 7].tolist() == [8]
 
 
 @pytest.mark.parametrize("window,wrap,grid,message", [
@@ -84,4 +84,4 @@ def test_a_planted_neighbour_is_found_whatever_its_length():
 ])  # fmt: skip
 def test_impossible_windows_are_refused(window, wrap, grid, message):
     with pytest.raises(ValueError, match=message):
-        neighbour_table(grid, window, wrap)
+        neighbor_table(grid, window, wrap)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from mimlib.layers.views import colours
+from mimlib.layers.views import colors
 
 IMAGES = torch.rand(3, 3, 7, 6, generator=torch.Generator().manual_seed(0))
 IMAGES[0, :, 0] = 0.5  # grey has no hue
@@ -13,10 +13,10 @@ IMAGES[1, :, 0, 0] = torch.tensor([1.0, 1.0, 0.0])
 
 
 @pytest.mark.parametrize("ours,theirs,strengths", [
-    (colours.change_brightness, reference.adjust_brightness, (0.6, 1.0, 1.4)),
-    (colours.change_contrast, reference.adjust_contrast, (0.6, 1.0, 1.4)),
-    (colours.change_saturation, reference.adjust_saturation, (0.8, 1.0, 1.2)),
-    (colours.shift_hue, reference.adjust_hue, (-0.1, 0.0, 0.37)),
+    (colors.change_brightness, reference.adjust_brightness, (0.6, 1.0, 1.4)),
+    (colors.change_contrast, reference.adjust_contrast, (0.6, 1.0, 1.4)),
+    (colors.change_saturation, reference.adjust_saturation, (0.8, 1.0, 1.2)),
+    (colors.shift_hue, reference.adjust_hue, (-0.1, 0.0, 0.37)),
 ])  # fmt: skip
 def test_each_image_changes_by_its_own_strength(ours, theirs, strengths):
     found = ours(IMAGES, torch.tensor(strengths))
@@ -28,13 +28,13 @@ def test_each_image_changes_by_its_own_strength(ours, theirs, strengths):
 
 def test_grey_and_solarised():
     expected = reference.rgb_to_grayscale(IMAGES)
-    torch.testing.assert_close(colours.greyscale(IMAGES), expected, rtol=0, atol=2e-4)
+    torch.testing.assert_close(colors.grayscale(IMAGES), expected, rtol=0, atol=2e-4)
     expected = reference.solarize(IMAGES, 128 / 255)
-    torch.testing.assert_close(colours.solarise(IMAGES), expected)
+    torch.testing.assert_close(colors.solarize(IMAGES), expected)
 
 
 def test_any_axes_may_come_first():
     strength = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)) / 5
     twice = torch.stack([IMAGES, IMAGES.flip(0)])
-    found = colours.shift_hue(twice, strength)
-    torch.testing.assert_close(found[1], colours.shift_hue(twice[1], strength[1]))
+    found = colors.shift_hue(twice, strength)
+    torch.testing.assert_close(found[1], colors.shift_hue(twice[1], strength[1]))

@@ -20,14 +20,14 @@ from torch import Tensor
 EVERYWHERE = 0  # a window that is the whole image
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """Some patches for every patch."""
 
     index: Tensor  # [B, N, k] int64
     valid: Tensor  # [B, N, k] bool, False where a patch at the border has fewer
 
 
-def neighbour_offsets(grid: tuple[int, int], window: int) -> list[tuple[int, int]]:
+def neighbor_offsets(grid: tuple[int, int], window: int) -> list[tuple[int, int]]:
     """Return the steps (rows, columns) from a patch to the others in its window, row by row."""
     if window == EVERYWHERE:  # on a torus, each other patch is one of these steps away
         rows, columns = (range(side) for side in grid)
@@ -36,23 +36,13 @@ def neighbour_offsets(grid: tuple[int, int], window: int) -> list[tuple[int, int
     return [(row, column) for row in rows for column in columns if (row, column) != (0, 0)]
 
 
-def neighbour_table(
+def neighbor_table(
     grid: tuple[int, int], window: int, wrap: bool = True, device: torch.device | None = None
 ) -> tuple[Int[Tensor, "N near"], Bool[Tensor, "N near"]]:
-    """List the patches around each patch.
+    """List the patches in the window around each patch, and which of them count.
 
-    Args:
-        grid: rows h and columns w.
-        window: side of the window in patches, odd; 0: the whole image.
-        wrap: as official, a window reaches over the border to the other side of the image. False:
-            beyond the border there is nothing, and a corner has 3 neighbours and not 8.
-        device: of the result.
-
-    Returns:
-        The places in the image, and which of them count.
-
-    Raises:
-        ValueError: if a window that wraps is wider than the grid and would meet itself.
+    As official, a window reaches over the border to the other side of the image. Without `wrap`
+    there is nothing beyond the border, and a corner has 3 neighbors and not 8. See `check_window`.
     """
     check_window(grid, window, wrap)
     return _table(grid, window, wrap, device)
@@ -63,7 +53,7 @@ def _table(
     grid: tuple[int, int], window: int, wrap: bool, device: torch.device | None
 ) -> tuple[Tensor, Tensor]:
     """Make the table once for each grid: it is asked for in every step, and lists travel slowly."""
-    offsets = torch.tensor(neighbour_offsets(grid, window), device=device).reshape(-1, 2)
+    offsets = torch.tensor(neighbor_offsets(grid, window), device=device).reshape(-1, 2)
     sides = torch.tensor(grid, device=device)
     rows = torch.arange(grid[0] * grid[1], device=device)
     places = torch.stack([rows // grid[1], rows % grid[1]], dim=1)  # [N, 2]
@@ -74,10 +64,9 @@ def _table(
 
 
 def check_window(grid: tuple[int, int], window: int, wrap: bool) -> None:
-    """Refuse windows that no patch can have.
+    """Raise ValueError if a window (its odd side in patches, or 0: the whole image) cannot be.
 
-    Raises:
-        ValueError: if the window is even, or wraps and is wider than the grid.
+    One that wraps may not be wider than the grid, where it would meet itself.
     """
     if window != EVERYWHERE and (window < 3 or window % 2 == 0):
         raise ValueError(f"window is {window}; choose an odd side from 3, or 0 for the whole image")
@@ -88,42 +77,32 @@ def check_window(grid: tuple[int, int], window: int, wrap: bool) -> None:
         )
 
 
-def nearest_neighbours(
+def nearest_neighbors(
     tokens: Float[Tensor, "B N D"],
     grid: tuple[int, int],
     k: int,
     window: int = 3,
     wrap: bool = True,
-) -> Neighbours:
+) -> Neighbors:
     """Choose, for each patch, the k in its window whose tokens have the largest cosine to its own.
 
-    Each step of the window is one product of the normalised map with a view of itself, shifted; in
-    float32, since neighbours are much alike.
-
-    Args:
-        tokens: of one grid, in raster order.
-        grid: rows h and columns w.
-        k: how many, at most as many as the window holds.
-        window: see `neighbour_table`.
-        wrap: see `neighbour_table`.
+    Each step of the window is one product of the normalized map with a view of itself, shifted; in
+    float32, since neighbors are much alike. For `window` and `wrap` see `neighbor_table`.
     """
-    table, inside = neighbour_table(grid, window, wrap, tokens.device)  # [N, near]
-    offsets = neighbour_offsets(grid, window)
+    table, inside = neighbor_table(grid, window, wrap, tokens.device)  # [N, near]
     maps = rearrange(F.normalize(tokens.float(), dim=-1), "b (h w) d -> b h w d", h=grid[0])
     # Wrapped around once, so that every shifted map is a view.
-    starts = [min(offset[axis] for offset in offsets) for axis in (0, 1)]
-    ends = [grid[axis] + max(offset[axis] for offset in offsets) for axis in (0, 1)]
+    reach = window // 2
     rows, columns = (
-        torch.arange(start, end, device=tokens.device) % side
-        for start, end, side in zip(starts, ends, grid)
+        torch.arange(-reach, side + (reach or side), device=tokens.device) % side for side in grid
     )
     wrapped = maps.index_select(1, rows).index_select(2, columns)
-    likeness = []
-    for row, column in offsets:
-        row, column = row - starts[0], column - starts[1]
+    cosines = []
+    for row, column in neighbor_offsets(grid, window):
+        row, column = row + reach, column + reach
         shifted = wrapped[:, row : row + grid[0], column : column + grid[1]]  # [B, h, w, D]
-        likeness.append((maps * shifted).sum(dim=-1).flatten(1))  # [B, N]
-    likeness = torch.stack(likeness, dim=-1).masked_fill(~inside, -torch.inf)  # [B, N, near]
-    best, place = likeness.topk(k, dim=-1)  # [B, N, k]
+        cosines.append((maps * shifted).sum(dim=-1).flatten(1))  # [B, N]
+    cosines = torch.stack(cosines, dim=-1).masked_fill(~inside, -torch.inf)  # [B, N, near]
+    best, place = cosines.topk(k, dim=-1)  # [B, N, k]
     index = table.expand(len(tokens), -1, -1).gather(2, place)
-    return Neighbours(index, best > -torch.inf)
+    return Neighbors(index, best > -torch.inf)
