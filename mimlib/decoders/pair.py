@@ -14,6 +14,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mimlib.checks import check_choice, check_range
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.attention import Sight
 from mimlib.layers.blocks import initialize
@@ -39,8 +40,8 @@ class PairDecoderConfig:
     norm_memory: bool = True  # each CrossBlock normalizes the memory before it looks there
 
     def __post_init__(self):
-        if self.kind not in BLOCKS:
-            raise ValueError(f"decoder kind is {self.kind!r}; choose one of {', '.join(BLOCKS)}")
+        check_choice(self, "kind", BLOCKS)
+        check_range(self, "depth", least=1)
         if self.width % self.heads or self.width % 4:
             raise ValueError(
                 f"decoder width {self.width} must be a multiple of 4 and of heads {self.heads}; "
@@ -48,8 +49,6 @@ class PairDecoderConfig:
             )
         if self.kind == "cat" and not self.norm_memory:
             raise ValueError("a CatBlock has one norm for both images; leave norm_memory on")
-        if self.depth < 1:
-            raise ValueError(f"decoder depth is {self.depth}; choose at least 1 block")
 
     def build(self, encoder: ViTConfig) -> "PairDecoder":
         """Make the decoder of such an encoder, freshly initialised."""

@@ -151,11 +151,7 @@ class ViT(GridEncoder):
     ) -> tuple[Features, ...]:
         """Encode images of several kinds in one pass (layers/packing.py), as `forward` does each.
 
-        Args:
-            patches: of all images of the first kind, of the second kind, and so on.
-            grids: of an image of each kind.
-            masks: which patches to compute, for each kind.
-            levels: see `forward`.
+        Patches, grids and masks are those of all images of the first kind, of the second, ...
         """
         row, shapes = pack([self.embed(*each) for each in zip(patches, grids, masks)])  # [1, R, D]
         rope = None
@@ -190,15 +186,13 @@ class ViT(GridEncoder):
         tokens = self.patch_embed(patches)  # [B, K, D]
         if self.config.rotary:
             return tokens.to(self.norm.weight.dtype)  # as the sum with a table would be
-        has_class_token = self.cls_token is not None
-        if has_class_token:
+        if self.cls_token is not None:
             class_token = self.cls_token.expand(len(tokens), -1, -1)
             tokens = torch.cat([class_token, tokens], dim=1)  # [B, 1 + K, D]
         nudge = self.config.position_nudge
         table = resize_table(self.pos_embed[0], self.config.grid, grid, nudge)  # [N + 1, D]
-        if mask is None:
-            return tokens + table
-        return tokens + look_up(table, mask.visible, has_class_token)  # [B, 1 + V, D]
+        rows = table if mask is None else look_up(table, mask.visible, self.config.class_token)
+        return tokens + rows  # [B, 1 + K, D]
 
     def rope(
         self, grid: tuple[int, int], mask: PatchMask | None = None

@@ -46,11 +46,7 @@ class CrossBlock(Block):
         num_outputs: int | None = None,
         sight: Sight = EVERYONE,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
-        """Update all tokens of image 1, or compute only the last `num_outputs` of them.
-
-        Returns:
-            The tokens, and the memory as it was.
-        """
+        """Return all tokens of image 1, or only the last `num_outputs`, and the same memory."""
         terms = self.attend(tokens, num_outputs, Sight(sight.rope))  # [B, M, D] each
         _, queries = self._chain(self.norm2, self.cross_attn.project_queries, *terms)
         _, both = self._chain(self.norm_y, self.cross_attn.project_memory, memory)
@@ -84,11 +80,7 @@ class CatBlock(Block):
         num_outputs: int | None = None,
         sight: Sight = EVERYONE,
     ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B R D"]]:
-        """Update all tokens of both images, or only the last `num_outputs` of image 1.
-
-        Returns:
-            The tokens, and the memory: with `num_outputs` as it was.
-        """
+        """Update all tokens of both images, or only the last `num_outputs` of image 1."""
         both = super().forward(*_join(tokens, memory, num_outputs, sight))
         if num_outputs is not None:
             return both, memory  # [B, M, D]
