@@ -44,7 +44,7 @@ def made(path):
     return path
 
 
-def grey(path, values):
+def gray(path, values):
     Image.fromarray(values).save(made(path))
 
 
@@ -65,7 +65,7 @@ def write_sintel(root, shape=SHAPE):
         flow = made(root / f"training/flow/alley/frame_{number:04d}.flo")
         numbers.write_flo(flow, Dense(truth(2, shape).values, torch.ones(shape).bool()))
         invalid = (~truth(2, shape).valid.numpy() * 255).astype(np.uint8)
-        grey(root / f"training/invalid/alley/frame_{number:04d}.png", invalid)
+        gray(root / f"training/invalid/alley/frame_{number:04d}.png", invalid)
 
 
 def write_chairs(root, split="1 2 1"):
@@ -104,7 +104,7 @@ def write_middlebury_2005(root):
     for number, light in enumerate(("Illum1/Exp0", "Illum3/Exp2"), start=1):
         for view, name in enumerate(("view1", "view5")):
             picture(root / f"Art/{light}/{name}.png", 10 * number + view)
-    grey(root / "Art/disp1.png", unknown_as(0, 1).astype(np.uint8))
+    gray(root / "Art/disp1.png", unknown_as(0, 1).astype(np.uint8))
 
 
 def write_eth3d(root, ground_truth="training_gt"):
@@ -115,7 +115,7 @@ def write_eth3d(root, ground_truth="training_gt"):
             picture(root / f"training/scene_{number}l/im{view}.png", 10 * number + view)
         folder = root / ground_truth / f"scene_{number}l"
         pfm(folder / "disp0GT.pfm", unknown_as(torch.inf, 1))
-        grey(folder / "mask0nocc.png", mask)
+        gray(folder / "mask0nocc.png", mask)
 
 
 def write_sceneflow(root):
@@ -157,7 +157,7 @@ def write_crestereo(root):
         for view, side in enumerate(("left", "right")):
             picture(root / f"{tree}/{number:06d}_{side}.jpg", 10 * number + view)
         stored = (unknown_as(0, 1) * 32).astype(np.uint16)
-        grey(root / f"{tree}/{number:06d}_left.disp.png", stored)
+        gray(root / f"{tree}/{number:06d}_left.disp.png", stored)
 
 
 def write_booster(root):

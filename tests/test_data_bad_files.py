@@ -33,13 +33,13 @@ FIELD = {"images": "images", "pairs": "image_1"}
 
 
 def picture(path, index):
-    """A picture of one colour, which tells it from the others through any crop."""
+    """A picture of one color, which tells it from the others through any crop."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*SHAPE, 3), 5 * index, dtype=np.uint8)).save(path)
     return path
 
 
-def grey(path, values):
+def gray(path, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
 
@@ -91,14 +91,14 @@ def truths(root):
 def depth(root):
     files = [picture(root / f"rgb/{index:03d}.png", index) for index in range(COUNT)]
     for file in files:
-        grey(root / "depth" / file.name, np.full(SHAPE, 1000, dtype=np.uint16))
+        gray(root / "depth" / file.name, np.full(SHAPE, 1000, dtype=np.uint16))
     return files, DepthFilesConfig(root=str(root), layout="nyuv2", size=16)
 
 
 def segmentation(root):
     for index in range(COUNT):
         picture(root / f"images/{index:03d}.png", index)
-        grey(root / f"labels/{index:03d}.png", np.zeros(SHAPE, dtype=np.uint8))
+        gray(root / f"labels/{index:03d}.png", np.zeros(SHAPE, dtype=np.uint8))
     files = [root / f"labels/{index:03d}.png" for index in range(COUNT)]
     return files, SegmentationFilesConfig(
         root=str(root), layout="folders", num_classes=2, size=16, distort=False, scale=(1.0, 1.0)
@@ -141,7 +141,7 @@ def spoil(path, way="no image"):
 
 
 def shown(batch):
-    """Which items a batch shows: their colour, from the middle (crops may be padded)."""
+    """Which items a batch shows: their color, from the middle (crops may be padded)."""
     images = batch[0]
     middle = images[:, 0, images.shape[2] // 4, images.shape[3] // 4]
     return (middle.float() / 5).round().int().tolist()

@@ -60,31 +60,31 @@ def test_the_largest_square_is_cut_anywhere(tmp_path):
     assert torch.allclose(known, 1 + 0.1 * (lefts + 23), atol=1e-4)
 
 
-def test_colours_change_and_depth_does_not(tmp_path):
+def test_colors_change_and_depth_does_not(tmp_path):
     write(tmp_path, "nyuv2")
     config = {"root": str(tmp_path), "layout": "nyuv2", "size": 24, "square": True}
-    plain, grey, some = (
+    plain, gray, some = (
         next(DepthFilesConfig(**config, **changes).build().batches(0, 400, seed=0))
         for changes in (
             {},
-            {"grey": 0.3},
+            {"gray": 0.3},
             {"jitter": (0.1, 0.4, 0.5), "hue": 0.2, "jittered": 0.5},
         )
     )
-    for changed, share in ((grey, 0.3), (some, 0.5)):
+    for changed, share in ((gray, 0.3), (some, 0.5)):
         assert torch.equal(plain.target, changed.target)
         assert torch.equal(plain.valid, changed.valid)
         moved = (plain.images != changed.images).flatten(1).any(1)
         assert moved.float().mean() == pytest.approx(share, abs=0.07)
-    colourless = (grey.images[:, :1] == grey.images).flatten(1).all(1)
-    assert torch.equal(colourless, (plain.images != grey.images).flatten(1).any(1))
-    source = DepthFilesConfig(**config, grey=1.0, jitter=(1.0, 1.0, 1.0)).build()
+    colorless = (gray.images[:, :1] == gray.images).flatten(1).all(1)
+    assert torch.equal(colorless, (plain.images != gray.images).flatten(1).any(1))
+    source = DepthFilesConfig(**config, gray=1.0, jitter=(1.0, 1.0, 1.0)).build()
     assert (source.first(1).images[:, 0] != source.first(1).images[:, 1]).any()
 
 
 @pytest.mark.parametrize("wrong", [{"jitter": (0.5, 0.5)}, {"jitter": (2.0, 0.0, 0.0)},
-                                   {"hue": 0.6}, {"grey": -0.1}])  # fmt: skip
-def test_changes_of_colours_out_of_range_are_refused(wrong):
+                                   {"hue": 0.6}, {"gray": -0.1}])  # fmt: skip
+def test_changes_of_colors_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="is out of range; expected 0 to 1"):
         DepthFilesConfig(root=".", layout="nyuv2", size=16, **wrong)
 

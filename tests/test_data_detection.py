@@ -8,7 +8,7 @@ from mimlib import world
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.masks import pack_masks, unpack_masks
 from mimlib.data.objects.views import (
-    GREY,
+    GRAY,
     LargeScaleJitter,
     Objects,
     collate,
@@ -55,7 +55,7 @@ def moved(numbers, *rectangles, size=32, scale=(0.1, 2.0), **shape):
 def test_without_draws_the_whole_image_is_shown_at_the_top_left():
     image, objects = moved(None, (0, 0, 10, 12), (20, 12, 40, 24))
     assert image.shape == (3, 32, 32)
-    assert (image[:, 19:] == GREY).all(), "24 of 40 is 19.2 of 32"
+    assert (image[:, 19:] == GRAY).all(), "24 of 40 is 19.2 of 32"
     assert image[0, 0, 0] == 255 and image[0, 18, 31] == 255 and image[0, 0, 31] == 0
     torch.testing.assert_close(
         objects.boxes, torch.tensor([[0, 0, 8, 9.5], [16, 9.5, 32, 19]]), rtol=0, atol=1e-5

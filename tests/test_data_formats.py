@@ -81,7 +81,7 @@ def test_a_kitti_flow_file_is_what_its_definition_says(tmp_path, flow):
     with Image.open(tmp_path / "a.png") as image:
         image.load()
         assert image.size == (7, 5)
-        high = np.asarray(image)  # Pillow keeps the upper 8 bits of each colour
+        high = np.asarray(image)  # Pillow keeps the upper 8 bits of each color
     stored = (flow.values.double() * 64 + 2**15).round().numpy()
     upper = (stored // 256) * flow.valid.numpy()[..., None]
     assert (np.abs(high[..., :2] - upper) <= 1).all()
@@ -140,7 +140,7 @@ def test_disparities_in_steps_of_other_sizes(tmp_path):
     values, valid = numbers.read_cre_disparity(tmp_path / "a.png")
     assert values[..., 0].tolist() == [[0, 2.5]] and valid.tolist() == [[False, True]]
     Image.fromarray(np.array([[0, 80]], dtype=np.uint8)).save(tmp_path / "a.png")
-    values, valid = numbers.read_grey_disparity(tmp_path / "a.png")
+    values, valid = numbers.read_gray_disparity(tmp_path / "a.png")
     assert values[..., 0].tolist() == [[0, 80]] and valid.tolist() == [[False, True]]
     with pytest.raises(ValueError, match="expected one channel of 16 bits"):
         numbers.read_cre_disparity(tmp_path / "a.png")
@@ -171,7 +171,7 @@ READERS = {
     "kitti flow": numbers.read_kitti_flow,
     "kitti disparity": numbers.read_kitti_disparity,
     "crestereo disparity": numbers.read_cre_disparity,
-    "grey disparity": numbers.read_grey_disparity,
+    "gray disparity": numbers.read_gray_disparity,
     "pfm flow": numbers.read_pfm_flow,
     "depth": numbers.read_depth_png,
     "mask": numbers.read_mask,

@@ -15,7 +15,7 @@ COUNT = 4
 
 
 def picture(index):
-    """A frame [H, W, 3] of one colour with a square that moves."""
+    """A frame [H, W, 3] of one color with a square that moves."""
     pixels = np.full((*SIDES, 3), 40 * index, dtype=np.uint8)
     pixels[2:6, 2 * index : 2 * index + 4] = (200, 0, 90)
     return pixels

@@ -12,10 +12,10 @@ RED = (200, 30, 10)
 
 
 def gradient(height=12, width=16):
-    """A smooth colour picture, [H, W, 3] uint8."""
+    """A smooth color picture, [H, W, 3] uint8."""
     row, column = np.mgrid[0:height, 0:width]
-    grey = np.full_like(row, 90)
-    return np.stack([row * 10, column * 9, grey], axis=2).astype(np.uint8)
+    gray = np.full_like(row, 90)
+    return np.stack([row * 10, column * 9, gray], axis=2).astype(np.uint8)
 
 
 def write(path, pixels=None, **options):
@@ -44,8 +44,8 @@ def test_lossy_formats_give_nearly_the_pixels_back(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "bmp", "webp"])
-def test_grey_becomes_three_equal_channels(tmp_path, ending):
-    image = read_image(write(tmp_path / f"grey.{ending}", gradient()[..., 1]))
+def test_gray_becomes_three_equal_channels(tmp_path, ending):
+    image = read_image(write(tmp_path / f"gray.{ending}", gradient()[..., 1]))
     assert_rgb(image)
     assert (image[0].int() - image[1].int()).abs().max() <= 1
     assert abs(image[0].float().mean() - gradient()[..., 1].mean()) < 3
@@ -71,7 +71,7 @@ def test_transparent_pixels_show_white(tmp_path, ending):
     assert np.allclose(image[:, 7, 7].tolist(), half, atol=1)
 
 
-def test_grey_with_alpha(tmp_path):
+def test_gray_with_alpha(tmp_path):
     pixels = np.zeros((6, 6, 2), dtype=np.uint8)
     pixels[:, 3:, 1] = 255
     image = read_image(write(tmp_path / "la.png", pixels))
@@ -106,7 +106,7 @@ def test_cmyk(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, ending):
+def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path, ending):
     values = np.linspace(0, 65535, 192).reshape(12, 16).astype(np.uint16)
     image = read_image(write(tmp_path / f"deep.{ending}", values))
     assert_rgb(image)

@@ -10,7 +10,7 @@ from PIL import Image
 from mimlib.data.dense.label_maps import (
     ADE20K_IDS,
     COCO_IDS,
-    UNLABELLED,
+    UNLABELED,
     VOC_IDS,
     PanopticReader,
     class_table,
@@ -52,7 +52,7 @@ def test_numbers_become_classes(tmp_path, table, stored, classes, palette):
 def test_sixteen_bits_and_one_bit_are_numbers_too(tmp_path):
     table = class_table(range(1000), (65535,))
     path = write(tmp_path / "map.png", [[999, 65535], [256, 0]], dtype=np.uint16)
-    assert read_label_map(path, table).tolist() == [[999, UNLABELLED], [256, 0]]
+    assert read_label_map(path, table).tolist() == [[999, UNLABELED], [256, 0]]
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(path)
     assert read_label_map(path, table).tolist() == [[0, 1]]
 
@@ -67,10 +67,10 @@ def test_numbers_of_another_data_set_are_refused(tmp_path, table, number, ranges
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK"])
-def test_colours_in_place_of_numbers_are_refused(tmp_path, mode):
+def test_colors_in_place_of_numbers_are_refused(tmp_path, mode):
     path = tmp_path / "map.tif"
     Image.new(mode, (4, 4)).save(path)
-    with pytest.raises(ValueError, match=f"map.tif holds colours .mode {mode}.; expected"):
+    with pytest.raises(ValueError, match=f"map.tif holds colors .mode {mode}.; expected"):
         read_label_map(path, VOC)
 
 
@@ -91,8 +91,8 @@ def write_panoptic(folder, segments, pixels, name="000.png"):
     """A JSON and its one picture; pixels [H, W] are numbers of segments."""
     (folder / "panoptic").mkdir(exist_ok=True)
     pixels = np.array(pixels)
-    colours = np.stack([pixels % 256, pixels // 256 % 256, pixels // 65536], axis=-1)
-    Image.fromarray(colours.astype(np.uint8)).save(folder / "panoptic" / name)
+    colors = np.stack([pixels % 256, pixels // 256 % 256, pixels // 65536], axis=-1)
+    Image.fromarray(colors.astype(np.uint8)).save(folder / "panoptic" / name)
     entry = {
         "file_name": name,
         "segments_info": [{"id": i, "category_id": c, "iscrowd": 0} for i, c in segments],
@@ -104,7 +104,7 @@ def write_panoptic(folder, segments, pixels, name="000.png"):
 def test_panoptic_segments_become_classes(tmp_path):
     segments = [(70_000, 1), (5, 200), (300, 1)]  # two people
     path, picture = write_panoptic(tmp_path, segments, [[70_000, 5], [300, 0]])
-    assert PanopticReader(path)(picture).tolist() == [[0, 132], [0, UNLABELLED]]
+    assert PanopticReader(path)(picture).tolist() == [[0, 132], [0, UNLABELED]]
 
 
 def test_panoptic_files_that_do_not_fit_are_refused(tmp_path):
@@ -126,14 +126,14 @@ def test_images_are_found_beside_their_label_maps(tmp_path):
     for name in ("a/1.png", "a/2.png", "3.png"):
         (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
         write(tmp_path / "labels" / name, [[0]])
-    for name in ("a/1.jpg", "a/2.webp", "3.png", "unlabelled.jpg"):
+    for name in ("a/1.jpg", "a/2.webp", "3.png", "unlabeled.jpg"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"")
     found = find_beside(tmp_path, "images", "labels")
     assert [f.image for f in found] == ["images/3.png", "images/a/1.jpg", "images/a/2.webp"]
     assert find_beside(tmp_path, "images", "labels", ["a/2"]) == found[2:]
-    with pytest.raises(ValueError, match=r"1 of 4 files .* missing: labels/unlabelled.png"):
-        find_beside(tmp_path, "images", "labels", ["a/1", "unlabelled"])
+    with pytest.raises(ValueError, match=r"1 of 4 files .* missing: labels/unlabeled.png"):
+        find_beside(tmp_path, "images", "labels", ["a/1", "unlabeled"])
     (tmp_path / "images/3.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 6 files .* missing: images/3.jpg"):
         find_beside(tmp_path, "images", "labels")

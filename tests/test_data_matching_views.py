@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.matching import views as matching_views
 from mimlib.data.matching.views import (
-    COLOUR,
+    COLOR,
     CROP,
     HUE,
     MISALIGNMENT,
     SCALE,
     STRETCH,
     MatchingAugmentation,
-    change_colours,
+    change_colors,
     change_shape,
     draw_sides,
 )
@@ -92,7 +92,7 @@ def test_what_is_unknown_moves_with_the_image():
 def test_no_random_number_is_used_twice():
     used = [matching_views.ALIKE, *HUE, matching_views.MIRROR, matching_views.UPSIDE_DOWN,
             matching_views.MISALIGN]  # fmt: skip
-    for part in (CROP[0], *COLOUR, SCALE, STRETCH, MISALIGNMENT):
+    for part in (CROP[0], *COLOR, SCALE, STRETCH, MISALIGNMENT):
         used += range(part.start, part.stop)
     assert len(used) == len(set(used)) <= augmentation_draws(0, 0, 1).shape[1]
 
@@ -153,16 +153,16 @@ def test_a_camera_out_of_line_moves_image_2_alone_and_little(monkeypatch):
 
 
 @pytest.mark.parametrize("alike", [0.0, 1.0])
-def test_colours_change_alike_or_not(alike):
+def test_colors_change_alike_or_not(alike):
     image = torch.randint(0, 256, (8, 3, 12, 16), generator=torch.Generator().manual_seed(0))
     image = image.to(torch.uint8)
     batch = DensePairBatch(image, image, torch.zeros(8, 12, 16, 2), torch.ones(8, 12, 16).bool())
     config = MatchingAugmentation(size=(12, 16), hue=0.2, alike=alike)
-    changed = change_colours(batch, augmentation_draws(0, 0, 8), config)
+    changed = change_colors(batch, augmentation_draws(0, 0, 8), config)
     assert not torch.equal(changed.image_1, image)
     assert torch.equal(changed.image_1, changed.image_2) == bool(alike)
     assert changed.target is batch.target and changed.valid is batch.valid
-    same = change_colours(batch, augmentation_draws(0, 0, 8), replace(config, jitter=0.0, hue=0.0))
+    same = change_colors(batch, augmentation_draws(0, 0, 8), replace(config, jitter=0.0, hue=0.0))
     assert torch.equal(same.image_1, image) and torch.equal(same.image_2, image)
 
 

@@ -19,7 +19,7 @@ from mimlib.data.pairs.world import MemoryPairs
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(PairAugmentation):
-    """Pairs of one colour each: first, first + 1, ..."""
+    """Pairs of one color each: first, first + 1, ..."""
 
     count: int
     start: int
@@ -43,7 +43,7 @@ def source():
     return MixtureConfig(parts=(part(10, 3, 2), part(50, 1, 5), part(90, 4))).build()
 
 
-def colours(batch):
+def colors(batch):
     return batch.image_1[:, 0, -1, -1].tolist()
 
 
@@ -58,7 +58,7 @@ def assert_equal(ours, theirs):
 
 def test_every_image_is_seen_as_often_as_asked(source):
     assert len(source) == 3 * 2 + 5 + 4
-    seen = Counter(c for batch in take(source.batches(0, 5, seed=0), 6) for c in colours(batch))
+    seen = Counter(c for batch in take(source.batches(0, 5, seed=0), 6) for c in colors(batch))
     assert seen == {10: 4, 11: 4, 12: 4, 50: 10, **dict.fromkeys(range(90, 94), 2)}
 
 
@@ -114,8 +114,8 @@ def test_repeats_of_an_image_are_cut_in_other_places():
 
 
 def test_first_shows_all_parts_and_once_everything(source):
-    assert colours(source.first(3)) == [10, 12, 50]
-    once = [c for batch in source.once(4) for c in colours(batch)]
+    assert colors(source.first(3)) == [10, 12, 50]
+    once = [c for batch in source.once(4) for c in colors(batch)]
     assert once == [*(10, 11, 12) * 2, *[50] * 5, 90, 91, 92, 93]
 
 

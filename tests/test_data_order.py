@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mimlib.data.order import AUGMENT, COLOURS, EndlessOrder, augmentation_draws
+from mimlib.data.order import AUGMENT, COLORS, EndlessOrder, augmentation_draws
 
 
 def test_every_epoch_is_a_permutation_of_its_own():
@@ -46,7 +46,7 @@ def test_draws_belong_to_positions():
 
 
 def test_streams_are_independent():
-    one, two = (augmentation_draws(5, 0, 2000, stream) for stream in (AUGMENT, COLOURS))
+    one, two = (augmentation_draws(5, 0, 2000, stream) for stream in (AUGMENT, COLORS))
     assert np.array_equal(one, augmentation_draws(5, 0, 2000))
     assert np.abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.02
 

@@ -52,7 +52,7 @@ def test_pairs_are_found_by_their_names(tmp_path):
     assert all(corner.amin() == 0 and corner.amax() == 4 for corner in corners)
 
 
-def test_colours_are_jittered_each_view_for_itself(tmp_path):
+def test_colors_are_jittered_each_view_for_itself(tmp_path):
     write_pairs(tmp_path)
     source = PairFolderConfig(root=str(tmp_path), size=32).build()
     means = [view.float().mean((1, 2, 3)) for view in next(source.batches(0, 10, seed=0))]

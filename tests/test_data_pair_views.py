@@ -1,4 +1,4 @@
-"""Crops and colours of pairs, against torchvision and by their statistics."""
+"""Crops and colors of pairs, against torchvision and by their statistics."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from torchvision.transforms.v2 import functional as v2
 
 from mimlib.data.order import augmentation_draws
-from mimlib.data.pairs.views import COLOUR, CROP, TILT, PairAugmentation
-from mimlib.data.transforms.colours import ORDERS, jitter_colours, turn_hues
+from mimlib.data.pairs.views import COLOR, CROP, TILT, PairAugmentation
+from mimlib.data.transforms.colors import ORDERS, jitter_colors, shift_hues
 from mimlib.data.transforms.crops import crop_corners, cut
 
 
@@ -19,7 +19,7 @@ def images(count=4, size=24, seed=0):
 
 
 def test_no_random_number_is_used_twice():
-    used = [number for parts in (CROP, COLOUR, TILT) for part in parts for number in
+    used = [number for parts in (CROP, COLOR, TILT) for part in parts for number in
             range(part.start, part.stop)]  # fmt: skip
     assert len(used) == len(set(used)) <= augmentation_draws(0, 0, 1).shape[1]
 
@@ -54,11 +54,11 @@ def test_cutting_takes_what_lies_there():
 
 
 @pytest.mark.parametrize("order", range(6))
-def test_colours_change_as_torchvision_changes_them(order):
+def test_colors_change_as_torchvision_changes_them(order):
     given = images()
     draws = np.random.default_rng(order).random((4, 4))
     draws[:, 3] = (order + 0.5) / 6
-    changed = jitter_colours(given, draws, 0.4)
+    changed = jitter_colors(given, draws, 0.4)
     for image, result, row in zip(given, changed, draws):
         expected = image.float() / 255
         factors = 1 + 0.4 * (2 * row[:3] - 1)
@@ -74,22 +74,22 @@ def test_each_order_of_the_changes_is_equally_likely_and_matters():
     draws = np.tile([0.95, 0.9, 0.1, 0.0], (2, 1))
     draws[1, 3] = 0.99
     bright = (images(1).float() * 0.5 + 127).to(torch.uint8).expand(2, -1, -1, -1)
-    first, second = jitter_colours(bright, draws, 0.4)
+    first, second = jitter_colors(bright, draws, 0.4)
     assert not torch.equal(first, second)
 
 
 def test_no_jitter_changes_nothing():
     given = images()
-    assert torch.equal(jitter_colours(given, np.random.default_rng(0).random((4, 4)), 0.0), given)
+    assert torch.equal(jitter_colors(given, np.random.default_rng(0).random((4, 4)), 0.0), given)
     middle = np.full((4, 4), 0.5)  # factors of exactly 1
-    assert torch.equal(jitter_colours(given, middle, 0.4), given)
+    assert torch.equal(jitter_colors(given, middle, 0.4), given)
 
 
 def test_an_image_depends_on_its_own_numbers_only():
     given, draws = images(), np.random.default_rng(0).random((4, 4))
-    whole = jitter_colours(given, draws, 0.4)
+    whole = jitter_colors(given, draws, 0.4)
     for row in range(4):
-        alone = jitter_colours(given[row : row + 1], draws[row : row + 1], 0.4)
+        alone = jitter_colors(given[row : row + 1], draws[row : row + 1], 0.4)
         assert torch.equal(alone[0], whole[row])
 
 
@@ -108,7 +108,7 @@ def test_wrong_augmentations_are_refused(wrong, message):
 def test_brightness_contrast_and_saturation_have_strengths_of_their_own():
     given, draws = images(), np.random.default_rng(0).random((4, 4))
     draws[:, 3] = 0  # brightness, contrast, saturation
-    changed = jitter_colours(given, draws, (0.4, 0.0, 0.0))
+    changed = jitter_colors(given, draws, (0.4, 0.0, 0.0))
     factors = torch.from_numpy(1 + 0.4 * (2 * draws[:, :1, None, None] - 1)).float()
     expected = (given.float() * factors).clamp(0, 255)
     assert (changed.float() - expected).abs().max() <= 1
@@ -116,7 +116,7 @@ def test_brightness_contrast_and_saturation_have_strengths_of_their_own():
 
 def test_hues_are_turned_as_torchvision_turns_them():
     given, turns = images(), np.array([0.0, 0.1, -0.25, 0.5])
-    changed = turn_hues(given, turns)
+    changed = shift_hues(given, turns)
     for row, turn in enumerate(turns):
         assert torch.equal(changed[row], v2.adjust_hue(given[row], float(turn)))
-    assert turn_hues(given, 0 * turns) is given
+    assert shift_hues(given, 0 * turns) is given

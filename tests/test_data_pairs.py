@@ -123,7 +123,7 @@ def test_pairs_of_different_sizes_are_refused():
         MemoryPairs(one, two, PairAugmentation(size=16)).first(1)
 
 
-def test_the_world_is_cropped_from_views_an_eighth_larger_and_coloured():
+def test_the_world_is_cropped_from_views_an_eighth_larger_and_colored():
     config = CONFIGS["pairs"]
     source = config.build()
     stored = world.pairs(COUNT, config.stored_size, "paper", seed=0)
@@ -227,9 +227,9 @@ def test_rotations_stay_within_their_range():
 
 def test_both_views_of_a_homography_pair_show_one_image():
     source = PHOTOS.build()
-    colours = [view.float().mean((2, 3)) for view in source.first(6)]
-    same = (colours[0] - colours[1]).abs().mean()
-    other = (colours[0] - colours[1].roll(1, 0)).abs().mean()
+    colors = [view.float().mean((2, 3)) for view in source.first(6)]
+    same = (colors[0] - colors[1]).abs().mean()
+    other = (colors[0] - colors[1].roll(1, 0)).abs().mean()
     assert same < 0.5 * other
 
 

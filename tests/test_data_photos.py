@@ -9,7 +9,7 @@ from mimlib.world.rooms.textures import PHOTOGRAPHS as WORLD_PHOTOGRAPHS
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
 
-def test_photographs_are_square_colour_pictures():
+def test_photographs_are_square_color_pictures():
     pictures = photographs(48)
     assert set(pictures) == {"astronaut", "chelsea", "coffee", "rocket", "china", "flower"}
     for picture in pictures.values():
@@ -26,7 +26,7 @@ def test_unseen_photographs_are_not_in_the_world():
     assert not in_world & {*photos.UNSEEN, "motorcycle_left", "motorcycle_right"}
 
 
-def test_photographs_are_centre_crops():
+def test_photographs_are_center_crops():
     whole, square = whole_photographs()["coffee"], photographs(400)["coffee"]
     assert whole.shape == (3, 400, 600)
     assert torch.equal(square, whole[:, :, 100:500])
@@ -57,8 +57,8 @@ def test_depth_is_metric_and_does_not_change_with_the_size():
     whole, small = stereo_motorcycle(), stereo_motorcycle(100)
     depth = whole.depth()[whole.valid]
     assert 1.5 < depth.min() < depth.max() < 6
-    centre = whole.depth()[:, 120:620]
-    assert torch.allclose(small.depth(), centre[2::5, 2::5], atol=1e-4)
+    center = whole.depth()[:, 120:620]
+    assert torch.allclose(small.depth(), center[2::5, 2::5], atol=1e-4)
     assert small.focal_length == pytest.approx(whole.focal_length / 5)
     assert small.baseline == whole.baseline
 

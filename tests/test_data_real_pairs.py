@@ -112,7 +112,7 @@ def test_seven_scenes_pairs_see_the_same():
     root = sample("sevenscenes_rgbd")
     config = RGBDPairsConfig(root=str(root), size=224, partners=4)
     (sequence,) = find_sequences(str(root))
-    number = {Path(f.colour).name[6:12]: i for i, f in enumerate(sequence.frames)}
+    number = {Path(f.color).name[6:12]: i for i, f in enumerate(sequence.frames)}
     for one, two, low, high in (("000000", "000020", 0.7, 0.95), ("000000", "000100", 0.2, 0.5),
                                 ("000380", "000480", 0.1, 0.35)):  # fmt: skip
         (cloud_1, tree_1), (cloud_2, tree_2) = (sequence.cloud(number[n]) for n in (one, two))

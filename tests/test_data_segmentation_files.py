@@ -85,7 +85,7 @@ def test_layouts(tmp_path, layout):
     assert not torch.equal(next(source.batches(1, 12, seed=0)).images, crops.images)
 
 
-def test_colours_do_not_move_labels(tmp_path):
+def test_colors_do_not_move_labels(tmp_path):
     write(tmp_path, "ade20k")
     plain, distorted = (
         next(config(tmp_path, "ade20k", distort=d).build().batches(0, 20, seed=0))
@@ -142,7 +142,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"different sizes .b.jpg \(10, 10\), b.png \(20, 28\)"):
         list(source.once(1))
     Image.new("RGB", SHAPE[::-1]).save(tmp_path / "annotations/training/a.png")
-    with pytest.raises(ValueError, match="a.png holds colours .mode RGB."):
+    with pytest.raises(ValueError, match="a.png holds colors .mode RGB."):
         source.first(1)
     (tmp_path / "images/training/a.jpg").write_bytes(b"broken")
     with pytest.raises(ValueError, match="cannot read .*a.jpg"):

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mimlib.data.dense.label_maps import UNLABELLED
+from mimlib.data.dense.label_maps import UNLABELED
 from mimlib.data.dense.views import (
-    MEAN_COLOUR,
+    MEAN_COLOR,
     SegmentationAugmentation,
     augment,
     choose_crop,
     is_mixed,
 )
 from mimlib.data.order import augmentation_draws
-from mimlib.data.transforms.colours import distort_colours
+from mimlib.data.transforms.colors import distort_colors
 
 PLAIN = {"flip": False, "distort": False, "largest_share": 1.0}
 
@@ -30,8 +30,8 @@ def scene(height=30, width=40):
 def many(config, image, labels, count=200):
     """The same image, augmented many times."""
     draws = augmentation_draws(0, 0, count)
-    colours = augmentation_draws(0, 0, count, 2)
-    return [augment(image, labels, d, c, config) for d, c in zip(draws, colours)]
+    colors = augmentation_draws(0, 0, count, 2)
+    return [augment(image, labels, d, c, config) for d, c in zip(draws, colors)]
 
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0), (3.0, 3.0), (0.2, 0.3)])
@@ -40,14 +40,14 @@ def test_labels_go_with_their_image(scale):
     config = SegmentationAugmentation(size=24, scale=scale, **PLAIN | {"flip": True})
     for view, classes in many(config, image, labels, 50):
         assert view.shape == (3, 24, 24) and classes.shape == (24, 24)
-        known = classes != UNLABELLED
+        known = classes != UNLABELED
         assert known.any()
         inner = torch.nn.functional.max_pool2d((~known)[None].float(), 5, 1, 2)[0] == 0
         for channel, truth in ((0, classes % 100), (1, classes // 100)):
             error = (view[channel] / 5 - truth)[inner].abs()
             assert error.numel() == 0 or error.max() < 3 / min(1, scale[0])
         outside = view[:, ~known]
-        assert (outside == torch.tensor(MEAN_COLOUR)[:, None]).all()
+        assert (outside == torch.tensor(MEAN_COLOR)[:, None]).all()
 
 
 def test_nothing_is_changed_where_nothing_is_asked_for():
@@ -86,7 +86,7 @@ def test_crops_of_almost_one_class_are_drawn_again():
     """One column in eight is of class 1, the rest of class 0 or of none."""
     labels = torch.zeros(64, 128, dtype=torch.int64)
     labels[:, 56:72] = 1
-    labels[:20] = UNLABELLED
+    labels[:20] = UNLABELED
     shares = {}
     for largest in (1.0, 0.75):
         config = SegmentationAugmentation(
@@ -107,7 +107,7 @@ def test_crops_of_almost_one_class_are_drawn_again():
     ([0, 0, 0, 1], False), ([0, 0, 1, 1], True), ([0, 0, 0, 1, -1, -1], False),
     ([0, -1, -1], False), ([-1, -1], False), ([0, 0, 1, 2], True), ([5, 5, 5, 5], False),
 ])  # fmt: skip
-def test_a_class_may_have_less_than_three_quarters_of_what_is_labelled(crop, mixed):
+def test_a_class_may_have_less_than_three_quarters_of_what_is_labeled(crop, mixed):
     assert is_mixed(torch.tensor(crop), 0.75) == mixed
     assert is_mixed(torch.tensor(crop), 1.0)
 
@@ -117,31 +117,31 @@ def draws_for(brightness=0.9, contrast=0.9, saturation=0.9, hue=0.9, amounts=(1,
     return np.array([brightness, contrast, saturation, hue, *((np.array(amounts) + 1) / 2), last])
 
 
-def colours(count=200):
+def colors(count=200):
     values = torch.randint(0, 256, (3, count, 1), generator=torch.Generator().manual_seed(0))
     return values.to(torch.uint8)
 
 
 def test_brightness_is_added_and_contrast_multiplied():
-    image = colours()
-    assert torch.equal(distort_colours(image, draws_for()), image)
+    image = colors()
+    assert torch.equal(distort_colors(image, draws_for()), image)
     for amount in (-1, 0.5, 1):
-        brighter = distort_colours(image, draws_for(brightness=0, amounts=(amount, 0, 0, 0)))
+        brighter = distort_colors(image, draws_for(brightness=0, amounts=(amount, 0, 0, 0)))
         assert torch.equal(brighter, (image.float() + 32 * amount).clamp(0, 255).to(torch.uint8))
-        steeper = distort_colours(image, draws_for(contrast=0, amounts=(0, amount, 0, 0)))
+        steeper = distort_colors(image, draws_for(contrast=0, amounts=(0, amount, 0, 0)))
         expected = (image.float() * (1 + amount / 2)).clamp(0, 255).round().to(torch.uint8)
         assert torch.equal(steeper, expected)
     both = {"brightness": 0, "contrast": 0, "amounts": (1, -1, 0, 0)}
-    first, last = (distort_colours(image, draws_for(**both, last=x)) for x in (0.9, 0.1))
+    first, last = (distort_colors(image, draws_for(**both, last=x)) for x in (0.9, 0.1))
     assert torch.equal(first, last), "nothing lies between them"
 
 
 @pytest.mark.parametrize("saturation,hue", [(0.9, 0), (0, 0.9), (0, 0)])
 @pytest.mark.parametrize("amount", [-1.0, -0.3, 0.6, 1.0])
 def test_saturation_and_hue_are_those_of_hsv(saturation, hue, amount):
-    image = colours(60)
+    image = colors(60)
     draws = draws_for(saturation=saturation, hue=hue, amounts=(0, 0, amount, amount))
-    changed = distort_colours(image, draws)
+    changed = distort_colors(image, draws)
     for before, after in zip(image[..., 0].T.tolist(), changed[..., 0].T.tolist()):
         h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in before))
         s = min(1, s * (1 + amount / 2)) if saturation < 0.5 else s
@@ -150,17 +150,17 @@ def test_saturation_and_hue_are_those_of_hsv(saturation, hue, amount):
         assert np.allclose(after, expected, atol=1.01)
 
 
-def test_each_colour_change_happens_in_half_of_the_images():
+def test_each_color_change_happens_in_half_of_the_images():
     draws = augmentation_draws(3, 0, 400, 2)
-    grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
-    changed = np.mean([not torch.equal(distort_colours(grey, d), grey) for d in draws])
-    assert changed == pytest.approx(0.75, abs=0.06)  # brightness or contrast; greys have no hue
+    gray = torch.full((3, 4, 4), 128, dtype=torch.uint8)
+    changed = np.mean([not torch.equal(distort_colors(gray, d), gray) for d in draws])
+    assert changed == pytest.approx(0.75, abs=0.06)  # brightness or contrast; grays have no hue
 
 
 def test_black_and_white_survive():
     image = torch.tensor([0, 255], dtype=torch.uint8).repeat(3, 1)[:, :, None]
     draws = draws_for(saturation=0, hue=0)
-    assert torch.equal(distort_colours(image, draws), image)
+    assert torch.equal(distort_colors(image, draws), image)
 
 
 @pytest.mark.parametrize("wrong,words", [

@@ -36,16 +36,16 @@ def fake_world(monkeypatch):
     monkeypatch.setattr(world, "views", fake_views, raising=False)
 
 
-def write(path, colour, side=12):
+def write(path, color, side=12):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((side, side + 4, 3), colour, dtype=np.uint8)
+    pixels = np.full((side, side + 4, 3), color, dtype=np.uint8)
     pixels[:, : side // 2, 0] = 255
     Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of 10 images; image i is of grey i, and half red."""
+    """Two classes of 10 images; image i is of gray i, and half red."""
     for index in range(20):
         write(tmp_path / "set" / "train" / "ab"[index // 10] / f"{index:02d}.png", index)
         write(tmp_path / "set" / "val" / "b" / f"{index:02d}.png", index)
@@ -253,9 +253,9 @@ def test_photographs_that_are_stretched_say_so_and_worlds_are_square():
 def test_folder_labels_are_those_of_train_in_every_split(folder):
     train = ImageFolderConfig(root=str(folder), split="train", size=32, labels=True).build()
     assert train.first(4).labels.tolist() == [0, 0, 1, 1]
-    grey = [batch.images[:, 1, 0, -1] for batch in train.once(7)]
+    gray = [batch.images[:, 1, 0, -1] for batch in train.once(7)]
     labels = [batch.labels for batch in train.once(7)]
-    assert torch.equal(torch.cat(labels), (torch.cat(grey) >= 10).long())
+    assert torch.equal(torch.cat(labels), (torch.cat(gray) >= 10).long())
     val = ImageFolderConfig(root=str(folder), split="val", size=32, labels=True).build()
     assert val.first(3).labels.tolist() == [1, 1, 1]  # b is class 1 though it is alone in val
 

@@ -100,7 +100,7 @@ def test_targets_follow_their_images():
         assert (got - crops[:, channel]).abs().max() <= 1.6  # nearest, rounding, bicubic edge
 
 
-def test_targets_are_sampled_at_pixel_centres_and_keep_their_values():
+def test_targets_are_sampled_at_pixel_centers_and_keep_their_values():
     depth = torch.rand(40, 60) * 5
     boxes = np.array([[3, 10, 17, 29]])
     got = crop_targets([depth], boxes, np.array([False]), 24)
@@ -112,7 +112,7 @@ def test_targets_are_sampled_at_pixel_centres_and_keep_their_values():
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (256, 256), (500, 375), (20, 31)])
-def test_evaluation_view_is_resize_256_and_centre_crop_224(height, width):
+def test_evaluation_view_is_resize_256_and_center_crop_224(height, width):
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     want = v2.Compose([v2.Resize(256, interpolation=BICUBIC), v2.CenterCrop(224)])(image)
     assert torch.equal(evaluation_view(image, 224, 224 / 256), want)

@@ -108,10 +108,10 @@ def test_a_video_keeps_its_objects_when_masks_differ_in_their_bits(tmp_path):
 
 def test_disparities_of_few_bits_are_not_stretched(tmp_path):
     path = save_gray(tmp_path / "a.png", np.array([[0, 1, 15]]), 4)
-    assert numbers.read_grey_disparity(path).values[..., 0].tolist() == [[0, 1, 15]]
+    assert numbers.read_gray_disparity(path).values[..., 0].tolist() == [[0, 1, 15]]
     for wrong in (16, 1):
         with pytest.raises(ValueError, match="expected one channel of 8 bits"):
-            numbers.read_grey_disparity(save_gray(tmp_path / "b.png", np.array([[0, 1]]), wrong))
+            numbers.read_gray_disparity(save_gray(tmp_path / "b.png", np.array([[0, 1]]), wrong))
 
 
 def test_numbers_that_a_decoder_changes_are_refused(tmp_path):

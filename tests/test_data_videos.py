@@ -11,7 +11,7 @@ from mimlib.data.videos.world import WorldVideosConfig, number_objects
 
 SIDES = (12, 16)
 COUNT = 4
-PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0] + [7] * 747  # DAVIS' first colours
+PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0] + [7] * 747  # DAVIS' first colors
 
 
 def mask_of(index, *objects):
@@ -79,17 +79,17 @@ def test_an_object_that_vanishes_stays_in_its_coding(tmp_path):
 
 
 def test_what_is_no_mask_is_refused(tmp_path):
-    grey = np.linspace(0, 255, 192).astype(np.uint8).reshape(SIDES)
+    gray = np.linspace(0, 255, 192).astype(np.uint8).reshape(SIDES)
     with pytest.raises(
         ValueError, match=r"19\d objects; expected 1 to 50.*soft edges|25\d objects"
     ):
-        open_video(*write_video(tmp_path / "soft", {0: grey}, "numbers"))
+        open_video(*write_video(tmp_path / "soft", {0: gray}, "numbers"))
     frames, masks = write_video(tmp_path / "mixed", {0: mask_of(0, 1)}, "black and white")
     Image.fromarray(mask_of(1, 1) * np.uint8(128)).save(masks / "00001.png")
     with pytest.raises(ValueError, match=r"00001\.png holds the numbers \[128\]; expected 0 and"):
         open_video(frames, masks).masks[1]
     Image.fromarray(np.zeros((*SIDES, 3), dtype=np.uint8)).save(masks / "00000.png")
-    with pytest.raises(ValueError, match=r"holds colours \(mode RGB\)"):
+    with pytest.raises(ValueError, match=r"holds colors \(mode RGB\)"):
         open_video(frames, masks)
 
 

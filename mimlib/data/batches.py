@@ -52,7 +52,7 @@ class DensePairBatch(NamedTuple):
 class DetectionBatch(NamedTuple):
     """Images and the objects in them; images with fewer objects have rows of label -1 at the end.
 
-    An image of another shape lies at the top left of its square, the rest is grey.
+    An image of another shape lies at the top left of its square, the rest is gray.
     """
 
     images: Tensor  # [B, 3, H, W] uint8

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 DRAWS_PER_IMAGE = 24  # U; a multiple of 4, since one Philox counter value makes 4 numbers
-_SHUFFLE, AUGMENT, COLOURS = 0, 1, 2  # streams of one seed
+_SHUFFLE, AUGMENT, COLORS = 0, 1, 2  # streams of one seed
 
 
 class Request(NamedTuple):
@@ -87,7 +87,7 @@ def augmentation_draws(seed: int, first: int, count: int, stream: int = AUGMENT)
         seed: of the run.
         first: position of the first image.
         count: images.
-        stream: AUGMENT, or COLOURS where its numbers are spoken for: others, as independent.
+        stream: AUGMENT, or COLORS where its numbers are spoken for: others, as independent.
 
     Returns:
         [count, U] float64, uniform in [0, 1). Row i depends on (seed, first + i) only.

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 
 from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DenseBatch
-from mimlib.data.dense.label_maps import UNLABELLED
+from mimlib.data.dense.label_maps import UNLABELED
 from mimlib.data.dense.views import LONGEST
 from mimlib.encoders import EncoderConfig
 from mimlib.encoders.pyramid import Pyramid, build_encoder
@@ -160,7 +160,7 @@ class SegmentationTask(Task):
             logits = self.predict_all(views.images)
         else:
             logits = {"cross_entropy": self.predict_any(views.images)}
-        counted = views.classes.masked_fill(~views.valid, UNLABELLED)
+        counted = views.classes.masked_fill(~views.valid, UNLABELED)
         num_valid = views.valid.sum().clamp(min=1)
         losses = {name: summed_loss(each, counted) / num_valid for name, each in logits.items()}
         loss = losses["cross_entropy"]
@@ -188,4 +188,4 @@ def summed_loss(logits: Float[Tensor, "B G H W"], classes: Int[Tensor, "B H W"])
     time of a cross-entropy over maps.
     """
     rows = rearrange(logits, "b g height width -> (b height width) g")
-    return cross_entropy(rows, classes.flatten(), ignore_index=UNLABELLED, reduction="sum")
+    return cross_entropy(rows, classes.flatten(), ignore_index=UNLABELED, reduction="sum")

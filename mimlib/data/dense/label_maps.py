@@ -1,7 +1,7 @@
 """Label maps: a class for every pixel, in the numbering of their data set, and where they lie.
 
 Every data set numbers its classes in its own way and marks pixels without one by a number, too.
-Here classes are 0, 1, 2 ... without gaps and pixels without one are UNLABELLED. Numbers that a data
+Here classes are 0, 1, 2 ... without gaps and pixels without one are UNLABELED. Numbers that a data
 set does not have are refused: they are another data set's, or damage.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from mimlib.data.files.listing import NAMED, files_by_stem, missing_files
 from mimlib.data.files.pictures import STORED_VALUES, read_indices, read_segments
 
-UNLABELLED = -1  # in class ids: a pixel that does not count
+UNLABELED = -1  # in class ids: a pixel that does not count
 UNKNOWN = -2  # in tables: a number that must not occur
 ADE20K_IDS = range(1, 151)  # of SceneParse150; 0 is everything else
 VOC_IDS = range(21)  # 0 is the background, a class of its own
@@ -30,7 +30,7 @@ COCO_STUFF = (
 COCO_IDS = (*COCO_THINGS, *COCO_STUFF)  # the 133 categories of COCO panoptic
 
 
-class LabelledFiles(NamedTuple):
+class LabeledFiles(NamedTuple):
     """An image and its label map, as paths below the root of the data set."""
 
     image: str
@@ -42,7 +42,7 @@ def class_table(ids: Iterable[int], ignored: Iterable[int]) -> np.ndarray:
     table = np.full(STORED_VALUES, UNKNOWN, dtype=np.int16)
     ids = list(ids)
     table[ids] = np.arange(len(ids))
-    table[list(ignored)] = UNLABELLED
+    table[list(ignored)] = UNLABELED
     return table
 
 
@@ -54,10 +54,10 @@ def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
         table: see `class_table`.
 
     Returns:
-        Class ids [H, W] int64, UNLABELLED where there is none.
+        Class ids [H, W] int64, UNLABELED where there is none.
 
     Raises:
-        ValueError: if the file cannot be read, holds colours, or a number that the table lacks.
+        ValueError: if the file cannot be read, holds colors, or a number that the table lacks.
     """
     stored = read_indices(path)
     classes = table[stored]
@@ -90,7 +90,7 @@ class PanopticReader:
             annotations = json.loads(path.read_bytes())["annotations"]
             for entry in annotations:
                 pairs = [(s["id"], number[s["category_id"]]) for s in entry["segments_info"]]
-                pairs = np.array(sorted([(0, UNLABELLED), *pairs]), dtype=np.int64)
+                pairs = np.array(sorted([(0, UNLABELED), *pairs]), dtype=np.int64)
                 self.segments[entry["file_name"]] = pairs
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -120,7 +120,7 @@ class PanopticReader:
 
 def find_beside(
     root: Path, images: str, labels: str, names: list[str] | None = None
-) -> list[LabelledFiles]:
+) -> list[LabeledFiles]:
     """List images with their label maps, which have the same names in another folder.
 
     Args:
@@ -136,7 +136,7 @@ def find_beside(
     maps = files_by_stem(root / labels, (".png",))
     names = sorted(maps) if names is None else names
     files = [
-        LabelledFiles(
+        LabeledFiles(
             f"{images}/{pictures.get(name, f'{name}.jpg')}",
             f"{labels}/{maps.get(name, f'{name}.png')}",
         )

@@ -13,9 +13,9 @@ from mimlib.data.batches import DenseBatch
 from mimlib.data.dense.label_maps import (
     ADE20K_IDS,
     COCO_IDS,
-    UNLABELLED,
+    UNLABELED,
     VOC_IDS,
-    LabelledFiles,
+    LabeledFiles,
     PanopticReader,
     class_table,
     find_beside,
@@ -25,7 +25,7 @@ from mimlib.data.dense.views import SegmentationAugmentation, augment
 from mimlib.data.files.listing import Listing, read_names
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource, check_sizes, stack_alike
-from mimlib.data.order import COLOURS, Request
+from mimlib.data.order import COLORS, Request
 
 VOID = 255  # marks pixels without a class in most label maps
 NUM_CLASSES = {"ade20k": 150, "voc": 21, "coco_semantic": 133, "coco_panoptic": 133}
@@ -103,13 +103,13 @@ class SegmentationFiles(FileSource):
     def batch(self, items: list[tuple[Tensor, Tensor]], request: Request) -> DenseBatch:
         """Augment images with their labels, unless they are to be looked at."""
         if request.seed is not None:
-            rows = zip(items, request.draws(), request.draws(COLOURS))
-            items = [augment(*item, row, colour, self.augmentation) for item, row, colour in rows]
+            rows = zip(items, request.draws(), request.draws(COLORS))
+            items = [augment(*item, row, color, self.augmentation) for item, row, color in rows]
         images, labels = stack_alike(items)
-        return DenseBatch(images, labels, labels != UNLABELLED)
+        return DenseBatch(images, labels, labels != UNLABELED)
 
 
-Listed = tuple[list[LabelledFiles], Callable[[str], Tensor]]
+Listed = tuple[list[LabeledFiles], Callable[[str], Tensor]]
 
 
 def list_ade20k(root: Path, config: SegmentationFilesConfig) -> Listed:

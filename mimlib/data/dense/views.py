@@ -1,4 +1,4 @@
-"""What is done to an image with its label map: scale, crop, mirror, colours, padding.
+"""What is done to an image with its label map: scale, crop, mirror, colors, padding.
 
 The augmentation that UPerNet, Semantic FPN and nearly all others train with on ADE20K and VOC.
 
@@ -15,20 +15,20 @@ from torch.nn.functional import pad
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from mimlib.data.dense.label_maps import UNLABELLED
-from mimlib.data.transforms.colours import distort_colours
+from mimlib.data.dense.label_maps import UNLABELED
+from mimlib.data.transforms.colors import distort_colors
 from mimlib.data.transforms.crops import crop_corners, nearest_pixels
 
 TRIES = 10  # as official: crops drawn before one that shows almost one class is taken after all
 LONGEST = 4  # as official, 2048 / 512: the long side at scale 1, in short sides, is at most this
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet: about 0 when normalised
-# Which of the random numbers of an image decides what; those of colours are of another stream.
+MEAN_COLOR = (124, 116, 104)  # of ImageNet: about 0 when normalized
+# Which of the random numbers of an image decides what; those of colors are of another stream.
 CORNERS, SCALE, FLIP = slice(0, 2 * TRIES), 20, 21
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationAugmentation:
-    """Random scale, crop, flip and colours."""
+    """Random scale, crop, flip and colors."""
 
     size: int  # pixels, side of the crops handed out
     scale: tuple[float, float] = (0.5, 2.0)  # of images; 1: the short side is `size`
@@ -52,22 +52,22 @@ def augment(
     image: Tensor,
     labels: Tensor,
     draws: np.ndarray,
-    colours: np.ndarray,
+    colors: np.ndarray,
     config: SegmentationAugmentation,
 ) -> tuple[Tensor, Tensor]:
-    """Scale, crop, mirror, colour and pad an image with its label map.
+    """Scale, crop, mirror, color and pad an image with its label map.
 
-    A scaled image smaller than the crop is padded on the right and below, by the mean colour and
-    by UNLABELLED.
+    A scaled image smaller than the crop is padded on the right and below, by the mean color and
+    by UNLABELED.
 
     # differs from official: cut first and scaled then, which is the same but for rounding; and
     # images that shrink are antialiased.
 
     Args:
         image: [3, H, W] uint8.
-        labels: class ids [H, W] int64, UNLABELLED where there is none.
+        labels: class ids [H, W] int64, UNLABELED where there is none.
         draws: [U] in [0, 1).
-        colours: [U] in [0, 1), others.
+        colors: [U] in [0, 1), others.
         config: how much of it.
 
     Returns:
@@ -85,7 +85,7 @@ def augment(
     if config.flip and draws[FLIP] < 0.5:
         image, labels = image.flip(-1), labels.flip(-1)
     if config.distort:
-        image = distort_colours(image, colours)
+        image = distort_colors(image, colors)
     return pad_corner(image, labels, (config.size, config.size))
 
 
@@ -95,7 +95,7 @@ def choose_crop(
     """Return a box (top, left, height, width) of an image, and the sides it is scaled to.
 
     As official: of up to ten boxes the first one that shows two classes or more, none of them in
-    more than a given share of the labelled pixels; else the last one.
+    more than a given share of the labeled pixels; else the last one.
     """
     shape = np.array(labels.shape)
     low, high = config.scale
@@ -114,7 +114,7 @@ def is_mixed(labels: Tensor, largest_share: float) -> bool:
     """Say whether a crop's label map shows two classes or more, none in more than a share of it."""
     if largest_share >= 1:
         return True
-    counts = torch.bincount(labels[labels != UNLABELLED])
+    counts = torch.bincount(labels[labels != UNLABELED])
     return int((counts > 0).sum()) > 1 and bool(counts.max() < largest_share * counts.sum())
 
 
@@ -124,6 +124,6 @@ def pad_corner(image: Tensor, labels: Tensor, sides: tuple[int, int]) -> tuple[T
     if (height, width) == sides:
         return image, labels
     around = (0, sides[1] - width, 0, sides[0] - height)
-    padded = torch.tensor(MEAN_COLOUR, dtype=image.dtype)[:, None, None].repeat(1, *sides)
+    padded = torch.tensor(MEAN_COLOR, dtype=image.dtype)[:, None, None].repeat(1, *sides)
     padded[:, :height, :width] = image
-    return padded, pad(labels, around, value=UNLABELLED)
+    return padded, pad(labels, around, value=UNLABELED)

@@ -85,7 +85,7 @@ def read_pfm_disparity(path: str | Path) -> Dense:
     """Read disparity as PFM: Middlebury, ETH3D (unknown: inf), SceneFlow (may be negative).
 
     Raises:
-        ValueError: if it has colours, or no positive value, as SceneFlow's for the right image.
+        ValueError: if it has colors, or no positive value, as SceneFlow's for the right image.
     """
     disparity = read_pfm(path)
     if disparity.ndim == 3:
@@ -95,7 +95,7 @@ def read_pfm_disparity(path: str | Path) -> Dense:
 
 def read_visible_disparity(path: str | Path, mask_path: str | Path) -> Dense:
     """Read disparity as PFM, known only where mask0nocc says that both images show the pixel."""
-    dense, visible = read_pfm_disparity(path), torch.from_numpy(_grey(mask_path) == VISIBLE)
+    dense, visible = read_pfm_disparity(path), torch.from_numpy(_gray(mask_path) == VISIBLE)
     return masked(dense, visible, mask_path)
 
 
@@ -109,15 +109,15 @@ def read_pfm_flow(path: str | Path) -> Dense:
 
 def read_kitti_disparity(path: str | Path) -> Dense:
     """Read KITTI's 16-bit disparity PNG: stored value / 256 pixels, 0 = unknown."""
-    return positive(_grey16(path) / KITTI_DISPARITY_SCALE, path)
+    return positive(_gray16(path) / KITTI_DISPARITY_SCALE, path)
 
 
 def read_cre_disparity(path: str | Path) -> Dense:
     """Read CREStereo's 16-bit disparity PNG: stored value / 32 pixels, 0 = unknown."""
-    return positive(_grey16(path) / CRE_DISPARITY_SCALE, path)
+    return positive(_gray16(path) / CRE_DISPARITY_SCALE, path)
 
 
-def read_grey_disparity(path: str | Path) -> Dense:
+def read_gray_disparity(path: str | Path) -> Dense:
     """Read Middlebury's 8-bit disparity PNG of 2005 and 2006, full size: pixels, 0 = unknown."""
     mode, stored = read_samples(path)
     if mode != "L":
@@ -134,7 +134,7 @@ def write_kitti_disparity(path: str | Path, dense: Dense) -> None:
 
 def read_kitti_flow(path: str | Path) -> Dense:
     """Read KITTI's 16-bit flow PNG: (red, green) = 64 (dx, dy) + 2^15, blue 0 = unknown."""
-    stored = _colour16(path)
+    stored = _color16(path)
     return known((stored[..., :2] - KITTI_ZERO) / KITTI_SCALE, stored[..., 2] > 0)
 
 
@@ -157,7 +157,7 @@ def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
         path: of the file.
         unit: metres of one step; 1/256 for KITTI's depth.
     """
-    stored = _grey16(path)
+    stored = _gray16(path)
     depth = np.where(np.isin(stored, DEPTH_UNKNOWN), 0.0, stored * unit)
     return positive(depth, path)
 
@@ -171,7 +171,7 @@ def write_depth_png(path: str | Path, dense: Dense, unit: float = 1e-3) -> None:
 
 def read_mask(path: str | Path) -> Tensor:
     """Read a black and white picture, [H, W] bool: Sintel's `invalid` and `occlusions`."""
-    return torch.from_numpy(_grey(path) > 127)
+    return torch.from_numpy(_gray(path) > 127)
 
 
 def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
@@ -238,20 +238,20 @@ def _numbers(path: str | Path, data: bytes, order: str, shape: tuple[int, ...]) 
     return np.frombuffer(data, dtype=order).reshape(shape)
 
 
-def _grey16(path: str | Path) -> np.ndarray:
-    """Read a 16-bit grey PNG as [H, W] float64."""
+def _gray16(path: str | Path) -> np.ndarray:
+    """Read a 16-bit gray PNG as [H, W] float64."""
     mode, stored = read_samples(path)
     if not mode.startswith("I"):
         raise ValueError(_too_coarse(path, mode, "one channel"))
     return stored.astype(np.float64)
 
 
-def _grey(path: str | Path) -> np.ndarray:
-    """Read an 8-bit picture as [H, W] uint8, colours as their grey."""
+def _gray(path: str | Path) -> np.ndarray:
+    """Read an 8-bit picture as [H, W] uint8, colors as their gray."""
     return read_picture(path, "L")[1]
 
 
-def _colour16(path: str | Path) -> np.ndarray:
+def _color16(path: str | Path) -> np.ndarray:
     """Read a 16-bit RGB PNG as [H, W, 3] float64; Pillow would cut it to 8 bits."""
     try:
         stored = io.decode_png(io.read_file(os.fspath(path)), io.ImageReadMode.UNCHANGED)

@@ -18,9 +18,9 @@ STORED_VALUES = 2**16  # of 8- and 16-bit files
 def read_image(path: str | Path) -> Tensor:
     """Read any image as 8-bit RGB, upright.
 
-    EXIF orientation is applied, grey becomes three equal channels, palettes and CMYK are converted,
+    EXIF orientation is applied, gray becomes three equal channels, palettes and CMYK are converted,
     16-bit values are scaled to 8 bits, transparent pixels show white, and of an animation or a
-    multi-page file the first picture is taken. Colour profiles are ignored.
+    multi-page file the first picture is taken. Color profiles are ignored.
 
     Returns:
         [3, H, W] uint8.
@@ -66,10 +66,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     """Convert a picture of any mode to 8-bit RGB, [H, W, 3]."""
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no agreed range; save as 8- or 16-bit")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        grey = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = ((values + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -95,8 +95,8 @@ def read_segments(path: str | Path) -> np.ndarray:
     Raises:
         ValueError: if the file is missing or cannot be read.
     """
-    colours = read_picture(path, "RGB")[1].astype(np.int64)  # [H, W, 3]
-    return colours @ np.array([1, 256, 65536])
+    colors = read_picture(path, "RGB")[1].astype(np.int64)  # [H, W, 3]
+    return colors @ np.array([1, 256, 65536])
 
 
 def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
@@ -130,13 +130,13 @@ def read_indices(path: str | Path) -> np.ndarray:
     """Read a picture of numbers as [H, W] int64: one channel, or the indices of a palette.
 
     Raises:
-        ValueError: if the file cannot be read or holds colours.
+        ValueError: if the file cannot be read or holds colors.
     """
     mode, stored = read_samples(path)
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise ValueError(
-            f"{path} holds colours (mode {mode}); expected a picture of class numbers: one "
-            "channel, or the indices of a palette. Coloured label maps are for looking at: take "
-            "the data set's index maps, or turn the colours back into numbers"
+            f"{path} holds colors (mode {mode}); expected a picture of class numbers: one "
+            "channel, or the indices of a palette. Colored label maps are for looking at: take "
+            "the data set's index maps, or turn the colors back into numbers"
         )
     return stored.astype(np.int64).clip(0, STORED_VALUES - 1)

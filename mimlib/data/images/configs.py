@@ -73,7 +73,7 @@ class ImageFolderConfig(Augmentation):
     labels: bool = False  # hand out the class of each image
     evaluation_share: float = (
         224 / 256
-    )  # un-augmented: part of the short side the centre crop keeps
+    )  # un-augmented: part of the short side the center crop keeps
     workers: int = 0  # decoding processes; ImageNet wants nearly as many as there are cores
 
     def __post_init__(self):

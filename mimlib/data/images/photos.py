@@ -1,4 +1,4 @@
-"""Real photographs that lie inside the installed packages: no download, no licence to click.
+"""Real photographs that lie inside the installed packages: no download, no license to click.
 
 scikit-image and scikit-learn carry them in their wheels. They are read from the packages' folders
 directly, never through functions that would fetch what is missing.
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.files.pictures import read_image
-from mimlib.data.transforms.crops import centre_boxes, crop_resized, crop_targets
+from mimlib.data.transforms.crops import center_boxes, crop_resized, crop_targets
 
-PHOTOGRAPHS = {  # colour photographs of the visible world, height x width in pixels
+PHOTOGRAPHS = {  # color photographs of the visible world, height x width in pixels
     "astronaut": ("skimage", "data/astronaut.png"),  # 512 x 512
     "chelsea": ("skimage", "data/chelsea.png"),  # 300 x 451, a cat
     "coffee": ("skimage", "data/coffee.png"),  # 400 x 600
@@ -54,8 +54,8 @@ class Stereo(NamedTuple):
 
 
 def photographs(size: int) -> dict[str, Tensor]:
-    """Return every bundled photograph by name, centre-cropped and resized to [3, size, size]."""
-    return {name: _centre_square(image, size) for name, image in whole_photographs().items()}
+    """Return every bundled photograph by name, center-cropped and resized to [3, size, size]."""
+    return {name: _center_square(image, size) for name, image in whole_photographs().items()}
 
 
 def whole_photographs() -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
     principal points 31.086 apart, baseline 193.001 mm.
 
     Args:
-        size: None for the whole images, 500 x 741; else the centre squares, resized to this side.
+        size: None for the whole images, 500 x 741; else the center squares, resized to this side.
             Lengths in pixels are scaled with them; the crop is the same in both images, so
             disparities keep their meaning.
     """
@@ -79,19 +79,19 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
         disparity = torch.from_numpy(file["arr_0"].astype(np.float32))
     scale = 1.0
     if size is not None:
-        box = centre_boxes([disparity.shape[0]], [disparity.shape[1]])
+        box = center_boxes([disparity.shape[0]], [disparity.shape[1]])
         disparity = crop_targets([disparity], box, np.array([False]), size)[0]
-        left, right = (_centre_square(image, size) for image in (left, right))
+        left, right = (_center_square(image, size) for image in (left, right))
         scale = size / int(box[0, 2])
     known = disparity.isfinite() & (disparity > 0)
     disparity = torch.where(known, disparity * scale, 0.0)
-    column = torch.arange(disparity.shape[1]) + 0.5  # pixel centres
+    column = torch.arange(disparity.shape[1]) + 0.5  # pixel centers
     valid = known & (column - disparity >= 0)
     return Stereo(left, right, disparity, valid, 994.978 * scale, 0.193001, 31.086 * scale)
 
 
-def _centre_square(image: Tensor, size: int) -> Tensor:
-    (box,) = centre_boxes([image.shape[1]], [image.shape[2]]).tolist()
+def _center_square(image: Tensor, size: int) -> Tensor:
+    (box,) = center_boxes([image.shape[1]], [image.shape[2]]).tolist()
     return crop_resized(image, box, size)
 
 

@@ -11,7 +11,7 @@ from mimlib.data.files.numbers import Dense
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource, check_sizes, stack_alike
 from mimlib.data.matching.layouts import LAYOUTS, LayoutName
-from mimlib.data.matching.views import MatchingAugmentation, change_colours, change_shape
+from mimlib.data.matching.views import MatchingAugmentation, change_colors, change_shape
 from mimlib.data.order import Request
 
 
@@ -75,12 +75,12 @@ class MatchingSource(FileSource):
         return DensePairBatch(*images, *dense)
 
     def batch(self, items: list[DensePairBatch], request: Request) -> DensePairBatch:
-        """Scale, cut and colour pairs, unless they are to be looked at."""
+        """Scale, cut and color pairs, unless they are to be looked at."""
         draws = request.draws()
         if draws is None:
             return _stack(items)
         items = [change_shape(item, row, self.augmentation) for item, row in zip(items, draws)]
-        return change_colours(_stack(items), draws, self.augmentation)
+        return change_colors(_stack(items), draws, self.augmentation)
 
 
 def _stack(items: list[DensePairBatch]) -> DensePairBatch:

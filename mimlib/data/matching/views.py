@@ -1,4 +1,4 @@
-"""What is done to a pair with ground truth displacements: scale, mirror, crop, colours.
+"""What is done to a pair with ground truth displacements: scale, mirror, crop, colors.
 
 Whatever moves pixels moves the displacements with them. The recipes of CroCo-Flow and CroCo-Stereo
 are two sets of numbers for this, see presets/tasks/matching.py.
@@ -16,13 +16,13 @@ from torchvision.transforms.v2 import functional as v2
 
 from mimlib.checks import check_range
 from mimlib.data.batches import DensePairBatch
-from mimlib.data.pairs.views import COLOUR, CROP
-from mimlib.data.transforms.colours import jitter_colours, turn_hues
+from mimlib.data.pairs.views import COLOR, CROP
+from mimlib.data.transforms.colors import jitter_colors, shift_hues
 from mimlib.data.transforms.crops import crop_corners, cut, nearest_pixels
 
 MARGIN = 8  # pixels; as official: an image is not shrunk below the crop and this
 TURN, SHIFT = 0.1, 2.0  # degrees, pixels; as official: how far cameras may be out of line
-# Which of the random numbers of a pair decides what, beside CROP[0] and COLOUR.
+# Which of the random numbers of a pair decides what, beside CROP[0] and COLOR.
 HUE = (3, 12)
 ALIKE, SCALE, STRETCH, MIRROR, UPSIDE_DOWN, MISALIGN = 2, slice(13, 15), slice(15, 18), 18, 19, 20
 MISALIGNMENT = slice(21, 23)
@@ -30,12 +30,12 @@ MISALIGNMENT = slice(21, 23)
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingAugmentation:
-    """Changes of a pair with displacements; by default a crop, and colours of each image."""
+    """Changes of a pair with displacements; by default a crop, and colors of each image."""
 
     size: tuple[int, int]  # (H, W) of the crop, pixels
     jitter: float = 0.4  # brightness, contrast and saturation are multiplied by 1 - this ... 1 + it
     hue: float = 0.0  # largest turn of the hues, to either side, as a share of the circle
-    alike: float = 0.0  # share of pairs whose two images change their colours in the same way
+    alike: float = 0.0  # share of pairs whose two images change their colors in the same way
     scale: tuple[float, float] = (0.0, 0.0)  # log2 of the enlargement, lowest and highest
     scaled: float = 0.0  # share of pairs that are scaled
     stretch: float = 0.0  # log2, largest, of a further enlargement of each side by itself
@@ -148,10 +148,10 @@ def misalign(image: Tensor, turn: float, shift: float) -> Tensor:
     )
 
 
-def change_colours(
+def change_colors(
     batch: DensePairBatch, draws: np.ndarray, config: MatchingAugmentation
 ) -> DensePairBatch:
-    """Change the colours of both images of each pair, alike or each by itself.
+    """Change the colors of both images of each pair, alike or each by itself.
 
     Args:
         batch: pairs.
@@ -161,8 +161,8 @@ def change_colours(
     alike = draws[:, ALIKE, None] < config.alike
     views = []
     for view in range(2):
-        colours = np.where(alike, draws[:, COLOUR[0]], draws[:, COLOUR[view]])
+        colors = np.where(alike, draws[:, COLOR[0]], draws[:, COLOR[view]])
         hues = np.where(alike[:, 0], draws[:, HUE[0]], draws[:, HUE[view]])
-        images = jitter_colours(batch[view], colours, config.jitter)
-        views.append(turn_hues(images, config.hue * (2 * hues - 1)))
+        images = jitter_colors(batch[view], colors, config.jitter)
+        views.append(shift_hues(images, config.hue * (2 * hues - 1)))
     return batch._replace(image_1=views[0], image_2=views[1])

@@ -23,7 +23,7 @@ from mimlib.data.objects.masks import encode_masks, pack_masks
 from mimlib.data.transforms.crops import COLUMN, FLIP, ROW, crop_resized, nearest_pixels
 
 SCALE = 0  # which random number of an image decides its size
-GREY = 128  # as official: around images that do not fill their square
+GRAY = 128  # as official: around images that do not fill their square
 ROUNDING = 1e-3  # pixels: a box that reaches as little beyond the border is not cut
 SMALLEST_SIDE = 1.0  # pixels; objects that become smaller are left out
 
@@ -83,7 +83,7 @@ def place_image(image: Tensor, placement: Placement, size: int) -> Tensor:
     """Cut, resize and pad an image [3, H, W] uint8 to [3, size, size]."""
     seen = crop_resized(image, placement.box, placement.sides, placement.flip)
     height, width = placement.sides
-    return pad(seen, (0, size - width, 0, size - height), value=GREY)
+    return pad(seen, (0, size - width, 0, size - height), value=GRAY)
 
 
 def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:

@@ -4,7 +4,7 @@ A point of one view counts as seen by the other if that one has a point within 5
 test of occlusion beyond this distance.
 
 Letters: H and W pixels, K points. World and camera coordinates are in metres; a camera looks along
-z, with x right and y down; pixel centres are at +0.5.
+z, with x right and y down; pixel centers are at +0.5.
 """
 
 import math
@@ -28,7 +28,7 @@ class Cloud(NamedTuple):
 def field_of_view_intrinsics(height: int, width: int, degrees: float) -> np.ndarray:
     """Return the matrix [3, 3] of a pinhole camera of a horizontal field of view.
 
-    Its focal length is (W / 2) / tan(field of view / 2), its centre (W / 2, H / 2).
+    Its focal length is (W / 2) / tan(field of view / 2), its center (W / 2, H / 2).
     """
     focal = width / 2 / math.tan(math.radians(degrees) / 2)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])

@@ -14,9 +14,9 @@ from mimlib.data.files.listing import FORMATS, Listing, spoken_lines, walk_files
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource
 from mimlib.data.order import Request
-from mimlib.data.pairs.views import COLOUR, CROP, PairAugmentation
-from mimlib.data.transforms.colours import jitter_colours
-from mimlib.data.transforms.crops import centre_boxes, crop_corners, cut, cut_resized
+from mimlib.data.pairs.views import COLOR, CROP, PairAugmentation
+from mimlib.data.transforms.colors import jitter_colors
+from mimlib.data.transforms.crops import center_boxes, crop_corners, cut, cut_resized
 
 PAIR_LIST, METADATA = "pairs.txt", "metadata.json"
 COMPLETE = f"finish making the pairs, or list those that are whole in {PAIR_LIST}"
@@ -95,7 +95,7 @@ def read_metadata(folder: str) -> list[str]:
 class PairFileSource(FileSource):
     """Pairs decoded as they are needed.
 
-    Images of other sizes than the stored one, also within a pair, are resized: the largest centred
+    Images of other sizes than the stored one, also within a pair, are resized: the largest centered
     square becomes the stored image that crops are cut from.
     """
 
@@ -107,19 +107,19 @@ class PairFileSource(FileSource):
         return read_image(first), read_image(second)
 
     def batch(self, items: list[tuple[Tensor, Tensor]], request: Request) -> PairBatch:
-        """Make stored images of them, cut and colour those."""
+        """Make stored images of them, cut and color those."""
         size, stored = self.augmentation.size, self.augmentation.stored_size
         draws, views = request.draws(), []
-        for images, crop, colour in zip(zip(*items), CROP, COLOUR):
+        for images, crop, color in zip(zip(*items), CROP, COLOR):
             shapes = np.array([image.shape[1:] for image in images])
-            squares = cut_resized(images, centre_boxes(*shapes.T), np.zeros(len(images)), stored)
+            squares = cut_resized(images, center_boxes(*shapes.T), np.zeros(len(images)), stored)
             places = np.full((len(images), 2), 0.5) if draws is None else draws[:, crop]
             corners = crop_corners(places, stored, stored, (size, size))
             view = torch.stack(
                 [cut(i, corner, (size, size)) for i, corner in zip(squares, corners)]
             )
             if draws is not None:
-                view = jitter_colours(view, draws[:, colour], self.augmentation.jitter)
+                view = jitter_colors(view, draws[:, color], self.augmentation.jitter)
             views.append(view)
         return PairBatch(*views)
 

@@ -3,7 +3,7 @@
 The transforms are those of the v1 paper's code: a perspective tilt, then a rotation, drawn for each
 view on its own. Scene geometry plays no part: the network can invert the family of transforms.
 
-Letters: B pairs, U random numbers per pair (order.py). Pixels are (x right, y down) with centres
+Letters: B pairs, U random numbers per pair (order.py). Pixels are (x right, y down) with centers
 at +0.5; a homography is a 3x3 matrix from pixels of the view to pixels of the image.
 """
 
@@ -20,9 +20,9 @@ from mimlib.data.batches import PairBatch
 from mimlib.data.files.source import FileSource
 from mimlib.data.images.configs import ImageFolderConfig, PhotosConfig, WorldImagesConfig
 from mimlib.data.order import Request
-from mimlib.data.pairs.views import COLOUR, CROP, TILT, PairAugmentation
+from mimlib.data.pairs.views import COLOR, CROP, TILT, PairAugmentation
 from mimlib.data.source import IndexedSource
-from mimlib.data.transforms.colours import jitter_colours
+from mimlib.data.transforms.colors import jitter_colors
 from mimlib.data.transforms.crops import crop_corners
 
 UNAUGMENTED_SEED = 0  # of the transforms in `first` and `once`: without one, views would be equal
@@ -30,7 +30,7 @@ UNAUGMENTED_SEED = 0  # of the transforms in `first` and `once`: without one, vi
 
 @dataclass(frozen=True, kw_only=True)
 class HomographyPairsConfig(PairAugmentation):
-    """Two views of one image each, by tilt, rotation, crop and colours."""
+    """Two views of one image each, by tilt, rotation, crop and colors."""
 
     images: WorldImagesConfig | PhotosConfig | ImageFolderConfig  # their crops and flips are off
     tilt: float = 0.5  # largest skew of a side, as a share of the image's side
@@ -87,13 +87,13 @@ class HomographySource(IndexedSource):
         seed = UNAUGMENTED_SEED if request.seed is None else request.seed
         draws = request._replace(seed=seed).draws()
         views = []
-        for crop, colour, tilt in zip(CROP, COLOUR, TILT):
+        for crop, color, tilt in zip(CROP, COLOR, TILT):
             matrix = draw_homographies(draws[:, tilt], images.shape[-1], config)
             places = draws[:, crop] if request.seed is not None else np.full((count, 2), 0.5)
             corners = crop_corners(places, *images.shape[-2:], (config.size, config.size))
             view = warp(images, matrix @ shifts(corners), config.size)
             strength = config.jitter if request.seed is not None else 0.0
-            views.append(jitter_colours(view, draws[:, colour], strength))
+            views.append(jitter_colors(view, draws[:, color], strength))
         return PairBatch(*views)
 
 
@@ -139,13 +139,13 @@ def solve_homographies(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return rearrange(entries, "b (row column) -> b row column", row=3)
 
 
-def rotations(angle: np.ndarray, centre: float) -> np.ndarray:
-    """Return the turns [B, 3, 3] by angles [B] in radians around the point (centre, centre)."""
+def rotations(angle: np.ndarray, center: float) -> np.ndarray:
+    """Return the turns [B, 3, 3] by angles [B] in radians around the point (center, center)."""
     matrix = np.zeros((len(angle), 3, 3))
     cos, sin = np.cos(angle), np.sin(angle)
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = cos, -sin, sin, cos
-    matrix[:, 0, 2] = centre - centre * (cos - sin)
-    matrix[:, 1, 2] = centre - centre * (sin + cos)
+    matrix[:, 0, 2] = center - center * (cos - sin)
+    matrix[:, 1, 2] = center - center * (sin + cos)
     matrix[:, 2, 2] = 1
     return matrix
 

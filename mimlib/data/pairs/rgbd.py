@@ -22,7 +22,7 @@ from mimlib.data.pairs.views import PairAugmentation
 
 INTRINSICS = "camera-intrinsics.txt"
 FOCAL = 585.0  # pixels, 7-Scenes, for 640 x 480; the principal point is the middle
-COLOURS = (".color.png", ".color.jpg")
+COLORS = (".color.png", ".color.jpg")
 TREE_STEP, QUERY_STEP = 4, 8  # every 4th pixel is searched in: at 4 m they are 2.7 cm apart
 CLOUDS_KEPT = 64  # frames; about half a megabyte each
 
@@ -63,7 +63,7 @@ class RGBDPairsConfig(PairAugmentation):
         return PairFileSource(files, self, self.workers)
 
     def mine(self, sequence: "Sequence") -> list[tuple[str, str, float]]:
-        """Return the accepted pairs of a sequence: colour images 1 and 2, and co-visibility."""
+        """Return the accepted pairs of a sequence: color images 1 and 2, and co-visibility."""
         generator = np.random.default_rng(self.seed)
         count, found = len(sequence.frames), []
         for first in range(count):
@@ -75,7 +75,7 @@ class RGBDPairsConfig(PairAugmentation):
                 (cloud_1, tree_1), (cloud_2, tree_2) = clouds
                 share = overlap(cloud_1, cloud_2, tree_1, tree_2)
                 if self.covisibility[0] <= share <= self.covisibility[1]:
-                    paths = sequence.frames[first].colour, sequence.frames[second].colour
+                    paths = sequence.frames[first].color, sequence.frames[second].color
                     found.append((*paths, share))
         return found
 
@@ -83,13 +83,13 @@ class RGBDPairsConfig(PairAugmentation):
 class RGBDFrame(NamedTuple):
     """The files of one frame."""
 
-    colour: str
+    color: str
     depth: str
     pose: str
 
 
 class Sequence:
-    """The frames of one folder with depth, pose and colour, in the order of their names."""
+    """The frames of one folder with depth, pose and color, in the order of their names."""
 
     def __init__(self, folder: str, frames: list[RGBDFrame]):
         self.folder, self.frames = folder, frames
@@ -121,9 +121,9 @@ def find_sequences(root: str) -> list[Sequence]:
         frames, present = [], set(names)
         for name in sorted(n for n in names if n.endswith(".pose.txt") and not is_hidden(n)):
             stem = name.removesuffix(".pose.txt")
-            colours = [stem + ending for ending in COLOURS if stem + ending in present]
-            if colours and f"{stem}.depth.png" in present:
-                files = (colours[0], f"{stem}.depth.png", name)
+            colors = [stem + ending for ending in COLORS if stem + ending in present]
+            if colors and f"{stem}.depth.png" in present:
+                files = (colors[0], f"{stem}.depth.png", name)
                 frames.append(RGBDFrame(*(os.path.join(folder, file) for file in files)))
         if frames:
             sequences.append(Sequence(folder, frames))

@@ -14,9 +14,9 @@ from mimlib import world
 from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch, PairBatch
 from mimlib.data.order import Request
-from mimlib.data.pairs.views import COLOUR, CROP, PairAugmentation
+from mimlib.data.pairs.views import COLOR, CROP, PairAugmentation
 from mimlib.data.source import IndexedSource, fingerprint, sample_of
-from mimlib.data.transforms.colours import jitter_colours
+from mimlib.data.transforms.colors import jitter_colors
 from mimlib.data.transforms.crops import crop_corners, cut
 
 
@@ -115,7 +115,7 @@ class MemoryPairs(IndexedSource):
         return fingerprint(len(self), *sample_of(*self.views, self.targets, self.valid))
 
     def load(self, request: Request) -> PairBatch | DensePairBatch:
-        """Cut and colour the pairs of a request; shared crops keep displacements as they are."""
+        """Cut and color the pairs of a request; shared crops keep displacements as they are."""
         draws = request.draws()
         corners = [self._corners(draws, view) for view in range(2)]
         if self.targets is not None:
@@ -123,7 +123,7 @@ class MemoryPairs(IndexedSource):
         views = [self._cut(self.views[i], request.indices, corners[i]) for i in range(2)]
         if draws is not None:
             strength = self.augmentation.jitter
-            views = [jitter_colours(v, draws[:, c], strength) for v, c in zip(views, COLOUR)]
+            views = [jitter_colors(v, draws[:, c], strength) for v, c in zip(views, COLOR)]
         if self.targets is None:
             return PairBatch(*views)
         target = self._cut(self.targets.movedim(-1, 1), request.indices, corners[0])
@@ -131,7 +131,7 @@ class MemoryPairs(IndexedSource):
         return DensePairBatch(*views, target.movedim(1, -1), valid[:, 0])
 
     def _corners(self, draws: np.ndarray | None, view: int) -> np.ndarray:
-        """Return the top left corners of the crops, [B, 2]; the centre's [2] without draws."""
+        """Return the top left corners of the crops, [B, 2]; the center's [2] without draws."""
         size = self.augmentation.size
         places = np.full(2, 0.5) if draws is None else draws[:, CROP[view]]
         return crop_corners(places, *self.views[0].shape[-2:], (size, size))

@@ -55,7 +55,7 @@ class Augmentation:
         Without draws: the largest square in the middle, as it is.
         """
         if draws is None:
-            return centre_boxes(height, width), np.zeros(len(height), dtype=bool)
+            return center_boxes(height, width), np.zeros(len(height), dtype=bool)
         return self.boxes(draws, height, width), self.flips(draws)
 
     def boxes(self, draws: np.ndarray, height: Sequence[int], width: Sequence[int]) -> np.ndarray:
@@ -77,7 +77,7 @@ def random_crop_boxes(
     """Draw the boxes of a random resized crop, the augmentation of MAE (appendix A.1).
 
     The area is uniform in `scale` times the image's, the aspect ratio log-uniform in 3/4 ... 4/3.
-    A box that does not fit is drawn again, ten times at most; then the largest centred box of an
+    A box that does not fit is drawn again, ten times at most; then the largest centered box of an
     allowed ratio is taken.
 
     Args:
@@ -123,8 +123,8 @@ def _largest(side: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.minimum(side, np.rint(other * ASPECT_RATIO[1])).astype(np.int64).clip(1)
 
 
-def centre_boxes(height: Sequence[int], width: Sequence[int]) -> np.ndarray:
-    """Return the largest centred square of each image, [B, 4] int64."""
+def center_boxes(height: Sequence[int], width: Sequence[int]) -> np.ndarray:
+    """Return the largest centered square of each image, [B, 4] int64."""
     height, width = np.asarray(height, dtype=np.int64), np.asarray(width, dtype=np.int64)
     side = np.minimum(height, width)
     return np.stack([(height - side) // 2, (width - side) // 2, side, side], axis=1)
@@ -158,7 +158,7 @@ def cut_resized(
 
 
 def nearest_pixels(old: int, new: int) -> Tensor:
-    """Return which of `old` pixels is at the centre of each of `new` pixels, exact in integers."""
+    """Return which of `old` pixels is at the center of each of `new` pixels, exact in integers."""
     return (torch.arange(new) * 2 + 1) * old // (2 * new)
 
 
@@ -180,19 +180,19 @@ def crop_targets(
     Returns:
         [B, size, size] of the type of the targets.
     """
-    centres = np.arange(size) * 2 + 1  # twice (i + 0.5), so that all is exact in integers
+    centers = np.arange(size) * 2 + 1  # twice (i + 0.5), so that all is exact in integers
     top, left, height, width = rearrange(boxes, "b side -> side b 1")
-    rows = torch.from_numpy(top + centres * height // (2 * size))  # [B, size]
-    columns = left + centres * width // (2 * size)
+    rows = torch.from_numpy(top + centers * height // (2 * size))  # [B, size]
+    columns = left + centers * width // (2 * size)
     columns = torch.from_numpy(np.where(flips[:, None], columns[:, ::-1], columns))
     cut = [t.index_select(0, r).index_select(1, c) for t, r, c in zip(targets, rows, columns)]
     return torch.stack(cut)
 
 
 def evaluation_view(image: Tensor, size: int, share: float) -> Tensor:
-    """Resize the short side to size / share and cut the centre, [3, size, size].
+    """Resize the short side to size / share and cut the center, [3, size, size].
 
-    MAE's evaluation on ImageNet is size 224 and share 224/256: resize to 256, centre crop.
+    MAE's evaluation on ImageNet is size 224 and share 224/256: resize to 256, center crop.
 
     Args:
         image: [3, H, W] uint8.

@@ -18,7 +18,7 @@ from mimlib.data.files.pictures import read_indices
 from mimlib.data.videos.frames import NAMED, Frames
 
 WHITE = 255  # the object where masks are black and white, nothing where objects have numbers
-MOST_OBJECTS = 50  # DAVIS 2017 has up to 10; hundreds are the greys of a soft edge
+MOST_OBJECTS = 50  # DAVIS 2017 has up to 10; hundreds are the grays of a soft edge
 
 
 class Video(NamedTuple):
@@ -33,7 +33,7 @@ class MaskFiles(Sequence[Tensor | None]):
     """Masks read when they are asked for: object ids [H, W] uint8, None for frames without one.
 
     Two codings are understood, and the first mask tells which it is: numbers 1, 2 ... of objects
-    (a palette's indices or grey values; 255 counts as background, as official), or black and white
+    (a palette's indices or gray values; 255 counts as background, as official), or black and white
     (0 and 255, one object, which becomes 1).
     """
 
@@ -57,7 +57,7 @@ class MaskFiles(Sequence[Tensor | None]):
             raise ValueError(
                 f"{files[0]} holds {len(objects)} objects; expected 1 to {MOST_OBJECTS}. Objects "
                 "that appear later are not followed: start the video at a frame that shows one. "
-                "Hundreds of objects are the greys of soft edges: make the mask black and white"
+                "Hundreds of objects are the grays of soft edges: make the mask black and white"
             )
 
     def __len__(self) -> int:

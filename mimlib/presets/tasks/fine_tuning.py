@@ -143,7 +143,7 @@ def _nyuv2(parameters: int, encoder: EncoderConfig) -> Preset:
     """MultiMAE's protocol: 2000 epochs of 128 images."""
     images = DepthFilesConfig(
         root="data/nyuv2/train", layout="nyuv2", size=256, square=True,
-        jitter=(0.1255, 0.4, 0.5), hue=0.2, jittered=0.5, grey=0.3, workers=12,
+        jitter=(0.1255, 0.4, 0.5), hue=0.2, jittered=0.5, gray=0.3, workers=12,
     )  # fmt: skip
     others = DepthFilesConfig(root="data/nyuv2/test", layout="nyuv2", size=256)
     steps = 2000 * NYU_TRAIN_IMAGES // 128

@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
-GREY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
+GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 
 
 # Kinds of change, and their orders.
@@ -14,13 +14,13 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
-def jitter_colours(
+def jitter_colors(
     images: Tensor, draws: np.ndarray, strength: float | tuple[float, float, float]
 ) -> Tensor:
     """Change brightness, contrast and saturation of each image, in an order of its own.
 
     Every change is a blend f x + (1 - f) reference, with the reference black (brightness), the
-    mean grey of the image (contrast) or the grey of the pixel (saturation), clipped to the range
+    mean gray of the image (contrast) or the gray of the pixel (saturation), clipped to the range
     of pixels; f is uniform in 1 - strength ... 1 + strength. As torchvision's ColorJitter.
 
     # differs from official: rounded to 8 bits once, at the end, and not after each change.
@@ -40,14 +40,14 @@ def jitter_colours(
         factor = torch.from_numpy(np.take_along_axis(factors, order[:, step : step + 1], 1))
         factor, kind = (rearrange(part, "b ... -> b (...) 1 1") for part in (factor, kind))
         red, green, blue = values.unbind(1)
-        grey = (GREY[0] * red + GREY[1] * green + GREY[2] * blue)[:, None]  # [B, 1, H, W]
-        reference = torch.where(kind == CONTRAST, grey.mean((2, 3), keepdim=True), grey)
+        gray = (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)[:, None]  # [B, 1, H, W]
+        reference = torch.where(kind == CONTRAST, gray.mean((2, 3), keepdim=True), gray)
         reference = reference.masked_fill(kind == BRIGHTNESS, 0.0)
         values = torch.lerp(reference, values, factor.float()).clamp(0, 255)
     return values.round().to(torch.uint8)
 
 
-def turn_hues(images: Tensor, turns: np.ndarray) -> Tensor:
+def shift_hues(images: Tensor, turns: np.ndarray) -> Tensor:
     """Turn the hues of each image around the circle, as torchvision does.
 
     Args:
@@ -70,7 +70,7 @@ FACTOR = 0.5  # as official: contrast and saturation are multiplied by 1 - this 
 HUE = 0.1  # as official, 18 of 180: largest turn to either side, as a share of the circle
 
 
-def distort_colours(image: Tensor, draws: np.ndarray) -> Tensor:
+def distort_colors(image: Tensor, draws: np.ndarray) -> Tensor:
     """Change brightness, contrast, saturation and hue, each with probability one half.
 
     SSD (arXiv 1512.02325, section 2.2, after Howard, arXiv 1312.5402): brightness is added to,
