@@ -6,11 +6,11 @@ Red is the column of a pixel, green its row, blue says which image it is. The tr
 
 from functools import partial
 
+import number_files
 import numpy as np
 import torch
 from PIL import Image
 
-from mimlib.data.files import numbers
 from mimlib.data.files.numbers import Dense
 
 SHAPE = (20, 28)
@@ -49,7 +49,7 @@ def gray(path, values):
 
 
 def pfm(path, values):
-    numbers.write_pfm(made(path), torch.from_numpy(np.ascontiguousarray(values)))
+    number_files.write_pfm(made(path), torch.from_numpy(np.ascontiguousarray(values)))
 
 
 def array(path, values):
@@ -63,7 +63,7 @@ def write_sintel(root, shape=SHAPE):
             picture(root / name, 10 * number + (rendering == "final"), shape)
     for number in (1, 2):
         flow = made(root / f"training/flow/alley/frame_{number:04d}.flo")
-        numbers.write_flo(flow, Dense(truth(2, shape).values, torch.ones(shape).bool()))
+        number_files.write_flo(flow, Dense(truth(2, shape).values, torch.ones(shape).bool()))
         invalid = (~truth(2, shape).valid.numpy() * 255).astype(np.uint8)
         gray(root / f"training/invalid/alley/frame_{number:04d}.png", invalid)
 
@@ -73,7 +73,7 @@ def write_chairs(root, split="1 2 1"):
     for number in range(1, len(split.split()) + 1):
         for view in (1, 2):
             picture(root / f"data/{number:05d}_img{view}.ppm", 10 * number + view - 1)
-        numbers.write_flo(root / f"data/{number:05d}_flow.flo", truth(2))
+        number_files.write_flo(root / f"data/{number:05d}_flow.flo", truth(2))
 
 
 def write_kitti(root, views=("image_2", "image_3"), truths=("flow_occ", "disp_occ_0")):
@@ -82,8 +82,8 @@ def write_kitti(root, views=("image_2", "image_3"), truths=("flow_occ", "disp_oc
             name = f"training/{folder}/{number:06d}_{frame}.png"
             picture(root / name, 10 * number + (frame == 11 or folder == views[1]))
         name = f"{number:06d}_10.png"
-        numbers.write_kitti_flow(made(root / "training" / truths[0] / name), truth(2))
-        numbers.write_kitti_disparity(made(root / "training" / truths[1] / name), truth(1))
+        number_files.write_kitti_flow(made(root / "training" / truths[0] / name), truth(2))
+        number_files.write_kitti_disparity(made(root / "training" / truths[1] / name), truth(1))
 
 
 def write_middlebury(root, names=("disp0.pfm", "disp0GT.pfm")):

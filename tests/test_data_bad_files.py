@@ -8,6 +8,7 @@ import itertools
 import json
 import warnings
 
+import number_files
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,6 @@ from PIL import Image
 
 from mimlib.data.dense.depth import DepthFilesConfig
 from mimlib.data.dense.segmentation import SegmentationFilesConfig
-from mimlib.data.files import numbers
 from mimlib.data.files.numbers import Dense
 from mimlib.data.files.source import REPLACEMENTS
 from mimlib.data.images.configs import ImageFolderConfig
@@ -78,7 +78,7 @@ def matching(root, layout="flying_chairs"):
         stem = f"{index + 1:05d}"
         files += [picture(root / f"data/{stem}_img1.ppm", index)]
         picture(root / f"data/{stem}_img2.ppm", index)
-        numbers.write_flo(root / f"data/{stem}_flow.flo", truth)
+        number_files.write_flo(root / f"data/{stem}_flow.flo", truth)
     return files, MatchingFilesConfig(root=str(root), layout=layout, size=(16, 16), jitter=0.0)
 
 

@@ -2,6 +2,7 @@
 
 import struct
 
+import number_files
 import numpy as np
 import pytest
 import torch
@@ -30,13 +31,19 @@ def positive():
 
 
 CASES = {  # writer, reader, file name, which fixture, largest error by rounding
-    "flo": (numbers.write_flo, numbers.read_flo, "a.flo", "flow", 0.0),
-    "kitti flow": (numbers.write_kitti_flow, numbers.read_kitti_flow, "a.png", "flow", 0.5 / 64),
+    "flo": (number_files.write_flo, numbers.read_flo, "a.flo", "flow", 0.0),
+    "kitti flow": (
+        number_files.write_kitti_flow,
+        numbers.read_kitti_flow,
+        "a.png",
+        "flow",
+        0.5 / 64,
+    ),
     "kitti disparity": (
-        *(numbers.write_kitti_disparity, numbers.read_kitti_disparity),
+        *(number_files.write_kitti_disparity, numbers.read_kitti_disparity),
         *("a.png", "positive", 0.5 / 256),
     ),
-    "depth": (numbers.write_depth_png, numbers.read_depth_png, "a.png", "positive", 0.5e-3),
+    "depth": (number_files.write_depth_png, numbers.read_depth_png, "a.png", "positive", 0.5e-3),
 }
 
 
@@ -55,7 +62,7 @@ def test_what_is_written_is_read(case, request, tmp_path):
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
 def test_float_maps_come_back_the_right_way_up(tmp_path, shape):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    numbers.write_pfm(tmp_path / "a.pfm", values)
+    number_files.write_pfm(tmp_path / "a.pfm", values)
     assert torch.equal(numbers.read_pfm(tmp_path / "a.pfm"), values)
 
 
@@ -77,7 +84,7 @@ def test_a_flo_file_is_what_its_definition_says(tmp_path):
 
 def test_a_kitti_flow_file_is_what_its_definition_says(tmp_path, flow):
     """The picture holds 64 times the flow plus 2^15, and Pillow agrees that it is a picture."""
-    numbers.write_kitti_flow(tmp_path / "a.png", flow)
+    number_files.write_kitti_flow(tmp_path / "a.png", flow)
     with Image.open(tmp_path / "a.png") as image:
         image.load()
         assert image.size == (7, 5)
@@ -101,14 +108,14 @@ def test_every_way_to_say_unknown_flow_is_heard(tmp_path, unknown):
 
 @pytest.mark.parametrize("unknown", [np.inf, np.nan, 0.0, -1.0])
 def test_every_way_to_say_unknown_disparity_is_heard(tmp_path, unknown):
-    numbers.write_pfm(tmp_path / "a.pfm", torch.tensor([[3.0, unknown]]))
+    number_files.write_pfm(tmp_path / "a.pfm", torch.tensor([[3.0, unknown]]))
     values, valid = numbers.read_pfm_disparity(tmp_path / "a.pfm")
     assert valid.tolist() == [[True, False]]
     assert values[..., 0].tolist() == [[3.0, 0.0]]
 
 
 def test_disparities_of_the_other_image_are_refused(tmp_path):
-    numbers.write_pfm(tmp_path / "a.pfm", torch.tensor([[-3.0, -1.0]]))
+    number_files.write_pfm(tmp_path / "a.pfm", torch.tensor([[-3.0, -1.0]]))
     with pytest.raises(ValueError, match="negative values only.*swap the images"):
         numbers.read_pfm_disparity(tmp_path / "a.pfm")
 
@@ -126,11 +133,11 @@ def test_depth_knows_both_marks_of_nothing_and_its_unit(tmp_path):
 @pytest.mark.parametrize("unknown", [np.nan, np.inf, 2e9])
 def test_flow_as_a_float_map_has_a_third_channel_to_forget(tmp_path, unknown):
     stored = torch.tensor([[[1.0, -2.0, 0.0], [3.0, unknown, 0.0]]])
-    numbers.write_pfm(tmp_path / "a.pfm", stored)
+    number_files.write_pfm(tmp_path / "a.pfm", stored)
     values, valid = numbers.read_pfm_flow(tmp_path / "a.pfm")
     assert values.tolist() == [[[1.0, -2.0], [0.0, 0.0]]]
     assert valid.tolist() == [[True, False]]
-    numbers.write_pfm(tmp_path / "a.pfm", torch.ones(2, 2))
+    number_files.write_pfm(tmp_path / "a.pfm", torch.ones(2, 2))
     with pytest.raises(ValueError, match="one channel; flow has three"):
         numbers.read_pfm_flow(tmp_path / "a.pfm")
 
@@ -147,7 +154,7 @@ def test_disparities_in_steps_of_other_sizes(tmp_path):
 
 
 def test_only_what_both_images_show_is_visible(tmp_path):
-    numbers.write_pfm(tmp_path / "a.pfm", torch.tensor([[1.0, 2.0, 3.0, torch.inf]]))
+    number_files.write_pfm(tmp_path / "a.pfm", torch.tensor([[1.0, 2.0, 3.0, torch.inf]]))
     Image.fromarray(np.array([[255, 128, 0, 255]], dtype=np.uint8)).save(tmp_path / "nocc.png")
     values, valid = numbers.read_visible_disparity(tmp_path / "a.pfm", tmp_path / "nocc.png")
     assert valid.tolist() == [[True, False, False, False]]
@@ -156,7 +163,7 @@ def test_only_what_both_images_show_is_visible(tmp_path):
 
 def test_sintels_mask_is_taken_off(tmp_path, flow):
     full = Dense(flow.values, torch.ones_like(flow.valid))
-    numbers.write_flo(tmp_path / "a.flo", full)
+    number_files.write_flo(tmp_path / "a.flo", full)
     Image.fromarray((~flow.valid.numpy() * 255).astype(np.uint8)).save(tmp_path / "invalid.png")
     found = numbers.read_sintel_flow(tmp_path / "a.flo", tmp_path / "invalid.png")
     assert torch.equal(found.valid, flow.valid)
@@ -193,7 +200,7 @@ def test_missing_files_are_named(tmp_path, read):
 
 
 def test_a_truncated_flow_says_how_much_is_there(tmp_path, flow):
-    numbers.write_flo(tmp_path / "a.flo", flow)
+    number_files.write_flo(tmp_path / "a.flo", flow)
     whole = (tmp_path / "a.flo").read_bytes()
     (tmp_path / "a.flo").write_bytes(whole[:-4])
     with pytest.raises(ValueError, match=r"276 bytes of numbers.*280 for the shape \(5, 7, 2\)"):
@@ -206,6 +213,6 @@ def test_pictures_of_the_ground_truth_are_refused(tmp_path):
         numbers.read_kitti_flow(tmp_path / "flow.png")
     with pytest.raises(ValueError, match="of the kind RGB; expected one channel of 16 bits"):
         numbers.read_depth_png(tmp_path / "flow.png")
-    numbers.write_pfm(tmp_path / "a.pfm", torch.zeros(2, 2, 3))
+    number_files.write_pfm(tmp_path / "a.pfm", torch.zeros(2, 2, 3))
     with pytest.raises(ValueError, match="three channels"):
         numbers.read_pfm_disparity(tmp_path / "a.pfm")

@@ -14,10 +14,9 @@ from mimlib.data.dense.label_maps import (
     VOC_IDS,
     PanopticReader,
     class_table,
-    find_beside,
     read_label_map,
 )
-from mimlib.data.files.listing import read_names
+from mimlib.data.files.listing import Listing, find_beside, read_names
 
 ADE20K, VOC, COCO = (
     class_table(ids, ignored)
@@ -129,14 +128,15 @@ def test_images_are_found_beside_their_label_maps(tmp_path):
     for name in ("a/1.jpg", "a/2.webp", "3.png", "unlabeled.jpg"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"")
-    found = find_beside(tmp_path, "images", "labels")
-    assert [f.image for f in found] == ["images/3.png", "images/a/1.jpg", "images/a/2.webp"]
-    assert find_beside(tmp_path, "images", "labels", ["a/2"]) == found[2:]
+    found = find_beside(tmp_path, "images/*", "labels/*.png")
+    assert [image for image, _ in found] == ["images/3.png", "images/a/1.jpg", "images/a/2.webp"]
+    assert find_beside(tmp_path, "images/*", "labels/*.png", ["a/2"]) == found[2:]
+    named = find_beside(tmp_path, "images/*", "labels/*.png", ["a/1", "unlabeled"])
     with pytest.raises(ValueError, match=r"1 of 4 files .* missing: labels/unlabeled.png"):
-        find_beside(tmp_path, "images", "labels", ["a/1", "unlabeled"])
+        Listing(tmp_path, named).check("")
     (tmp_path / "images/3.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 6 files .* missing: images/3.jpg"):
-        find_beside(tmp_path, "images", "labels")
+        Listing(tmp_path, find_beside(tmp_path, "images/*", "labels/*.png")).check("")
 
 
 def test_lists_of_names(tmp_path):

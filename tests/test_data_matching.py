@@ -1,5 +1,6 @@
 """Flow and stereo from files: whole, cropped, of several sizes, incomplete."""
 
+import number_files
 import pytest
 import torch
 from matching_files import (
@@ -11,7 +12,6 @@ from matching_files import (
     write_sintel,
 )
 
-from mimlib.data.files import numbers
 from mimlib.data.matching.source import MatchingFilesConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -72,7 +72,7 @@ def test_whole_images_of_two_sizes_come_one_at_a_time(tmp_path):
     write_middlebury(tmp_path)
     for view in (0, 1):
         picture(tmp_path / f"scene2/im{view}.png", 3, (16, 16))
-    numbers.write_pfm(tmp_path / "scene2/disp0GT.pfm", torch.ones(16, 16))
+    number_files.write_pfm(tmp_path / "scene2/disp0GT.pfm", torch.ones(16, 16))
     source = MatchingFilesConfig(
         root=str(tmp_path), layout="middlebury", size=(8, 8), jitter=0.0
     ).build()

@@ -131,7 +131,7 @@ def test_kinds_and_sizes_that_do_not_mix_are_refused():
 def test_mixtures_of_nothing_are_refused():
     with pytest.raises(ValueError, match="mixture of no parts"):
         MixtureConfig(parts=())
-    with pytest.raises(ValueError, match="repeats 0 is not positive"):
+    with pytest.raises(ValueError, match="repeats is 0; expected 0 < repeats; leave the part out"):
         part(0, 3, 0)
 
 

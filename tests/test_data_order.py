@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from mimlib.data.order import AUGMENT, COLORS, EndlessOrder, augmentation_draws
+from mimlib.data.matching.views import PAIR as MATCHING
+from mimlib.data.objects.views import VIEW as LARGE_SCALE
+from mimlib.data.order import AUGMENT, COLORS, EndlessOrder, augmentation_draws, registers
+from mimlib.data.pairs.views import PAIR
+from mimlib.data.transforms.crops import CROP
 
 
 def test_every_epoch_is_a_permutation_of_its_own():
@@ -76,3 +80,14 @@ def test_numbers_out_of_range_are_named(wrong):
 def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed -1 is negative"):
         EndlessOrder(size=4, seed=-1)
+
+
+def test_no_random_number_decides_two_things():
+    """Names follow each other, and where two kinds of augmentation share numbers they agree."""
+    found = registers(corner=2, flip=1, color=4)
+    assert (found.corner, found.flip, found.color) == (slice(0, 2), 2, slice(3, 7))
+    assert (CROP.corner, CROP.flip) == (LARGE_SCALE.corner, LARGE_SCALE.flip)
+    for name in ("color_1", "color_2"):
+        assert getattr(PAIR, name) == getattr(MATCHING, name)
+    with pytest.raises(ValueError, match="more random numbers than the 24"):
+        registers(tries=20, corner=5)

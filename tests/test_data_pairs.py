@@ -177,7 +177,7 @@ def test_pairs_are_chosen_by_covisibility():
     assert torch.equal(source.views[1], stored["image_2"][share <= middle])
     with pytest.raises(ValueError, match="none of 12 pairs has a co-visibility within .*run from"):
         WorldPairsConfig(count=COUNT, size=SIZE, margin=0.0, covisibility=(0.0, 0.3)).build()
-    with pytest.raises(ValueError, match="no range of shares"):
+    with pytest.raises(ValueError, match="covisibility is .*; expected 0 <= low <= high <= 1"):
         WorldPairsConfig(count=COUNT, size=SIZE, covisibility=(0.6, 0.5))
 
 
@@ -254,7 +254,7 @@ def test_homographies_of_the_world():
         ),
         (
             lambda: HomographyPairsConfig(images=PhotosConfig(size=64), size=56, tilt=2.0),
-            "tilt 2.0",
+            "tilt is 2.0; expected 0 <= tilt <= 1",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from mimlib.data.files.numbers import (
 )
 from mimlib.data.files.pictures import read_image
 from mimlib.data.matching.source import MatchingFilesConfig
-from mimlib.data.pairs.covisibility import overlap
+from mimlib.data.pairs.covisibility import covisibility
 from mimlib.data.pairs.files import PairFolderConfig
 from mimlib.data.pairs.rgbd import RGBDPairsConfig, find_sequences
 from mimlib.presets.tasks.matching import FLOW_CROP, STEREO_CROP
@@ -115,8 +115,8 @@ def test_seven_scenes_pairs_see_the_same():
     number = {Path(f.color).name[6:12]: i for i, f in enumerate(sequence.frames)}
     for one, two, low, high in (("000000", "000020", 0.7, 0.95), ("000000", "000100", 0.2, 0.5),
                                 ("000380", "000480", 0.1, 0.35)):  # fmt: skip
-        (cloud_1, tree_1), (cloud_2, tree_2) = (sequence.cloud(number[n]) for n in (one, two))
-        assert low < overlap(cloud_1, cloud_2, tree_1, tree_2) < high
+        clouds, trees = zip(*(sequence.cloud(number[n]) for n in (one, two)))
+        assert low < covisibility(*clouds, trees=trees) < high
     source = config.build()
     assert 5 < len(source) < 4 * len(sequence.frames)
     batch = next(source.batches(0, 4, seed=0))

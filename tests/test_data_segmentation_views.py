@@ -61,7 +61,7 @@ def test_scale_is_uniform_and_crops_lie_anywhere():
     """At scale s the crop covers 1 / s of the short side, or the image does not fill it."""
     labels = torch.zeros(100, 150, dtype=torch.int64)
     config = SegmentationAugmentation(size=50, scale=(0.5, 2.0), **PLAIN)
-    found = [choose_crop(labels, d, config) for d in augmentation_draws(0, 0, 2000)]
+    found = [choose_crop(labels, d, config)[:2] for d in augmentation_draws(0, 0, 2000)]
     boxes, sides = (np.array(part) for part in zip(*found))
     scales = sides[:, 0] / boxes[:, 2] * 100 / 50
     quartiles = np.quantile(scales, [0.0, 0.25, 0.5, 0.75, 1.0])
@@ -78,8 +78,8 @@ def test_a_long_strip_is_not_blown_up():
     config = SegmentationAugmentation(size=32, scale=(1.0, 1.0), **PLAIN)
     draws = augmentation_draws(0, 0, 1)[0]
     for width, side in ((64 * 4, 32), (64 * 8, 16)):
-        _, sides = choose_crop(torch.zeros(64, width, dtype=torch.int64), draws, config)
-        assert sides == (side, 32)
+        placement = choose_crop(torch.zeros(64, width, dtype=torch.int64), draws, config)
+        assert placement.sides == (side, 32)
 
 
 def test_crops_of_almost_one_class_are_drawn_again():
@@ -164,8 +164,8 @@ def test_black_and_white_survive():
 
 
 @pytest.mark.parametrize("wrong,words", [
-    ({"size": 0}, "image size 0 is not positive"), ({"scale": (2.0, 0.5)}, "is no range"),
-    ({"scale": (0.0, 0.5)}, "is no range"), ({"largest_share": 0.0}, "is no share"),
+    ({"size": 0}, "expected 0 < size"), ({"scale": (2.0, 0.5)}, "expected 0 < low <= high"),
+    ({"scale": (0.0, 0.5)}, "expected 0 < low <= high"), ({"largest_share": 0.0}, "expected 0 < "),
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(wrong, words):
     with pytest.raises(ValueError, match=words):

@@ -195,7 +195,7 @@ def test_class_maps_are_integers():
     ("wrong", "message"),
     [
         ({"count": 0, "size": 32}, "count is 0; expected 0 < count"),
-        ({"count": 1, "size": -1}, "image size -1 is not positive"),
+        ({"count": 1, "size": -1}, "size is -1; expected 0 < size"),
         ({"count": 1, "size": 8, "target": "label"}, "needs aim='object'"),
         ({"count": 1, "size": 8, "workers": -1}, "workers is -1; expected 0 <= workers"),
     ],

@@ -6,8 +6,9 @@ from torchvision.transforms import InterpolationMode, v2
 from mimlib.data.order import augmentation_draws
 from mimlib.data.transforms.crops import (
     Augmentation,
-    crop_resized,
-    crop_targets,
+    Placement,
+    cut_image,
+    cut_map,
     evaluation_view,
     random_crop_boxes,
 )
@@ -17,7 +18,7 @@ BICUBIC = InterpolationMode.BICUBIC
 
 def boxes_of(height, width, scale, clip=False, count=3000):
     draws = augmentation_draws(seed=0, first=0, count=count)
-    return random_crop_boxes(draws, [height] * count, [width] * count, scale, clip)
+    return random_crop_boxes(draws, [[height, width]] * count, scale, clip)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,9 @@ def test_areas_and_ratios_stay_in_their_ranges():
 
 def test_clipping_keeps_the_first_draw():
     draws = augmentation_draws(seed=0, first=0, count=500)
-    sides = [100] * 500
-    redrawn = random_crop_boxes(draws, sides, sides, (0.5, 1.0))
-    clipped = random_crop_boxes(draws, sides, sides, (0.5, 1.0), clip=True)
+    shapes = [[100, 100]] * 500
+    redrawn = random_crop_boxes(draws, shapes, (0.5, 1.0))
+    clipped = random_crop_boxes(draws, shapes, (0.5, 1.0), clip=True)
     same = (redrawn[:, 2:] == clipped[:, 2:]).all(axis=1)
     touching = (clipped[:, 2:] == 100).any(axis=1)
     assert 0 < touching.sum() < 500
@@ -77,13 +78,14 @@ def test_crop_is_torchvisions_to_the_bit(channels_last):
         image = image[None].contiguous(memory_format=torch.channels_last)[0]
     for box in ((0, 0, 90, 120), (10, 20, 30, 70), (80, 5, 1, 1)):
         want = v2.functional.resized_crop(image, *box, [32, 32], interpolation=BICUBIC)
-        assert torch.equal(crop_resized(image, box, 32), want)
-        assert torch.equal(crop_resized(image, box, 32, flip=True), want.flip(-1))
+        assert torch.equal(cut_image(image, Placement(box, (32, 32))), want)
+        assert torch.equal(cut_image(image, Placement(box, (32, 32), flip=True)), want.flip(-1))
 
 
 def test_crop_of_the_right_size_is_not_resampled():
     image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
-    assert torch.equal(crop_resized(image, (3, 5, 32, 32), 32), image[:, 3:35, 5:37])
+    placement = Placement((3, 5, 32, 32), (32, 32))
+    assert torch.equal(cut_image(image, placement), image[:, 3:35, 5:37])
 
 
 def test_targets_follow_their_images():
@@ -92,22 +94,20 @@ def test_targets_follow_their_images():
     column = torch.arange(64)[None, :].expand(64, 64)
     image = torch.stack([row, column, row + column]).to(torch.uint8)
     boxes = boxes_of(64, 64, (0.2, 1.0), count=50)
-    flips = np.arange(50) % 2 == 1
-    cuts = zip(boxes.tolist(), flips.tolist())
-    crops = torch.stack([crop_resized(image, box, 64, flip) for box, flip in cuts]).float()
+    placements = [Placement(tuple(b), (64, 64), i % 2 == 1) for i, b in enumerate(boxes.tolist())]
+    crops = torch.stack([cut_image(image, each) for each in placements]).float()
     for channel, target in ((0, row), (1, column)):
-        got = crop_targets([target.float()] * 50, boxes, flips, 64)
+        got = torch.stack([cut_map(target.float(), each) for each in placements])
         assert (got - crops[:, channel]).abs().max() <= 1.6  # nearest, rounding, bicubic edge
 
 
 def test_targets_are_sampled_at_pixel_centers_and_keep_their_values():
     depth = torch.rand(40, 60) * 5
-    boxes = np.array([[3, 10, 17, 29]])
-    got = crop_targets([depth], boxes, np.array([False]), 24)
+    got = cut_map(depth, Placement((3, 10, 17, 29), (24, 24)))
     want = torch.nn.functional.interpolate(
         depth[None, None, 3:20, 10:39], (24, 24), mode="nearest-exact"
     )
-    assert torch.equal(got, want[0])
+    assert torch.equal(got, want[0, 0])
     assert torch.isin(got, depth).all()  # a zoom does not change metric depth
 
 
@@ -134,10 +134,10 @@ def test_half_of_the_images_are_flipped():
 
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5)])
 def test_wrong_crop_scales_are_refused(scale):
-    with pytest.raises(ValueError, match="expected 0 < low <= high <= 1"):
+    with pytest.raises(ValueError, match="crop_scale is .*; expected 0 < low <= high <= 1"):
         Augmentation(size=32, crop_scale=scale)
 
 
 def test_wrong_size_is_refused():
-    with pytest.raises(ValueError, match="image size 0 is not positive"):
+    with pytest.raises(ValueError, match="size is 0; expected 0 < size; use 64 or 224"):
         Augmentation(size=0)

@@ -4,15 +4,22 @@ import io
 import struct
 import zlib
 
+import number_files
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
-from mimlib.data.dense.label_maps import ADE20K_IDS, class_table, find_beside, read_label_map
+from mimlib.data.dense.label_maps import ADE20K_IDS, class_table, read_label_map
 from mimlib.data.files import numbers
 from mimlib.data.files.arrays import read_booster_disparity
-from mimlib.data.files.listing import files_by_stem, read_names, spoken_lines, walk_files
+from mimlib.data.files.listing import (
+    files_by_stem,
+    find_beside,
+    read_names,
+    spoken_lines,
+    walk_files,
+)
 from mimlib.data.files.numbers import Dense
 from mimlib.data.files.pictures import read_image, read_indices
 from mimlib.data.images.configs import ImageFolderConfig
@@ -154,8 +161,8 @@ def test_numbers_that_begin_with_a_line_feed_are_no_header(tmp_path):
 @pytest.mark.parametrize("change", [b"", b"\n", b"\0" * 12], ids=["cut", "line", "more"])
 def test_files_of_another_length_than_their_header_says_are_refused(tmp_path, change):
     dense = Dense(torch.ones(2, 3, 2), torch.ones(2, 3, dtype=torch.bool))
-    numbers.write_flo(tmp_path / "a.flo", dense)
-    numbers.write_pfm(tmp_path / "a.pfm", torch.from_numpy(VALUES))
+    number_files.write_flo(tmp_path / "a.flo", dense)
+    number_files.write_pfm(tmp_path / "a.pfm", torch.from_numpy(VALUES))
     np.save(tmp_path / "a.npy", VALUES)
     readers = (numbers.read_flo, numbers.read_pfm, read_booster_disparity)
     for path, read in zip(("a.flo", "a.pfm", "a.npy"), readers):
@@ -194,7 +201,7 @@ def test_what_systems_leave_is_not_read(tmp_path):
 def test_label_maps_and_frames_beside_hidden_files_and_in_capitals(tmp_path):
     plant(tmp_path, "images/A.JPG", "images/b.jpeg", "images/._A.JPG")
     plant(tmp_path, "labels/A.PNG", "labels/b.png", "labels/._A.PNG", "labels/._b.png")
-    assert [tuple(f) for f in find_beside(tmp_path, "images", "labels")] == [
+    assert [tuple(f) for f in find_beside(tmp_path, "images/*", "labels/*.png")] == [
         ("images/A.JPG", "labels/A.PNG"), ("images/b.jpeg", "labels/b.png")]  # fmt: skip
     plant(tmp_path, "video/0.JPG", "video/1.jpg", "video/._0.JPG")
     assert [path.name for path in list_frames(tmp_path / "video")] == ["0.JPG", "1.jpg"]

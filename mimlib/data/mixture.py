@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mimlib.checks import check_positive
 from mimlib.data.order import Request
 from mimlib.data.source import IndexedSource, fingerprint
 
@@ -22,8 +23,7 @@ class Part:
     repeats: int = 1  # times per epoch, each time with another augmentation
 
     def __post_init__(self):
-        if self.repeats < 1:
-            raise ValueError(f"repeats {self.repeats} is not positive; leave the part out instead")
+        check_positive(self, "repeats", hint="leave the part out instead")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,30 @@ replaying the ones before it, and neither the number of ranks nor of worker proc
 Letters: U random numbers per image.
 """
 
+import itertools
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 DRAWS_PER_IMAGE = 24  # U; a multiple of 4, since one Philox counter value makes 4 numbers
 _SHUFFLE, AUGMENT, COLORS = 0, 1, 2  # streams of one seed
+
+
+def registers(**counts: int) -> SimpleNamespace:
+    """Name the random numbers of an image, one after the other: how many decide what.
+
+    Returns:
+        By name an index into the U numbers, or a slice for more than one.
+
+    Raises:
+        ValueError: if they are more than an image has.
+    """
+    if sum(counts.values()) > DRAWS_PER_IMAGE:
+        raise ValueError(f"{counts} are more random numbers than the {DRAWS_PER_IMAGE} of an image")
+    ends = itertools.accumulate(counts.values())
+    spans = {name: slice(end - counts[name], end) for name, end in zip(counts, ends)}
+    return SimpleNamespace(**{n: s.start if counts[n] == 1 else s for n, s in spans.items()})
 
 
 class Request(NamedTuple):
@@ -83,11 +101,7 @@ class EndlessOrder:
 def augmentation_draws(seed: int, first: int, count: int, stream: int = AUGMENT) -> np.ndarray:
     """Return the random numbers of the images at positions first ... first + count - 1.
 
-    Args:
-        seed: of the run.
-        first: position of the first image.
-        count: images.
-        stream: AUGMENT, or COLORS where its numbers are spoken for: others, as independent.
+    Another stream, COLORS, has others, as independent, where those of AUGMENT are spoken for.
 
     Returns:
         [count, U] float64, uniform in [0, 1). Row i depends on (seed, first + i) only.

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from mimlib.data.batches import DenseBatch, ImageBatch, LabelBatch, StretchedBatch
 from mimlib.data.order import EndlessOrder, Request
-from mimlib.data.transforms.crops import Augmentation, crop_targets, cut_resized
+from mimlib.data.transforms.crops import Augmentation, cut_image, cut_map
 
 SAMPLED = 16  # images held in memory whose pixels tell their set from others
 
@@ -102,14 +102,29 @@ def fingerprint(count: int, *parts: np.ndarray) -> str:
     return f"{count} images, {digest.hexdigest()}"
 
 
-def sample_of(*fields: Sequence[Tensor] | None) -> list[np.ndarray]:
-    """Return some rows of what is held in memory, evenly spread, for a `fingerprint`."""
-    held = [field for field in fields if field is not None]
-    rows = np.unique(np.linspace(0, len(held[0]) - 1, min(len(held[0]), SAMPLED)).astype(int))
-    return [field[row].numpy() for field in held for row in rows.tolist()]
+class HeldSource(IndexedSource):
+    """A set held in memory: tensors, or lists of them, with a row for each image."""
+
+    def __init__(
+        self, fields: Iterable[Sequence[Tensor] | None], workers: int = 0, made_by: str = ""
+    ):
+        """Take what is held, and what makes it; told by some of its pixels if that is empty."""
+        self._held = [field for field in fields if field is not None]
+        self.workers, self.made_by = workers, made_by
+
+    def __len__(self) -> int:
+        return len(self._held[0])
+
+    def identity(self) -> str:
+        """Return what makes the images, or a hash of some and of what comes with them."""
+        if self.made_by:
+            return f"{len(self)} images, {self.made_by}"
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), SAMPLED)).astype(int))
+        samples = (field[row].numpy() for field in self._held for row in rows.tolist())
+        return fingerprint(len(self), *samples)
 
 
-class MemorySource(IndexedSource):
+class MemorySource(HeldSource):
     """Images held in memory, with a class each, a target per pixel, or nothing beside them.
 
     A tensor of images is held in the order of its pixels (channels last), in which a crop is
@@ -123,45 +138,30 @@ class MemorySource(IndexedSource):
         labels: Tensor | None = None,  # [n] int64
         targets: Tensor | None = None,  # [n, H, W]
         workers: int = 0,
-        made_by: str = "",  # what makes the images; empty: they are told by their pixels
+        made_by: str = "",
     ):
         if isinstance(images, Tensor):
             images = images.contiguous(memory_format=torch.channels_last)
-        self.images = images
-        self.augmentation = augmentation
-        self.labels = labels
-        self.targets = targets
-        self.workers = workers
-        self.made_by = made_by
-        shapes = (
-            [images.shape[-2:]] if isinstance(images, Tensor) else [i.shape[1:] for i in images]
-        )
-        self.square = all(height == width for height, width in shapes)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def identity(self) -> str:
-        """Return what makes the images, or a hash of some and of what comes with them."""
-        if self.made_by:
-            return f"{len(self)} images, {self.made_by}"
-        return fingerprint(len(self), *sample_of(self.images, self.labels, self.targets))
+        super().__init__((images, labels, targets), workers, made_by)
+        self.images, self.augmentation = images, augmentation
+        self.labels, self.targets = labels, targets
+        self.square = all(image.shape[1] == image.shape[2] for image in images)
 
     def load(self, request: Request) -> NamedTuple:
         """Cut the images of a request, and their targets in the same way."""
-        size = self.augmentation.size
         indices = request.indices.tolist()
         chosen = [self.images[index] for index in indices]
-        height, width = np.array([image.shape[1:] for image in chosen]).T
-        boxes, flips = self.augmentation.cuts(request.draws(), height, width)
-        images = cut_resized(chosen, boxes, flips, size)
+        shapes = np.array([image.shape[1:] for image in chosen])  # [B, 2]
+        placements = self.augmentation.placements(request.draws(), shapes)
+        images = torch.stack(list(map(cut_image, chosen, placements)))
         if self.labels is not None:
             return LabelBatch(images, self.labels[torch.from_numpy(request.indices)])
         if self.targets is None:
             if self.square or request.seed is None or not self.augmentation.whole:
                 return ImageBatch(images)
-            return StretchedBatch(images, torch.from_numpy(np.stack([height, width], axis=1)))
-        target = crop_targets([self.targets[index] for index in indices], boxes, flips, size)
+            return StretchedBatch(images, torch.from_numpy(shapes))
+        targets = (self.targets[index] for index in indices)
+        target = torch.stack(list(map(cut_map, targets, placements)))
         return DenseBatch(images, target, _known(target))
 
 

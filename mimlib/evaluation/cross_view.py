@@ -24,7 +24,7 @@ from mimlib.data.batches import DensePairBatch
 from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.data.source import IndexedSource
-from mimlib.data.transforms.crops import cut
+from mimlib.data.transforms.crops import take_window
 from mimlib.evaluation.measurement import evaluating, split
 from mimlib.layers.masking import as_bool
 from mimlib.layers.patches import grid_of, normalize
@@ -176,7 +176,7 @@ def cut_apart(
 
     def cut_all(fields: Tensor, corners: Tensor) -> Tensor:
         chosen = zip(fields, corners.numpy())
-        return torch.stack([cut(field, corner, (size, size)) for field, corner in chosen])
+        return torch.stack([take_window(field, corner, (size, size)) for field, corner in chosen])
 
     image_2 = cut_all(batch.image_2, first + shifts)
     flow = cut_all(batch.target.movedim(-1, 1), first) - shifts.flip(1)[:, :, None, None]

@@ -1,7 +1,6 @@
 """Depth of single images from files: 7-Scenes, and NYUv2 as it is usually unpacked."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,23 +10,21 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DenseBatch
-from mimlib.data.files.listing import Listing, files_by_stem, walk_files
+from mimlib.data.files.listing import Listing, find_beside
 from mimlib.data.files.numbers import read_depth_png
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource, check_sizes
-from mimlib.data.order import COLORS, Request
+from mimlib.data.order import COLORS, Request, registers
 from mimlib.data.transforms.colors import jitter_colors, shift_hues
-from mimlib.data.transforms.crops import (
-    COLUMN,
-    ROW,
-    Augmentation,
-    crop_corners,
-    crop_targets,
-    cut_resized,
-)
+from mimlib.data.transforms.crops import CROP, Augmentation, crop_corners, cut_image, cut_map
 
-PICTURES = (".png", ".jpg")
+LAYOUTS = {  # images, depth; * for their names
+    "seven_scenes": ("*.color", "*.depth.png"),
+    "nyuv2": ("rgb/*", "depth/*.png"),
+}
+JITTER = registers(color=4, hue=1, jittered=1, gray=1)  # of the stream COLORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class DepthFilesConfig(Augmentation):
     """
 
     root: str  # path of the data set
-    layout: Literal["seven_scenes", "nyuv2"]
+    layout: Literal[tuple(LAYOUTS)]
     unit: float = 1e-3  # metres of one step in the files
     square: bool = False  # crop the largest square, anywhere, in place of crop_scale
     jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)  # brightness, contrast, saturation, 0 to 1
@@ -50,34 +47,28 @@ class DepthFilesConfig(Augmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.unit <= 0:
-            raise ValueError(f"unit {self.unit} is not above 0; 0.001 for files in millimetres")
-        shares = (*self.jitter, 2 * self.hue, self.jittered, self.gray)
-        if len(self.jitter) != 3 or not all(0 <= share <= 1 for share in shares):
-            raise ValueError(
-                f"jitter {self.jitter}, hue {self.hue}, jittered {self.jittered} or gray "
-                f"{self.gray} is out of range; expected 0 to 1, of the hue 0 to 1/2"
-            )
+        check_positive(self, "unit", hint="0.001 for files in millimetres")
+        if len(self.jitter) != 3:
+            raise ValueError(f"jitter is {self.jitter}; expected brightness, contrast, saturation")
+        check_range(self, "jitter", "jittered", "gray", least=0, most=1)
+        check_range(self, "hue", least=0, most=0.5)
 
-    def boxes(self, draws: np.ndarray, height: np.ndarray, width: np.ndarray) -> np.ndarray:
+    def boxes(self, draws: np.ndarray, shapes: np.ndarray) -> np.ndarray:
         """Return the crop of each image, [B, 4]."""
         if not self.square:
-            return super().boxes(draws, height, width)
-        side = np.minimum(height, width)
-        corners = crop_corners(draws[:, [ROW, COLUMN]], height, width, side[:, None])
-        return np.column_stack([corners, side, side])
+            return super().boxes(draws, shapes)
+        sides = shapes.min(axis=1, keepdims=True).repeat(2, axis=1)
+        return np.concatenate([crop_corners(draws[:, CROP.corner], shapes, sides), sides], axis=1)
 
     def colors(self, images: Tensor, draws: np.ndarray) -> Tensor:
         """Change the colors of images [B, 3, H, W] uint8; draws [B, U] of the stream COLORS."""
-        changed = torch.from_numpy(draws[:, 5] < self.jittered)
-        jittered = jitter_colors(images, draws[:, :4], self.jitter)
-        jittered = shift_hues(jittered, self.hue * (2 * draws[:, 4] - 1))
-        images = torch.where(changed[:, None, None, None], jittered, images)
-        gray = torch.from_numpy(draws[:, 6] < self.gray)
-        if not gray.any():
+        jittered = jitter_colors(images, draws[:, JITTER.color], self.jitter)
+        jittered = shift_hues(jittered, self.hue * (2 * draws[:, JITTER.hue] - 1))
+        images = _choose(draws[:, JITTER.jittered] < self.jittered, jittered, images)
+        if not self.gray:
             return images
-        without = v2.rgb_to_grayscale(images, num_output_channels=3)
-        return torch.where(gray[:, None, None, None], without, images)
+        gray = v2.rgb_to_grayscale(images, num_output_channels=3)
+        return _choose(draws[:, JITTER.gray] < self.gray, gray, images)
 
     def build(self) -> "DepthFiles":
         """List the files.
@@ -86,69 +77,34 @@ class DepthFilesConfig(Augmentation):
             ValueError: if there is no depth map, or one without its image.
         """
         root = Path(os.path.expanduser(self.root))
-        files = list(FINDERS[self.layout](root))
-        if not files:
-            raise ValueError(
-                f"{root} holds nothing in the layout {self.layout!r}; data/README.md says what "
-                "goes where"
-            )
-        return DepthFiles(Listing(root, files), self, self.workers)
+        pairs = find_beside(root, *LAYOUTS[self.layout])
+        files = Listing(root, pairs, f"in the layout {self.layout!r}")
+        return DepthFiles(files.check("unpack the images, too"), self)
+
+
+def _choose(chosen: np.ndarray, images: Tensor, others: Tensor) -> Tensor:
+    """Take some images [B, 3, H, W] from the first, the rest from the others."""
+    return torch.where(torch.from_numpy(chosen)[:, None, None, None], images, others)
 
 
 class DepthFiles(FileSource):
     """Images with depth, decoded as they are needed."""
 
-    augmentation: DepthFilesConfig
-
     def read(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return an image [3, H, W], its depth [H, W] in metres and where that is known.
-
-        Raises:
-            ValueError: if a file cannot be read, or an image and its depth differ in size.
-        """
+        """Return an image [3, H, W], its depth [H, W] in metres and where that is known."""
         files = self.files.paths(index)
-        image, (depth, valid) = (
-            read_image(files[0]),
-            read_depth_png(files[1], self.augmentation.unit),
-        )
-        check_sizes(files, image.shape[1:], valid.shape)
-        return image, depth[..., 0], valid
+        image, depth = read_image(files[0]), read_depth_png(files[1], self.augmentation.unit)
+        check_sizes(files, image.shape[1:], depth.valid.shape)
+        return image, depth.values[..., 0], depth.valid
 
     def batch(self, items: list[tuple[Tensor, Tensor, Tensor]], request: Request) -> DenseBatch:
         """Cut images, and their depth as they are cut; change the colors of what is augmented."""
         config, (images, depths, valids) = self.augmentation, zip(*items)
-        shapes = np.array([valid.shape for valid in valids])
-        boxes, flips = config.cuts(request.draws(), *shapes.T)
-        views = cut_resized(images, boxes, flips, config.size)
+        placements = config.placements(request.draws(), np.array([v.shape for v in valids]))
+        views = torch.stack(list(map(cut_image, images, placements)))
         colors = request.draws(COLORS)
         return DenseBatch(
             views if colors is None else config.colors(views, colors),
-            crop_targets(depths, boxes, flips, config.size),
-            crop_targets(valids, boxes, flips, config.size),
+            torch.stack(list(map(cut_map, depths, placements))),
+            torch.stack(list(map(cut_map, valids, placements))),
         )
-
-
-def find_seven_scenes(root: Path) -> Iterator[tuple[str, str]]:
-    """List the frames of 7-Scenes."""
-    pictures = files_by_stem(root, PICTURES)
-    for depth in sorted(walk_files(root, (".depth.png",))):
-        yield _with_colors(depth, depth[: -len(".depth.png")] + ".color", pictures), depth
-
-
-def find_nyuv2(root: Path) -> Iterator[tuple[str, str]]:
-    """List the images of NYUv2."""
-    pictures = {f"rgb/{stem}": f"rgb/{path}" for stem, path in files_by_stem(root / "rgb").items()}
-    for depth in sorted(walk_files(root / "depth", (".png",))):
-        yield _with_colors(f"depth/{depth}", f"rgb/{depth[:-4]}", pictures), f"depth/{depth}"
-
-
-FINDERS = {"seven_scenes": find_seven_scenes, "nyuv2": find_nyuv2}
-
-
-def _with_colors(depth: str, stem: str, pictures: dict[str, str]) -> str:
-    """Return the image that belongs to a depth map."""
-    if stem not in pictures:
-        raise ValueError(
-            f"{depth} has no image {stem}{' or '.join(PICTURES)}; unpack the images, too"
-        )
-    return pictures[stem]

@@ -8,14 +8,14 @@ set does not have are refused: they are another data set's, or damage.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mimlib.data.files.listing import NAMED, files_by_stem, missing_files
+from mimlib.data.files.listing import NAMED
 from mimlib.data.files.pictures import STORED_VALUES, read_indices, read_segments
+from mimlib.data.files.reading import reading
 
 UNLABELED = -1  # in class ids: a pixel that does not count
 UNKNOWN = -2  # in tables: a number that must not occur
@@ -30,13 +30,6 @@ COCO_STUFF = (
 COCO_IDS = (*COCO_THINGS, *COCO_STUFF)  # the 133 categories of COCO panoptic
 
 
-class LabeledFiles(NamedTuple):
-    """An image and its label map, as paths below the root of the data set."""
-
-    image: str
-    labels: str
-
-
 def class_table(ids: Iterable[int], ignored: Iterable[int]) -> np.ndarray:
     """Return which class each stored number stands for, [65536] int16."""
     table = np.full(STORED_VALUES, UNKNOWN, dtype=np.int16)
@@ -49,12 +42,8 @@ def class_table(ids: Iterable[int], ignored: Iterable[int]) -> np.ndarray:
 def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
     """Read a picture of class numbers: 8 or 16 bits of one channel, or a palette's indices.
 
-    Args:
-        path: of the file.
-        table: see `class_table`.
-
     Returns:
-        Class ids [H, W] int64, UNLABELED where there is none.
+        Class ids [H, W] int64 by a `class_table`, UNLABELED where there is none.
 
     Raises:
         ValueError: if the file cannot be read, holds colors, or a number that the table lacks.
@@ -86,16 +75,11 @@ class PanopticReader:
         """
         number = {category: index for index, category in enumerate(COCO_IDS)}
         self.segments: dict[str, np.ndarray] = {}  # file -> [K, 2]: segment, class; ascending
-        try:
-            annotations = json.loads(path.read_bytes())["annotations"]
-            for entry in annotations:
+        with reading(f"{path} as COCO panoptic annotations"):
+            for entry in json.loads(path.read_bytes())["annotations"]:
                 pairs = [(s["id"], number[s["category_id"]]) for s in entry["segments_info"]]
                 pairs = np.array(sorted([(0, UNLABELED), *pairs]), dtype=np.int64)
                 self.segments[entry["file_name"]] = pairs
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"cannot read {path} as COCO panoptic annotations: {type(error).__name__}: {error}"
-            ) from error
 
     def __call__(self, path: str | Path) -> Tensor:
         """Read a label map, as `read_label_map` does.
@@ -116,39 +100,6 @@ class PanopticReader:
                 "name; are both from the same release?"
             )
         return torch.from_numpy(classes[place])
-
-
-def find_beside(
-    root: Path, images: str, labels: str, names: list[str] | None = None
-) -> list[LabeledFiles]:
-    """List images with their label maps, which have the same names in another folder.
-
-    Args:
-        root: of the data set.
-        images: folder of the images below it; an image may end in any format.
-        labels: folder of the label maps, .png.
-        names: which to take, without endings; None: every label map, sub-folders included.
-
-    Raises:
-        ValueError: naming the first files that are missing.
-    """
-    pictures = files_by_stem(root / images)
-    maps = files_by_stem(root / labels, (".png",))
-    names = sorted(maps) if names is None else names
-    files = [
-        LabeledFiles(
-            f"{images}/{pictures.get(name, f'{name}.jpg')}",
-            f"{labels}/{maps.get(name, f'{name}.png')}",
-        )
-        for name in names
-    ]
-    there = {f"{images}/{each}" for each in pictures.values()}
-    there |= {f"{labels}/{each}" for each in maps.values()}
-    lost = [path for item in files for path in item if path not in there]
-    if lost:
-        advice = "an image and its label map have the same name"
-        raise ValueError(missing_files(root, lost, 2 * len(files), advice))
-    return files
 
 
 def _ranges(values: np.ndarray) -> str:

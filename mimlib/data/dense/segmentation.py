@@ -1,11 +1,11 @@
 """Images with a class per pixel from files: ADE20K, Pascal VOC, COCO, any two folders."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -15,20 +15,40 @@ from mimlib.data.dense.label_maps import (
     COCO_IDS,
     UNLABELED,
     VOC_IDS,
-    LabeledFiles,
     PanopticReader,
     class_table,
-    find_beside,
     read_label_map,
 )
 from mimlib.data.dense.views import SegmentationAugmentation, augment
-from mimlib.data.files.listing import Listing, read_names
+from mimlib.data.files.listing import Listing, find_beside, read_names
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource, check_sizes, stack_alike
 from mimlib.data.order import COLORS, Request
 
 VOID = 255  # marks pixels without a class in most label maps
-NUM_CLASSES = {"ade20k": 150, "voc": 21, "coco_semantic": 133, "coco_panoptic": 133}
+
+
+class Layout(NamedTuple):
+    """Where a data set keeps images and label maps: * for their names, {split} for the split."""
+
+    images: str
+    labels: str
+    ids: Sequence[int] = ()  # stored numbers of the classes; none: 0 to num_classes - 1
+    ignored: tuple[int, ...] = (VOID,)  # stored numbers of pixels without a class
+    names: str = ""  # list of the images of a split; without one every label map is taken
+
+
+LAYOUTS = {
+    "ade20k": Layout("images/{split}/*", "annotations/{split}/*.png", ADE20K_IDS, (0, VOID)),
+    "voc": Layout(
+        *("JPEGImages/*", "SegmentationClass/*.png", VOC_IDS, (VOID,)),
+        "ImageSets/Segmentation/{split}.txt",
+    ),
+    "coco_semantic": Layout("images/{split}/*", "semantic_masks/{split}/*.png", COCO_IDS, (0,)),
+    "coco_panoptic": Layout("{split}/*", "annotations/panoptic_{split}/*.png", COCO_IDS),
+    "folders": Layout("images/*", "labels/*.png", names="{split}.txt"),
+}
+NUM_CLASSES = {name: len(layout.ids) for name, layout in LAYOUTS.items() if layout.ids}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +70,7 @@ class SegmentationFilesConfig(SegmentationAugmentation):
     """
 
     root: str  # path of the data set
-    layout: Literal["ade20k", "voc", "coco_semantic", "coco_panoptic", "folders"]
+    layout: Literal[tuple(LAYOUTS)]
     split: str = ""  # ade20k: training, validation; voc: train, val; COCO: train2017, val2017
     num_classes: int = 0  # G, of the layout `folders`; the others know theirs
     workers: int = 0  # decoding processes; 12 keep up with one GPU
@@ -70,31 +90,29 @@ class SegmentationFilesConfig(SegmentationAugmentation):
         Raises:
             ValueError: if there is no label map, or an image, label map or list is missing.
         """
-        root = Path(os.path.expanduser(self.root))
-        files, read = LAYOUTS[self.layout](root, self)
-        if not files:
-            raise ValueError(
-                f"{root} holds nothing in the layout {self.layout!r}, split {self.split!r}; "
-                "data/README.md says what goes where"
-            )
-        return SegmentationFiles(Listing(root, files), read, self)
+        root, layout = Path(os.path.expanduser(self.root)), LAYOUTS[self.layout]
+        images, labels, names = (
+            part.format(split=self.split) for part in (layout.images, layout.labels, layout.names)
+        )
+        table = class_table(layout.ids or range(self.num_classes), layout.ignored)
+        reader, chosen = partial(read_label_map, table=table), None
+        if self.layout == "coco_panoptic":
+            images = f"images/{images}" if (root / "images").is_dir() else images
+            reader = PanopticReader(root / labels.replace("/*.png", ".json"))
+            chosen = [name.removesuffix(".png") for name in sorted(reader.segments)]
+        elif names and self.split:
+            chosen = read_names(root / names)
+        kind = f"in the layout {self.layout!r}, split {self.split!r}"
+        files = Listing(root, find_beside(root, images, labels, chosen), kind)
+        advice = "an image and its label map have the same name"
+        return SegmentationFiles(files.check(advice), self, reader)
 
 
 class SegmentationFiles(FileSource):
     """Images with a class per pixel, decoded as they are needed."""
 
-    def __init__(
-        self, files: Listing, reader: Callable[[str], Tensor], config: SegmentationFilesConfig
-    ):
-        super().__init__(files, config, config.workers)
-        self.reader = reader
-
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Read an image [3, H, W] and its class ids [H, W].
-
-        Raises:
-            ValueError: if a file cannot be read, or they differ in size.
-        """
+        """Read an image [3, H, W] and its class ids [H, W]."""
         files = self.files.paths(index)
         image, labels = read_image(files[0]), self.reader(files[1])
         check_sizes(files, image.shape[1:], labels.shape)
@@ -107,50 +125,3 @@ class SegmentationFiles(FileSource):
             items = [augment(*item, row, color, self.augmentation) for item, row, color in rows]
         images, labels = stack_alike(items)
         return DenseBatch(images, labels, labels != UNLABELED)
-
-
-Listed = tuple[list[LabeledFiles], Callable[[str], Tensor]]
-
-
-def list_ade20k(root: Path, config: SegmentationFilesConfig) -> Listed:
-    """List ADE20K as SceneParse150 has it; 0 is everything that is not among its classes."""
-    files = find_beside(root, f"images/{config.split}", f"annotations/{config.split}")
-    return files, partial(read_label_map, table=class_table(ADE20K_IDS, (0, VOID)))
-
-
-def list_voc(root: Path, config: SegmentationFilesConfig) -> Listed:
-    """List Pascal VOC; only some of its images have label maps, so that a split is wanted."""
-    names = read_names(root / "ImageSets" / "Segmentation" / f"{config.split}.txt")
-    files = find_beside(root, "JPEGImages", "SegmentationClass", names)
-    return files, partial(read_label_map, table=class_table(VOC_IDS, (VOID,)))
-
-
-def list_coco_semantic(root: Path, config: SegmentationFilesConfig) -> Listed:
-    """List COCO with label maps of category ids, 0 where there is none."""
-    files = find_beside(root, f"images/{config.split}", f"semantic_masks/{config.split}")
-    return files, partial(read_label_map, table=class_table(COCO_IDS, (0,)))
-
-
-def list_coco_panoptic(root: Path, config: SegmentationFilesConfig) -> Listed:
-    """List COCO with its panoptic annotations."""
-    images = f"images/{config.split}" if (root / "images").is_dir() else config.split
-    annotations = f"annotations/panoptic_{config.split}"
-    reader = PanopticReader(root / f"{annotations}.json")
-    names = [name.removesuffix(".png") for name in sorted(reader.segments)]
-    return find_beside(root, images, annotations, names), reader
-
-
-def list_folders(root: Path, config: SegmentationFilesConfig) -> Listed:
-    """List two folders of files with equal names."""
-    names = read_names(root / f"{config.split}.txt") if config.split else None
-    table = class_table(range(config.num_classes), (VOID,))
-    return find_beside(root, "images", "labels", names), partial(read_label_map, table=table)
-
-
-LAYOUTS = {
-    "ade20k": list_ade20k,
-    "voc": list_voc,
-    "coco_semantic": list_coco_semantic,
-    "coco_panoptic": list_coco_panoptic,
-    "folders": list_folders,
-}

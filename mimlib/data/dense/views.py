@@ -11,19 +11,24 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import pad
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as v2
 
+from mimlib.checks import check_positive, check_range
 from mimlib.data.dense.label_maps import UNLABELED
+from mimlib.data.order import registers
 from mimlib.data.transforms.colors import distort_colors
-from mimlib.data.transforms.crops import crop_corners, nearest_pixels
+from mimlib.data.transforms.crops import (
+    Placement,
+    crop_corners,
+    cut_image,
+    cut_map,
+    pad_corner,
+    take_window,
+)
 
 TRIES = 10  # as official: crops drawn before one that shows almost one class is taken after all
 LONGEST = 4  # as official, 2048 / 512: the long side at scale 1, in short sides, is at most this
 MEAN_COLOR = (124, 116, 104)  # of ImageNet: about 0 when normalized
-# Which of the random numbers of an image decides what; those of colors are of another stream.
-CORNERS, SCALE, FLIP = slice(0, 2 * TRIES), 20, 21
+VIEW = registers(corners=2 * TRIES, scale=1, flip=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +42,9 @@ class SegmentationAugmentation:
     distort: bool = True  # change brightness, contrast, saturation, hue, each in half of the images
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"image size {self.size} is not positive; use 64 or 512, for instance")
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError(f"scale {self.scale} is no range; expected 0 < low <= high")
-        if not 0 < self.largest_share <= 1:
-            raise ValueError(
-                f"largest_share {self.largest_share} is no share; expected 0 < share <= 1"
-            )
+        check_positive(self, "size", hint="use 64 or 512, for instance")
+        check_range(self, "scale", above=0, ordered=True)
+        check_range(self, "largest_share", above=0, most=1)
 
 
 def augment(
@@ -73,41 +72,31 @@ def augment(
     Returns:
         The image [3, size, size] uint8 and its labels [size, size].
     """
-    (top, left, height, width), sides = choose_crop(labels, draws, config)
-    image = image[:, top : top + height, left : left + width]
-    if image.shape[1:] != sides:
-        image = v2.resize(image, list(sides), InterpolationMode.BILINEAR, antialias=True)
-    rows, columns = (
-        start + nearest_pixels(old, new)
-        for start, old, new in zip((top, left), (height, width), sides)
-    )
-    labels = labels[rows][:, columns]
-    if config.flip and draws[FLIP] < 0.5:
-        image, labels = image.flip(-1), labels.flip(-1)
+    placement = choose_crop(labels, draws, config)
+    image, labels = cut_image(image, placement, "bilinear"), cut_map(labels, placement)
     if config.distort:
         image = distort_colors(image, colors)
-    return pad_corner(image, labels, (config.size, config.size))
+    return pad_corner(image, config.size, MEAN_COLOR), pad_corner(labels, config.size, UNLABELED)
 
 
-def choose_crop(
-    labels: Tensor, draws: np.ndarray, config: SegmentationAugmentation
-) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """Return a box (top, left, height, width) of an image, and the sides it is scaled to.
+def choose_crop(labels: Tensor, draws: np.ndarray, config: SegmentationAugmentation) -> Placement:
+    """Choose which part of an image is seen, and how large.
 
     As official: of up to ten boxes the first one that shows two classes or more, none of them in
     more than a given share of the labeled pixels; else the last one.
     """
     shape = np.array(labels.shape)
     low, high = config.scale
-    factor = (low + (high - low) * draws[SCALE]) * config.size
+    factor = (low + (high - low) * draws[VIEW.scale]) * config.size
     factor *= min(1 / shape.min(), LONGEST / shape.max())
     box = np.minimum(shape, np.rint(config.size / factor).clip(min=1).astype(int))
     sides = np.where(box < shape, config.size, np.rint(shape * factor).clip(1, config.size))
-    for pair in rearrange(draws[CORNERS], "(tries sides) -> tries sides", sides=2):
-        top, left = crop_corners(pair, *labels.shape, box).tolist()
-        if is_mixed(labels[top : top + box[0], left : left + box[1]], config.largest_share):
+    for pair in rearrange(draws[VIEW.corners], "(tries sides) -> tries sides", sides=2):
+        corner = crop_corners(pair, shape, box)
+        if is_mixed(take_window(labels, corner, box), config.largest_share):
             break
-    return (top, left, int(box[0]), int(box[1])), (int(sides[0]), int(sides[1]))
+    flip = config.flip and bool(draws[VIEW.flip] < 0.5)
+    return Placement((*corner.tolist(), *box.tolist()), tuple(sides.astype(int).tolist()), flip)
 
 
 def is_mixed(labels: Tensor, largest_share: float) -> bool:
@@ -116,14 +105,3 @@ def is_mixed(labels: Tensor, largest_share: float) -> bool:
         return True
     counts = torch.bincount(labels[labels != UNLABELED])
     return int((counts > 0).sum()) > 1 and bool(counts.max() < largest_share * counts.sum())
-
-
-def pad_corner(image: Tensor, labels: Tensor, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Enlarge an image [3, H, W] and its labels [H, W] to the right and below, to `sides`."""
-    height, width = labels.shape
-    if (height, width) == sides:
-        return image, labels
-    around = (0, sides[1] - width, 0, sides[0] - height)
-    padded = torch.tensor(MEAN_COLOR, dtype=image.dtype)[:, None, None].repeat(1, *sides)
-    padded[:, :height, :width] = image
-    return padded, pad(labels, around, value=UNLABELED)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mimlib.data.files.numbers import Dense, bounded, known, masked, positive
+from mimlib.data.files.reading import import_optional, reading
 
 TARTAN_FOCAL_BASELINE = 80.0  # pixels times metres: 320 pixels, 0.25 m
 TARTAN_COUNTED = 0  # in the mask; 1, 10 and 100 mark what moves, is hidden or leaves the image
@@ -52,39 +53,24 @@ def read_spring_disparity(path: str | Path) -> Dense:
 
 def _array(path: str | Path, num_axes: int) -> np.ndarray:
     """Read an .npy file of so many axes."""
-    try:
-        with open(path, "rb") as file:
-            values = np.load(file, allow_pickle=False)
-            if isinstance(values, np.ndarray) and file.read(1):
-                raise ValueError("it goes on after its array")
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    with reading(path), open(path, "rb") as file:
+        values = np.load(file, allow_pickle=False)
+        if isinstance(values, np.ndarray) and file.read(1):
+            raise ValueError("it goes on after its array")
     return _checked(values, path, num_axes)
 
 
 def import_h5py() -> ModuleType:
-    """Import h5py, which nothing but Spring needs.
-
-    Raises:
-        RuntimeError: if it is not installed.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise RuntimeError(
-            "Spring's ground truth (.flo5, .dsp5) is HDF5, and h5py, which reads it, is not "
-            "installed; this package does not depend on it otherwise: pip install h5py"
-        ) from error
-    return h5py
+    """Import h5py, which nothing but Spring needs."""
+    return import_optional("h5py", "the HDF5 of Spring's ground truth (.flo5, .dsp5)")
 
 
 def _hdf5(path: str | Path, name: str, num_axes: int) -> np.ndarray:
     """Read one array of an HDF5 file."""
-    try:
-        with import_h5py().File(path, "r") as file:
-            return _checked(file[name][()], path, num_axes)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"cannot read {name!r} from {path}: {error}") from error
+    h5py = import_h5py()
+    with reading(f"{name!r} from {path}"), h5py.File(path, "r") as file:
+        values = file[name][()]
+    return _checked(values, path, num_axes)
 
 
 def _checked(values: object, path: str | Path, num_axes: int) -> np.ndarray:

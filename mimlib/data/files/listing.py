@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mimlib.data.files.reading import reading
 from mimlib.data.source import fingerprint
 
 FORMATS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LEFT_BY_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 NAMED = 5  # files that an error names
+WHAT_GOES_WHERE = "data/README.md says what goes where"
 MEASURED = 1000  # items at most whose sizes in bytes are part of an identity
 
 
@@ -21,13 +23,19 @@ class Listing:
     worker process.
     """
 
-    def __init__(self, root: str | Path, items: Iterable[Sequence[str | Path]]):
-        """Take paths relative to `root`, or below it."""
+    def __init__(self, root: str | Path, items: Iterable[Sequence[str | Path]], kind: str = ""):
+        """Take paths relative to `root`, or below it.
+
+        Raises:
+            ValueError: if there is none: nothing "in the layout ...", or what else `kind` says.
+        """
         self.root = os.fspath(root)
         above = os.path.join(self.root, "")
         self._paths = np.array(
             [[os.fsencode(os.fspath(path).removeprefix(above)) for path in item] for item in items]
         )  # [n, k]
+        if not len(self._paths):
+            raise ValueError(f"{root} holds nothing {kind}; {WHAT_GOES_WHERE}")
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -52,7 +60,10 @@ class Listing:
         names = [os.fsdecode(bytes(path)) for path in np.unique(self._paths)]
         lost = [name for name in names if not self._is_there(name, listed)]
         if lost:
-            raise ValueError(missing_files(self.root, lost, len(names), advice))
+            raise ValueError(
+                f"{len(lost)} of {len(names)} files in {self.root} are missing: "
+                f"{', '.join(lost[:NAMED])}; {advice}"
+            )
         return self
 
     def _is_there(self, name: str, listed: dict[str, frozenset[str]]) -> bool:
@@ -75,13 +86,6 @@ def _bytes_in(path: str) -> int:
         return os.path.getsize(path)
     except OSError:
         return -1
-
-
-def missing_files(root: str | Path, lost: Sequence[str], count: int, advice: str) -> str:
-    """Say which of `count` files of a data set are missing, and what to do."""
-    return (
-        f"{len(lost)} of {count} files in {root} are missing: {', '.join(lost[:NAMED])}; {advice}"
-    )
 
 
 def walk_files(
@@ -129,6 +133,29 @@ def files_by_stem(root: str | Path, endings: tuple[str, ...] = FORMATS) -> dict[
     return found
 
 
+def find_beside(
+    root: Path, images: str, truth: str, names: Iterable[str] | None = None
+) -> list[tuple[str, str]]:
+    """List images with the files of their ground truth, as paths below root, there or not.
+
+    Args:
+        root: of the data set.
+        images: where they lie, * for their names: "rgb/*"; they may end in any format.
+        truth: likewise with its ending: "depth/*.png".
+        names: which to take; None: all that have ground truth, sub-folders included.
+    """
+    (folder, mark), (below, ending) = images.split("*"), truth.split("*")
+    pictures = files_by_stem(root / folder)
+    known = {path[: -len(ending)]: path for path in walk_files(root / below, (ending,))}
+    return [
+        (
+            folder + pictures.get(name + mark, f"{name}{mark}.jpg"),
+            below + known.get(name, name + ending),
+        )
+        for name in (sorted(known) if names is None else names)
+    ]
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is one of those that systems and editors hide or leave behind."""
     return name.startswith(".") or name in LEFT_BY_SYSTEMS
@@ -140,15 +167,9 @@ def is_image(path: str) -> bool:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file, with or without a byte order mark.
-
-    Raises:
-        ValueError: if it is missing or no text.
-    """
-    try:
+    """Read a text file, with or without a byte order mark; ValueError if there is none."""
+    with reading(path):
         return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def spoken_lines(path: str | Path) -> Iterator[tuple[int, str]]:

@@ -10,18 +10,17 @@ import math
 import os
 import re
 import struct
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
 from torchvision import io
 
 from mimlib.data.files.pictures import read_picture, read_samples
+from mimlib.data.files.reading import reading
 
 FLO_MAGIC = 202021.25  # as 4 bytes of a little-endian float: "PIEH"
 PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
@@ -49,14 +48,6 @@ def read_flo(path: str | Path) -> Dense:
     return bounded(_numbers(path, data[12:], "<f4", (height, width, 2)))
 
 
-def write_flo(path: str | Path, dense: Dense) -> None:
-    """Write flow as .flo; what is not valid becomes 1.6666e9, as in Middlebury's files."""
-    flow = torch.where(dense.valid[..., None], dense.values, 1.666666752e9)
-    height, width = dense.valid.shape
-    header = struct.pack("<fii", FLO_MAGIC, width, height)
-    Path(path).write_bytes(header + flow.numpy().astype("<f4").tobytes())
-
-
 def read_pfm(path: str | Path) -> Tensor:
     """Read a portable float map, [H, W] or [H, W, 3] float32, top row first, as it is stored."""
     data = _bytes(path)
@@ -71,14 +62,6 @@ def read_pfm(path: str | Path) -> Tensor:
     end = re.match(rb"[ \t]*\r?\n" if len(rest) - 4 * math.prod(shape) > 1 else rb"\s", rest)
     values = _numbers(path, rest[end.end() if end else 0 :], order, shape)
     return torch.from_numpy(values[::-1].astype(np.float32))  # rows are stored bottom-up
-
-
-def write_pfm(path: str | Path, values: Tensor) -> None:
-    """Write [H, W] or [H, W, 3] as a little-endian portable float map."""
-    kind = "PF" if values.ndim == 3 else "Pf"
-    header = f"{kind}\n{values.shape[1]} {values.shape[0]}\n-1.0\n"
-    rows = values.numpy()[::-1].astype("<f4")
-    Path(path).write_bytes(header.encode() + rows.tobytes())
 
 
 def read_pfm_disparity(path: str | Path) -> Dense:
@@ -125,29 +108,10 @@ def read_gray_disparity(path: str | Path) -> Dense:
     return positive(stored.astype(np.float64), path)
 
 
-def write_kitti_disparity(path: str | Path, dense: Dense) -> None:
-    """Write disparity as KITTI's PNG; valid values below 1/256 pixel become 1/256."""
-    stored = (dense.values[..., 0].double().numpy() * KITTI_DISPARITY_SCALE).round()
-    stored = np.where(dense.valid.numpy(), stored.clip(1, 65535), 0).astype(np.uint16)
-    Image.fromarray(stored).save(path, format="PNG")
-
-
 def read_kitti_flow(path: str | Path) -> Dense:
     """Read KITTI's 16-bit flow PNG: (red, green) = 64 (dx, dy) + 2^15, blue 0 = unknown."""
     stored = _color16(path)
     return known((stored[..., :2] - KITTI_ZERO) / KITTI_SCALE, stored[..., 2] > 0)
-
-
-def write_kitti_flow(path: str | Path, dense: Dense) -> None:
-    """Write flow as KITTI's PNG, the form in which its server takes results."""
-    stored = (dense.values.double().numpy() * KITTI_SCALE + KITTI_ZERO).round().clip(0, 65535)
-    valid = dense.valid.numpy()[..., None]
-    pixels = np.concatenate([stored * valid, valid], axis=-1).astype(">u2")
-    lines = b"".join(b"\0" + row.tobytes() for row in pixels)  # each line: filter 0, then pixels
-    height, width = dense.valid.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)  # 16 bit, RGB, not interlaced
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
-    Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks))
 
 
 def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
@@ -160,13 +124,6 @@ def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
     stored = _gray16(path)
     depth = np.where(np.isin(stored, DEPTH_UNKNOWN), 0.0, stored * unit)
     return positive(depth, path)
-
-
-def write_depth_png(path: str | Path, dense: Dense, unit: float = 1e-3) -> None:
-    """Write depth [H, W, 1] metres as a 16-bit PNG, 0 where it is not valid."""
-    stored = (dense.values[..., 0].double().numpy() / unit).round().clip(0, 65534)
-    stored = np.where(dense.valid.numpy(), stored, 0).astype(np.uint16)
-    Image.fromarray(stored).save(path, format="PNG")
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -222,10 +179,8 @@ def known(values: np.ndarray, valid: np.ndarray) -> Dense:
 
 
 def _bytes(path: str | Path) -> bytes:
-    try:
+    with reading(path):
         return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _numbers(path: str | Path, data: bytes, order: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -248,15 +203,13 @@ def _gray16(path: str | Path) -> np.ndarray:
 
 def _gray(path: str | Path) -> np.ndarray:
     """Read an 8-bit picture as [H, W] uint8, colors as their gray."""
-    return read_picture(path, "L")[1]
+    return read_picture(path, "L")
 
 
 def _color16(path: str | Path) -> np.ndarray:
     """Read a 16-bit RGB PNG as [H, W, 3] float64; Pillow would cut it to 8 bits."""
-    try:
+    with reading(path):
         stored = io.decode_png(io.read_file(os.fspath(path)), io.ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
     if stored.dtype != torch.uint16 or len(stored) != 3:
         raise ValueError(_too_coarse(path, f"{len(stored)} x {stored.dtype}", "three channels"))
     return rearrange(stored.numpy(), "c h w -> h w c").astype(np.float64)
@@ -267,8 +220,3 @@ def _too_coarse(path: str | Path, got: str, expected: str) -> str:
         f"{path} holds pixels of the kind {got}; expected {expected} of 16 bits: an 8-bit picture "
         "of the ground truth is not the ground truth"
     )
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(name + content))
-    return struct.pack(">I", len(content)) + name + content + check

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import io
 
+from mimlib.data.files.reading import reading
+
 JPEG = (".jpg", ".jpeg")
 STRETCHED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies gray of 2 and 4 bits by
 STORED_VALUES = 2**16  # of 8- and 16-bit files
@@ -36,11 +38,8 @@ def read_image(path: str | Path) -> Tensor:
                 return io.decode_jpeg(data, "RGB", apply_exif_orientation=True)
         except (RuntimeError, AttributeError):
             pass  # Pillow judges: another format, or a torchvision without its (deprecated) decoder
-    try:
-        with Image.open(path) as image:
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    with reading(path), Image.open(path) as image:
+        pixels = _to_rgb(ImageOps.exif_transpose(image))
     return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
 
 
@@ -76,27 +75,15 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_picture(path: str | Path, mode: str | None = None) -> tuple[str, np.ndarray]:
-    """Read a picture as Pillow has it or converted, and say in which mode it was.
-
-    Raises:
-        ValueError: if the file is missing or cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.mode, np.array(image if mode is None else image.convert(mode))
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+def read_picture(path: str | Path, mode: str) -> np.ndarray:
+    """Read a picture as Pillow converts it; ValueError if it cannot be read."""
+    with reading(path), Image.open(path) as image:
+        return np.array(image.convert(mode))
 
 
 def read_segments(path: str | Path) -> np.ndarray:
-    """Read a panoptic picture of COCO: segment numbers [H, W] int64, R + 256 G + 65536 B.
-
-    Raises:
-        ValueError: if the file is missing or cannot be read.
-    """
-    colors = read_picture(path, "RGB")[1].astype(np.int64)  # [H, W, 3]
-    return colors @ np.array([1, 256, 65536])
+    """Read a panoptic picture of COCO: segment numbers [H, W] int64, R + 256 G + 65536 B."""
+    return read_picture(path, "RGB").astype(np.int64) @ np.array([1, 256, 65536])
 
 
 def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
@@ -108,14 +95,9 @@ def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
     Raises:
         ValueError: if the file is missing, cannot be read, or its numbers cannot be had.
     """
-    try:
-        with Image.open(path) as image:
-            tile = image.tile[0] if image.tile else None
-            mode, stored = image.mode, np.array(image)
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
-    codec = tile[0] if tile else ""
-    given = tile[3] if tile else ""
+    with reading(path), Image.open(path) as image:
+        codec, _, _, given = image.tile[0] if image.tile else ("", None, None, "")
+        mode, stored = image.mode, np.array(image)
     raw, *more = given if isinstance(given, tuple) else (given,)
     if codec.startswith("ppm") and more[:1] not in ([255], [65535]):
         raise ValueError(f"{path} has numbers up to {more}; save it as a PNG, which keeps them")

@@ -3,7 +3,7 @@
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,10 +29,10 @@ class FileSource(IndexedSource):
     read is an error by its name, as a number measured on other images would not be of this set.
     """
 
-    def __init__(self, files: Listing, augmentation: Any, workers: int):
-        self.files = files
-        self.augmentation = augmentation
-        self.workers = workers
+    def __init__(self, files: Listing, config: Any, reader: Callable[..., Any] | None = None):
+        """Take the files, how they are augmented, and what reads their ground truth."""
+        self.files, self.augmentation, self.reader = files, config, reader
+        self.workers = config.workers
         self.unreadable: dict[str, str] = {}
         self._asked = 0
 

@@ -71,9 +71,7 @@ class ImageFolderConfig(Augmentation):
     root: str  # path of the folder
     split: str = ""  # sub-folder of root to read, "train" or "val"; empty: root itself
     labels: bool = False  # hand out the class of each image
-    evaluation_share: float = (
-        224 / 256
-    )  # un-augmented: part of the short side the center crop keeps
+    evaluation_share: float = 224 / 256  # un-augmented: part of the short side that is kept
     workers: int = 0  # decoding processes; ImageNet wants nearly as many as there are cores
 
     def __post_init__(self):
@@ -94,4 +92,4 @@ class ImageFolderConfig(Augmentation):
             numbering = os.path.join(root, CLASS_SPLIT) if self.split else root
             known = class_names(numbering if os.path.isdir(numbering) else folder.root)
             labels = folder.labels(known)
-        return FolderSource(folder, self, labels, self.evaluation_share, self.workers)
+        return FolderSource(folder, self, labels)

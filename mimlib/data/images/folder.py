@@ -14,7 +14,7 @@ from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource
 from mimlib.data.order import Request
 from mimlib.data.source import fingerprint
-from mimlib.data.transforms.crops import Augmentation, cut_resized, evaluation_view
+from mimlib.data.transforms.crops import Augmentation, cut_image, evaluation_view
 
 
 class ImageFolder(Listing):
@@ -68,17 +68,9 @@ def class_names(folder: str | Path) -> tuple[str, ...]:
 class FolderSource(FileSource):
     """The images of a folder, in the order of their paths."""
 
-    def __init__(
-        self,
-        folder: ImageFolder,
-        augmentation: Augmentation,
-        labels: np.ndarray | None,
-        evaluation_share: float,
-        workers: int,
-    ):
-        super().__init__(folder, augmentation, workers)
+    def __init__(self, folder: ImageFolder, config: Augmentation, labels: np.ndarray | None):
+        super().__init__(folder, config)
         self.labels = labels
-        self.evaluation_share = evaluation_share
 
     def identity(self) -> str:
         """Return a hash of the files and of the numbers of their classes."""
@@ -94,16 +86,15 @@ class FolderSource(FileSource):
 
     def batch(self, items: list[tuple[Tensor, int]], request: Request) -> NamedTuple:
         """Cut the images; un-augmented, as evaluation on ImageNet does it."""
-        images, labels = zip(*items)
-        draws, size = request.draws(), self.augmentation.size
+        (images, labels), config, draws = zip(*items), self.augmentation, request.draws()
         shapes = np.array([image.shape[1:] for image in images])  # [B, 2]
         if draws is None:
-            views = [evaluation_view(image, size, self.evaluation_share) for image in images]
-            views = torch.stack(views)
+            views = [evaluation_view(i, config.size, config.evaluation_share) for i in images]
         else:
-            views = cut_resized(images, *self.augmentation.cuts(draws, *shapes.T), size)
+            views = map(cut_image, images, config.placements(draws, shapes))
+        views = torch.stack(list(views))
         if self.labels is not None:
             return LabelBatch(views, torch.tensor(labels))
-        if draws is not None and self.augmentation.whole:
+        if draws is not None and config.whole:
             return StretchedBatch(views, torch.from_numpy(shapes))
         return ImageBatch(views)

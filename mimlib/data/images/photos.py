@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.files.pictures import read_image
-from mimlib.data.transforms.crops import center_boxes, crop_resized, crop_targets
+from mimlib.data.transforms.crops import center_square, cut_image, cut_map
 
 PHOTOGRAPHS = {  # color photographs of the visible world, height x width in pixels
     "astronaut": ("skimage", "data/astronaut.png"),  # 512 x 512
@@ -55,7 +55,7 @@ class Stereo(NamedTuple):
 
 def photographs(size: int) -> dict[str, Tensor]:
     """Return every bundled photograph by name, center-cropped and resized to [3, size, size]."""
-    return {name: _center_square(image, size) for name, image in whole_photographs().items()}
+    return {name: _centered(image, size) for name, image in whole_photographs().items()}
 
 
 def whole_photographs() -> dict[str, Tensor]:
@@ -79,10 +79,10 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
         disparity = torch.from_numpy(file["arr_0"].astype(np.float32))
     scale = 1.0
     if size is not None:
-        box = center_boxes([disparity.shape[0]], [disparity.shape[1]])
-        disparity = crop_targets([disparity], box, np.array([False]), size)[0]
-        left, right = (_center_square(image, size) for image in (left, right))
-        scale = size / int(box[0, 2])
+        square = center_square(*disparity.shape, size)
+        disparity = cut_map(disparity, square)
+        left, right = (_centered(image, size) for image in (left, right))
+        scale = size / square.box[2]
     known = disparity.isfinite() & (disparity > 0)
     disparity = torch.where(known, disparity * scale, 0.0)
     column = torch.arange(disparity.shape[1]) + 0.5  # pixel centers
@@ -90,9 +90,8 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
     return Stereo(left, right, disparity, valid, 994.978 * scale, 0.193001, 31.086 * scale)
 
 
-def _center_square(image: Tensor, size: int) -> Tensor:
-    (box,) = center_boxes([image.shape[1]], [image.shape[2]]).tolist()
-    return crop_resized(image, box, size)
+def _centered(image: Tensor, size: int) -> Tensor:
+    return cut_image(image, center_square(*image.shape[1:], size))
 
 
 def _inside(package: str, name: str) -> Path:

@@ -7,10 +7,9 @@ their ground truth. Disparities are those of the left image.
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from mimlib.data.files.arrays import (
-    import_h5py,
     read_booster_disparity,
     read_spring_disparity,
     read_spring_flow,
@@ -31,22 +30,7 @@ from mimlib.data.files.numbers import (
     read_visible_disparity,
 )
 
-FlowLayout = Literal[
-    "sintel_clean", "sintel_final", "flying_chairs", "flying_chairs_train", "flying_chairs_val",
-    "sceneflow_flow_clean", "sceneflow_flow_final", "tartanair_flow", "kitti_flow",
-    "kitti_2012_flow", "spring_flow",
-]  # fmt: skip
-StereoLayout = Literal[
-    "sceneflow_clean", "sceneflow_final", "tartanair_stereo", "crestereo", "kitti_stereo",
-    "kitti_2012_stereo", "middlebury", "middlebury_2005", "middlebury_2014", "middlebury_2021",
-    "eth3d", "eth3d_visible", "booster", "spring_stereo",
-]  # fmt: skip
-LayoutName = Literal[FlowLayout, StereoLayout]
 CHAIRS_SPLIT = "chairs_split.txt"  # a number for each pair: 1 for training, 2 for validation
-KITTI_FLOW = {"truth": "flow_occ", "first": "image_2", "second": "image_2", "frame": 11}
-KITTI_2012_FLOW = {"truth": "flow_occ", "first": "colored_0", "second": "colored_0", "frame": 11}
-KITTI_STEREO = {"truth": "disp_occ_0", "first": "image_2", "second": "image_3"}
-KITTI_2012_STEREO = {"truth": "disp_occ", "first": "colored_0", "second": "colored_1"}
 LIGHTS_2014 = ("im1.png", "im1E.png", "im1L.png")  # second images: the same, exposure, light
 
 
@@ -90,7 +74,7 @@ def find_flying_chairs(root: Path, part: int = 0) -> Iterator[MatchingFiles]:
             yield _beside(flow, "flow.flo", "img1.ppm", "img2.ppm")
 
 
-def find_sceneflow_stereo(root: Path, rendering: str) -> Iterator[MatchingFiles]:
+def find_sceneflow(root: Path, rendering: str) -> Iterator[MatchingFiles]:
     """List SceneFlow's stereo: FlyingThings3D, Driving, Monkaa, or the folder of all three."""
     for disparity in _below_all(root, "disparity", "left/*.pfm"):
         left = _in_place_of(disparity, "disparity", f"frames_{rendering}pass").with_suffix(".png")
@@ -137,30 +121,21 @@ def find_crestereo(root: Path) -> Iterator[MatchingFiles]:
         yield _beside(disparity, "left.disp.png", "left.jpg", "right.jpg")
 
 
-def find_kitti(
-    root: Path, truth: str, first: str, second: str, frame: int = 10
-) -> Iterator[MatchingFiles]:
-    """List KITTI's training part: frame 10 of `first` with a frame of `second`.
+def find_kitti(root: Path, truth: str, first: str, second: str) -> Iterator[MatchingFiles]:
+    """List KITTI's training part: frame 10 of the folder `first` with `second`, folder and frame.
 
-    Args:
-        root: folder that holds `training`.
-        truth: folder of the ground truth; `occ`: with what the second image does not show.
-        first: folder of the first images.
-        second: folder of the second images.
-        frame: 10 for stereo, 11 for flow.
+    Truth that is called `occ` includes what the second image does not show.
     """
-    training = root / "training"
+    folder, training = Path(second).parent, root / "training"
     for path in find_files(training / truth, "*_10.png"):
-        other = path.name.replace("_10.png", f"_{frame}.png")
-        yield MatchingFiles(training / first / path.name, training / second / other, (path,))
+        other = path.name.replace("_10.png", f"_{Path(second).name}.png")
+        yield MatchingFiles(training / first / path.name, training / folder / other, (path,))
 
 
 def find_middlebury(root: Path, seconds: tuple[str, ...] = ("im1.png",)) -> Iterator[MatchingFiles]:
     """List scenes with im0.png, im1.png and disp0.pfm (2014, 2021) or disp0GT.pfm (Eval3).
 
-    Args:
-        root: folder of the scenes.
-        seconds: which second images to take; those of 2014 differ in exposure and light.
+    The second images of 2014 differ in exposure and light.
     """
     for truth in sorted(find_files(root, "**/disp0.pfm") + find_files(root, "**/disp0GT.pfm")):
         for second in seconds:
@@ -199,7 +174,6 @@ def find_booster(root: Path) -> Iterator[MatchingFiles]:
 
 def find_spring_flow(root: Path) -> Iterator[MatchingFiles]:
     """List Spring's consecutive frames: both cameras, forward and backward."""
-    import_h5py()  # missing, it is better said now than by a worker process
     for flow in find_files(root / "train", "*/flow_*/*.flo5"):
         _, direction, camera, number = flow.stem.split("_")  # flow_FW_left_0001
         frames = flow.parent.parent / f"frame_{camera}"
@@ -209,14 +183,17 @@ def find_spring_flow(root: Path) -> Iterator[MatchingFiles]:
 
 def find_spring_stereo(root: Path) -> Iterator[MatchingFiles]:
     """List Spring's stereo."""
-    import_h5py()
     for truth in find_files(root / "train", "*/disp1_left/*.dsp5"):
         number, scene = truth.stem.rpartition("_")[2], truth.parent.parent
         images = (scene / f"frame_{side}/frame_{side}_{number}.png" for side in ("left", "right"))
         yield MatchingFiles(*images, (truth,))
 
 
-LAYOUTS = {
+def _kitti(read: Callable[..., Dense], truth: str, first: str, second: str) -> Layout:
+    return Layout(partial(find_kitti, truth=truth, first=first, second=second), read)
+
+
+FLOW_LAYOUTS = {
     "sintel_clean": Layout(partial(find_sintel, rendering="clean"), read_sintel_flow),
     "sintel_final": Layout(partial(find_sintel, rendering="final"), read_sintel_flow),
     "flying_chairs": Layout(find_flying_chairs, read_flo),
@@ -225,19 +202,17 @@ LAYOUTS = {
     "sceneflow_flow_clean": Layout(partial(find_sceneflow_flow, rendering="clean"), read_pfm_flow),
     "sceneflow_flow_final": Layout(partial(find_sceneflow_flow, rendering="final"), read_pfm_flow),
     "tartanair_flow": Layout(find_tartanair_flow, read_tartan_flow),
-    "kitti_flow": Layout(partial(find_kitti, **KITTI_FLOW), read_kitti_flow),
-    "kitti_2012_flow": Layout(partial(find_kitti, **KITTI_2012_FLOW), read_kitti_flow),
+    "kitti_flow": _kitti(read_kitti_flow, "flow_occ", "image_2", "image_2/11"),
+    "kitti_2012_flow": _kitti(read_kitti_flow, "flow_occ", "colored_0", "colored_0/11"),
     "spring_flow": Layout(find_spring_flow, read_spring_flow),
-    "sceneflow_clean": Layout(
-        partial(find_sceneflow_stereo, rendering="clean"), read_pfm_disparity
-    ),
-    "sceneflow_final": Layout(
-        partial(find_sceneflow_stereo, rendering="final"), read_pfm_disparity
-    ),
+}
+STEREO_LAYOUTS = {
+    "sceneflow_clean": Layout(partial(find_sceneflow, rendering="clean"), read_pfm_disparity),
+    "sceneflow_final": Layout(partial(find_sceneflow, rendering="final"), read_pfm_disparity),
     "tartanair_stereo": Layout(find_tartanair_stereo, read_tartan_disparity),
     "crestereo": Layout(find_crestereo, read_cre_disparity),
-    "kitti_stereo": Layout(partial(find_kitti, **KITTI_STEREO), read_kitti_disparity),
-    "kitti_2012_stereo": Layout(partial(find_kitti, **KITTI_2012_STEREO), read_kitti_disparity),
+    "kitti_stereo": _kitti(read_kitti_disparity, "disp_occ_0", "image_2", "image_3/10"),
+    "kitti_2012_stereo": _kitti(read_kitti_disparity, "disp_occ", "colored_0", "colored_1/10"),
     "middlebury": Layout(find_middlebury, read_pfm_disparity),
     "middlebury_2005": Layout(find_middlebury_2005, read_gray_disparity),
     "middlebury_2014": Layout(partial(find_middlebury, seconds=LIGHTS_2014), read_pfm_disparity),
@@ -247,6 +222,7 @@ LAYOUTS = {
     "booster": Layout(find_booster, read_booster_disparity),
     "spring_stereo": Layout(find_spring_stereo, read_spring_disparity),
 }
+LAYOUTS = FLOW_LAYOUTS | STEREO_LAYOUTS
 
 
 def _beside(path: Path, ending: str, first: str, second: str) -> MatchingFiles:

@@ -1,16 +1,16 @@
 """Pairs with flow or disparity from the files of data sets; layouts.py lists which."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mimlib.data.batches import DensePairBatch
+from mimlib.data.files.arrays import import_h5py
 from mimlib.data.files.listing import Listing
-from mimlib.data.files.numbers import Dense
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource, check_sizes, stack_alike
-from mimlib.data.matching.layouts import LAYOUTS, LayoutName
+from mimlib.data.matching.layouts import LAYOUTS
 from mimlib.data.matching.views import MatchingAugmentation, change_colors, change_shape
 from mimlib.data.order import Request
 
@@ -24,7 +24,7 @@ class MatchingFilesConfig(MatchingAugmentation):
     """
 
     root: str  # path of the data set, the folder that holds `training` (or the scenes)
-    layout: LayoutName
+    layout: Literal[tuple(LAYOUTS)]
     only: tuple[str, ...] = ()  # folders (scenes, parts) to take pairs from; none named: all
     without: tuple[str, ...] = ()  # folders to leave out
     workers: int = 0  # decoding processes
@@ -36,19 +36,15 @@ class MatchingFilesConfig(MatchingAugmentation):
             ValueError: if nothing of it is found, or a part of it is missing.
             RuntimeError: if h5py is missing for a data set that needs it.
         """
-        root = Path(os.path.expanduser(self.root))
-        layout = LAYOUTS[self.layout]
-        files = [item for item in layout.find(root) if self._takes(item.image_1.relative_to(root))]
-        if not files:
-            chosen = (
-                f", only {self.only} without {self.without}" if self.only + self.without else ""
-            )
-            raise ValueError(
-                f"{root} holds nothing in the layout {self.layout!r}{chosen}; data/README.md says "
-                "what goes where"
-            )
-        listing = Listing(root, ((i.image_1, i.image_2, *i.truth) for i in files))
-        return MatchingSource(listing.check("unpack the images, too"), layout.read, self)
+        root, layout = Path(os.path.expanduser(self.root)), LAYOUTS[self.layout]
+        if self.layout.startswith("spring"):
+            import_h5py()  # missing, it is better said now than by a worker process
+        kind = f"in the layout {self.layout!r}"
+        if self.only + self.without:
+            kind += f", only {self.only} without {self.without}"
+        found = (item for item in layout.find(root) if self._takes(item.image_1.relative_to(root)))
+        files = Listing(root, ((item.image_1, item.image_2, *item.truth) for item in found), kind)
+        return MatchingSource(files.check("unpack the images, too"), self, layout.read)
 
     def _takes(self, image: Path) -> bool:
         folders = set(image.parts[:-1])
@@ -58,16 +54,8 @@ class MatchingFilesConfig(MatchingAugmentation):
 class MatchingSource(FileSource):
     """Pairs with ground truth, decoded as they are needed."""
 
-    def __init__(self, files: Listing, reader: Callable[..., Dense], config: MatchingFilesConfig):
-        super().__init__(files, config, config.workers)
-        self.reader = reader
-
     def read(self, index: int) -> DensePairBatch:
-        """Read one pair, without the axis of the batch.
-
-        Raises:
-            ValueError: if a file cannot be read, or the sizes of images and truth differ.
-        """
+        """Read one pair, without the axis of the batch."""
         files = self.files.paths(index)
         images = [read_image(path) for path in files[:2]]
         dense = self.reader(*files[2:])
@@ -78,10 +66,6 @@ class MatchingSource(FileSource):
         """Scale, cut and color pairs, unless they are to be looked at."""
         draws = request.draws()
         if draws is None:
-            return _stack(items)
+            return DensePairBatch(*stack_alike(items))
         items = [change_shape(item, row, self.augmentation) for item, row in zip(items, draws)]
-        return change_colors(_stack(items), draws, self.augmentation)
-
-
-def _stack(items: list[DensePairBatch]) -> DensePairBatch:
-    return DensePairBatch(*stack_alike(items))
+        return change_colors(DensePairBatch(*stack_alike(items)), draws, self.augmentation)

@@ -14,18 +14,19 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from mimlib.checks import check_range
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch
-from mimlib.data.pairs.views import COLOR, CROP
+from mimlib.data.order import registers
 from mimlib.data.transforms.colors import jitter_colors, shift_hues
-from mimlib.data.transforms.crops import crop_corners, cut, nearest_pixels
+from mimlib.data.transforms.crops import crop_corners, nearest_pixels, take_window
 
 MARGIN = 8  # pixels; as official: an image is not shrunk below the crop and this
 TURN, SHIFT = 0.1, 2.0  # degrees, pixels; as official: how far cameras may be out of line
-# Which of the random numbers of a pair decides what, beside CROP[0] and COLOR.
-HUE = (3, 12)
-ALIKE, SCALE, STRETCH, MIRROR, UPSIDE_DOWN, MISALIGN = 2, slice(13, 15), slice(15, 18), 18, 19, 20
-MISALIGNMENT = slice(21, 23)
+PAIR = registers(  # the corner and the colors where PairAugmentation has them
+    corner=2, alike=1, hue_1=1, color_1=4, color_2=4, hue_2=1, scale=2, stretch=3, mirror=1,
+    upside_down=1, misalign=1, misalignment=2,
+)  # fmt: skip
+COLORS, HUES = (PAIR.color_1, PAIR.color_2), (PAIR.hue_1, PAIR.hue_2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class MatchingAugmentation:
     misaligned: float = 0.0  # share of pairs whose image 2 is turned and lifted a little: stereo
 
     def __post_init__(self):
-        if len(self.size) != 2 or min(self.size) < 1:
+        check_positive(self, "size")
+        if len(self.size) != 2:
             raise ValueError(f"size {self.size} is no crop; expected (height, width) in pixels")
         shares = ("jitter", "hue", "alike", "scaled", "stretched", "mirrored", "upside_down",
                   "misaligned")  # fmt: skip
@@ -70,21 +72,22 @@ def change_shape(
     """
     size = config.size
     item = resize_pair(item, draw_sides(item.valid.shape, draws, config))
-    corner = crop_corners(draws[CROP[0]], *item.valid.shape, size)
-    views = [cut(view, corner, size) for view in item[:2]]
-    target = cut(item.target.movedim(-1, 0), corner, size)  # [C, h, w]
-    valid = cut(item.valid[None], corner, size)
-    if draws[MIRROR] < config.mirrored:
+    corner = crop_corners(draws[PAIR.corner], item.valid.shape, size)
+    target = item.target.movedim(-1, 0)  # [C, H, W]
+    *views, target, valid = (
+        take_window(field, corner, size) for field in (*item[:2], target, item.valid)
+    )
+    if draws[PAIR.mirror] < config.mirrored:
         if len(target) == 1:
             raise ValueError("a mirrored stereo pair has its images swapped; set mirrored to 0")
         views, valid = [view.flip(-1) for view in views], valid.flip(-1)
         target = target.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None]
-    if draws[UPSIDE_DOWN] < config.upside_down:
+    if draws[PAIR.upside_down] < config.upside_down:
         views, valid, target = [view.flip(-2) for view in views], valid.flip(-2), target.flip(-2)
         target = target * torch.tensor([1.0, -1.0])[: len(target), None, None]
-    if draws[MISALIGN] < config.misaligned:
-        views[1] = misalign(views[1], *(2 * draws[MISALIGNMENT] - 1))
-    return DensePairBatch(*views, target.movedim(0, -1), valid[0])
+    if draws[PAIR.misalign] < config.misaligned:
+        views[1] = misalign(views[1], *(2 * draws[PAIR.misalignment] - 1))
+    return DensePairBatch(*views, target.movedim(0, -1), valid)
 
 
 def draw_sides(
@@ -95,15 +98,15 @@ def draw_sides(
     # differs from official: for flow, too, images too small for the crop are always enlarged.
     """
     fits = (np.array(shape) >= config.size).all()
-    chosen = draws[SCALE][0] < config.scaled
+    chosen = draws[PAIR.scale][0] < config.scaled
     if not config.scaled or (fits and not chosen):
         return tuple(shape)
     factors, least = np.ones(2), (np.array(config.size) + MARGIN) / shape
     if chosen:
         low, high = config.scale
-        factors *= 2 ** (low + (high - low) * draws[SCALE][1])
-        if draws[STRETCH][0] < config.stretched:
-            factors *= 2 ** (config.stretch * (2 * draws[STRETCH][1:] - 1))
+        factors *= 2 ** (low + (high - low) * draws[PAIR.scale][1])
+        if draws[PAIR.stretch][0] < config.stretched:
+            factors *= 2 ** (config.stretch * (2 * draws[PAIR.stretch][1:] - 1))
     if config.widths_only:
         factors[0] = least[0] = 1.0
     else:
@@ -158,11 +161,11 @@ def change_colors(
         draws: [B, U] in [0, 1).
         config: how much of it.
     """
-    alike = draws[:, ALIKE, None] < config.alike
+    alike = draws[:, PAIR.alike, None] < config.alike
     views = []
-    for view in range(2):
-        colors = np.where(alike, draws[:, COLOR[0]], draws[:, COLOR[view]])
-        hues = np.where(alike[:, 0], draws[:, HUE[0]], draws[:, HUE[view]])
-        images = jitter_colors(batch[view], colors, config.jitter)
+    for images, color, hue in zip(batch[:2], COLORS, HUES):
+        colors = np.where(alike, draws[:, COLORS[0]], draws[:, color])
+        hues = np.where(alike[:, 0], draws[:, HUES[0]], draws[:, hue])
+        images = jitter_colors(images, colors, config.jitter)
         views.append(shift_hues(images, config.hue * (2 * hues - 1)))
     return batch._replace(image_1=views[0], image_2=views[1])

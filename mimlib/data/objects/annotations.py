@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mimlib.data.files.listing import NAMED, WHAT_GOES_WHERE
+from mimlib.data.files.reading import reading
+
 SECTIONS = ("images", "annotations", "categories")
 LEAST_POLYGON = 6  # numbers: three corners
-NAMED = 5  # ids that an error names
 
 MissingMasks = Literal["refuse", "box"]
 
@@ -81,12 +83,8 @@ def read_annotations(path: Path, missing_masks: MissingMasks = "refuse") -> Anno
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
+    with reading(path, advice=WHAT_GOES_WHERE):
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot read {path}: {error}; data/README.md says what goes where"
-        ) from error
     missing = [s for s in SECTIONS if not isinstance(content, dict) or s not in content]
     if missing:
         raise ValueError(f"{path} is no annotation file of COCO: it lacks {', '.join(missing)}")

@@ -73,16 +73,11 @@ class CocoObjects(DetectionSource, FileSource):
     would be copied into every worker process.
     """
 
-    def __init__(
-        self,
-        config: CocoConfig,
-        path: Path,
-        annotations: Annotations,
-    ):
+    def __init__(self, config: CocoConfig, path: Path, annotations: Annotations):
         records, self.category_ids, self.class_names = annotations
         folder = Path(os.path.expanduser(config.root)) / config.images
         files = Listing(folder, ([record.image_file] for record in records))
-        super().__init__(files.check(f"{path} lists them"), config, config.workers)
+        super().__init__(files.check(f"{path} lists them"), config)
         self.annotations_path = path
         packed = [pickle.dumps(record, PROTOCOL) for record in records]
         self._ends = np.cumsum([len(each) for each in packed])

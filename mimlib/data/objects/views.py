@@ -7,22 +7,23 @@ up to the pixels at the border and does not resize what is thrown away.
 Letters: R objects of one image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import masks_to_boxes
 
 from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.masks import encode_masks, pack_masks
-from mimlib.data.transforms.crops import COLUMN, FLIP, ROW, crop_resized, nearest_pixels
+from mimlib.data.order import registers
+from mimlib.data.transforms.crops import Placement, crop_corners, cut_image, cut_map, pad_corner
 
-SCALE = 0  # which random number of an image decides its size
+VIEW = registers(scale=1, _=19, corner=2, flip=1)  # the rest where `Augmentation` has it
 GRAY = 128  # as official: around images that do not fill their square
 ROUNDING = 1e-3  # pixels: a box that reaches as little beyond the border is not cut
 SMALLEST_SIDE = 1.0  # pixels; objects that become smaller are left out
@@ -36,14 +37,6 @@ class Objects(NamedTuple):
     masks: Tensor  # [R, H, W] bool
     crowd: Tensor  # [R] bool: many things in one, or too small: neither learned nor counted
     areas: Tensor  # [R] floats, pixels, by which the metric tells small from large
-
-
-class Placement(NamedTuple):
-    """Which part of an image is seen, and how large; the rest of the square is padded."""
-
-    box: tuple[int, int, int, int]  # top, left, height, width in the image
-    sides: tuple[int, int]  # height and width that becomes, at most those of the square
-    flip: bool  # mirrored left and right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +59,19 @@ class LargeScaleJitter:
             height: of the image in pixels.
             width: of the image in pixels.
         """
-        low, high = self.scale
-        factor = 1.0 if draws is None else low + (high - low) * draws[SCALE]
-        ratio = factor * self.size / max(height, width)
-        cut_height, cut_width = (min(s, max(1, round(self.size / ratio))) for s in (height, width))
-        top = left = 0
-        if draws is not None:
-            top = int(draws[ROW] * (height - cut_height + 1))
-            left = int(draws[COLUMN] * (width - cut_width + 1))
-        sides = [min(self.size, max(1, round(s * ratio))) for s in (cut_height, cut_width)]
-        flip = self.flip and draws is not None and bool(draws[FLIP] < 0.5)
-        return Placement((top, left, cut_height, cut_width), (sides[0], sides[1]), flip)
+        shape, (low, high) = np.array([height, width]), self.scale
+        factor = 1.0 if draws is None else low + (high - low) * draws[VIEW.scale]
+        ratio = factor * self.size / shape.max()
+        seen = np.minimum(shape, np.rint(self.size / ratio).clip(1)).astype(int)
+        sides = np.rint(seen * ratio).clip(1, self.size).astype(int)
+        corner = [0, 0] if draws is None else crop_corners(draws[VIEW.corner], shape, seen).tolist()
+        flip = self.flip and draws is not None and bool(draws[VIEW.flip] < 0.5)
+        return Placement((*corner, *seen.tolist()), tuple(sides.tolist()), flip)
 
 
 def place_image(image: Tensor, placement: Placement, size: int) -> Tensor:
     """Cut, resize and pad an image [3, H, W] uint8 to [3, size, size]."""
-    seen = crop_resized(image, placement.box, placement.sides, placement.flip)
-    height, width = placement.sides
-    return pad(seen, (0, size - width, 0, size - height), value=GRAY)
+    return pad_corner(cut_image(image, placement), size, GRAY)
 
 
 def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
@@ -95,10 +83,7 @@ def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
     objects = clip_objects(objects)
     top, left, cut_height, cut_width = placement.box
     height, width = placement.sides
-    rows = top + nearest_pixels(cut_height, height)
-    columns = left + nearest_pixels(cut_width, width)
-    columns = columns.flip(0) if placement.flip else columns
-    masks = objects.masks.index_select(1, rows).index_select(2, columns)
+    masks = cut_map(objects.masks, placement)
     factor = torch.tensor([width / cut_width, height / cut_height]).repeat(2)
     boxes = (objects.boxes - torch.tensor([left, top, left, top])) * factor
     if placement.flip:
@@ -111,8 +96,7 @@ def place_objects(objects: Objects, placement: Placement, size: int) -> Objects:
     seen &= (inside[:, 2:] - inside[:, :2] >= SMALLEST_SIDE).all(dim=1)
     kept = Objects(inside, objects.labels, masks, objects.crowd, objects.areas * factor[:2].prod())
     kept = Objects(*(field[seen] for field in kept))
-    padded = pad(kept.masks, (0, size - width, 0, size - height))
-    return kept._replace(masks=padded)
+    return kept._replace(masks=pad_corner(kept.masks, size, False))
 
 
 def clip_objects(objects: Objects) -> Objects:
@@ -152,20 +136,16 @@ def collate(
     truth: Sequence[list[dict[str, Any]]] = (),
 ) -> DetectionBatch:
     """Make a batch of images of one size, rows of objects padded to the largest number."""
-    most = max(len(each.labels) for each in objects)
 
-    def stack(fields: list[Tensor], value: float) -> Tensor:
-        whole = fields[0].new_full((len(fields), most, *fields[0].shape[1:]), value)
-        for row, field in zip(whole, fields):
-            row[: len(field)] = field
-        return whole
+    def pad(fields: Iterable[Tensor], value: float) -> Tensor:
+        return pad_sequence(list(fields), batch_first=True, padding_value=value)
 
     return DetectionBatch(
         images=torch.stack(list(images)),
-        boxes=stack([each.boxes.float() for each in objects], 0.0),
-        labels=stack([each.labels for each in objects], -1),
-        masks=stack([pack_masks(each.masks) for each in objects], 0),
-        crowd=stack([each.crowd for each in objects], False),
+        boxes=pad((each.boxes.float() for each in objects), 0.0),
+        labels=pad((each.labels for each in objects), -1),
+        masks=pad((pack_masks(each.masks) for each in objects), 0),
+        crowd=pad((each.crowd for each in objects), False),
         sizes=torch.tensor(sizes),
         image_ids=torch.tensor(image_ids),
         truth=tuple(truth),

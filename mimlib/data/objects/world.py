@@ -11,6 +11,7 @@ from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.source import DetectionSource, Example
 from mimlib.data.objects.views import LargeScaleJitter, Objects
 from mimlib.data.order import Request
+from mimlib.data.source import HeldSource
 
 ROOM_CLASSES = len(world.CLASSES) - len(world.OBJECT_CLASSES)  # floor, wall, ceiling: no objects
 
@@ -35,25 +36,22 @@ class WorldDetectionConfig(LargeScaleJitter):
         return WorldObjects(self)
 
 
-class WorldObjects(DetectionSource):
+class WorldObjects(DetectionSource, HeldSource):
     """The world's views, their instance maps and boxes held in memory."""
 
     class_names = world.OBJECT_CLASSES
 
     def __init__(self, config: WorldDetectionConfig):
-        self.augmentation, self.workers, self.smallest = config, config.workers, config.smallest
-        kinds = ("image", "instances", "boxes")
+        self.augmentation, self.smallest = config, config.smallest
         self.views = world.views(
-            config.count, config.size, level=config.level, seed=config.seed, truth=kinds
+            config.count,
+            config.size,
+            level=config.level,
+            seed=config.seed,
+            truth=("image", "instances", "boxes"),
         )
         self.views["instances"] = self.views["instances"].to(torch.uint8)  # [n, H, W]
-
-    def __len__(self) -> int:
-        return len(self.views["image"])
-
-    def identity(self) -> str:
-        """Return what makes the views."""
-        return f"{len(self)} images, {world.maker()}"
+        super().__init__(self.views.values(), config.workers, world.maker())
 
     def load(self, request: Request) -> DetectionBatch:
         """Cut the views of a request with their objects."""

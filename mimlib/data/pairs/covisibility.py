@@ -7,7 +7,7 @@ Letters: H and W pixels, K points. World and camera coordinates are in metres; a
 z, with x right and y down; pixel centers are at +0.5.
 """
 
-import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,15 +23,6 @@ class Cloud(NamedTuple):
 
     points: np.ndarray  # [K, 3] metres, in the world; K <= num_pixels
     num_pixels: int  # looked at, with depth or without
-
-
-def field_of_view_intrinsics(height: int, width: int, degrees: float) -> np.ndarray:
-    """Return the matrix [3, 3] of a pinhole camera of a horizontal field of view.
-
-    Its focal length is (W / 2) / tan(field of view / 2), its center (W / 2, H / 2).
-    """
-    focal = width / 2 / math.tan(math.radians(degrees) / 2)
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
 def back_project(
@@ -72,23 +63,21 @@ def back_project(
     return Cloud((pose[:3, :3] @ local + pose[:3, 3:]).T, rows.size)
 
 
-def covisibility(cloud_1: Cloud, cloud_2: Cloud, radius: float = RADIUS) -> float:
+def covisibility(
+    cloud_1: Cloud, cloud_2: Cloud, radius: float = RADIUS, trees: Sequence[KDTree] = ()
+) -> float:
     """Measure how much two views see of the same, in [0, 1].
 
     min(n_1, n_2) over the number of pixels, with n_1 the points of view 1 whose nearest point of
     view 2 is closer than the radius, and n_2 the other way round.
+
+    Args:
+        cloud_1: of view 1.
+        cloud_2: of view 2.
+        radius: metres.
+        trees: to search in, made before; their pixels may lie denser than those of the clouds.
     """
-    trees = [KDTree(cloud.points) for cloud in (cloud_1, cloud_2)]
-    return overlap(cloud_1, cloud_2, *trees, radius)
-
-
-def overlap(
-    cloud_1: Cloud, cloud_2: Cloud, tree_1: KDTree, tree_2: KDTree, radius: float = RADIUS
-) -> float:
-    """Do the same as `covisibility` with search trees made before.
-
-    The trees may hold more points than the clouds: their pixels may lie denser.
-    """
+    tree_1, tree_2 = trees or (KDTree(cloud.points) for cloud in (cloud_1, cloud_2))
     shares = [
         count_near(cloud.points, tree, radius) / cloud.num_pixels
         for cloud, tree in ((cloud_1, tree_2), (cloud_2, tree_1))

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mimlib.data.files.listing import Listing, spoken_lines
+from mimlib.data.files.reading import reading
 from mimlib.data.pairs.files import PairFileSource
 from mimlib.data.pairs.views import PairAugmentation
 from mimlib.data.source import fingerprint
@@ -42,7 +43,7 @@ class CropListConfig(PairAugmentation):
             ValueError: if it is missing or not in CroCo's format, or if a photograph is missing.
         """
         crops = read_crop_list(os.path.expanduser(self.crops))
-        return CropSource(os.path.expanduser(self.root), crops, self, self.workers)
+        return CropSource(os.path.expanduser(self.root), crops, self)
 
 
 class CropPair(NamedTuple):
@@ -84,18 +85,14 @@ class CropSource(PairFileSource):
     There are millions: they are kept as an array, and pairs of images as a `Listing`.
     """
 
-    def __init__(
-        self, root: str, crops: Iterable[CropPair], augmentation: PairAugmentation, workers: int
-    ):
+    def __init__(self, root: str, crops: Iterable[CropPair], config: CropListConfig):
         images: dict[tuple[str, str], int] = {}  # a pair of images has many crops
         numbers = array("i")
         for crop in crops:
             number = images.setdefault((crop.image_1, crop.image_2), len(images))
             numbers.extend((number, crop.rotation, *crop.box_1, *crop.box_2))
-        if not images:
-            raise ValueError(f"the list of crops for {root} is empty")
-        files = Listing(root, list(images)).check("the photographs come from their own data sets")
-        super().__init__(files, augmentation, workers)
+        files = Listing(root, list(images), f"that {config.crops} lists")
+        super().__init__(files.check("the photographs come from their own data sets"), config)
         self._crops = np.array(numbers).reshape(-1, NUMBERS)  # [crops, NUMBERS] int32
 
     def __len__(self) -> int:
@@ -117,24 +114,17 @@ class CropSource(PairFileSource):
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Cut and resize both rectangles, and turn the second one upright."""
         crop, size = self.crop(index), self.augmentation.stored_size
-        first, second = (
-            cut_box(crop.image_1, crop.box_1, size),
-            cut_box(crop.image_2, crop.box_2, size),
-        )
+        first = cut_box(crop.image_1, crop.box_1, size)
+        second = cut_box(crop.image_2, crop.box_2, size)
         turned = 0 if abs(crop.rotation) <= UPRIGHT else round(crop.rotation / 90) % 4
         return first, torch.rot90(second, turned, (1, 2))
 
 
 def cut_box(path: str, box: tuple[int, int, int, int], size: int) -> Tensor:
     """Cut (left, top, right, bottom) out of an image file and resize it to [3, size, size]."""
-    try:
-        with Image.open(path) as image:
-            left, top, right, bottom = box
-            shrinks = (right - left) * (bottom - top) > LANCZOS_FROM * size**2
-            method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-            pixels = np.array(image.convert("RGB").resize((size, size), method, box=box))
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(
-            f"cannot cut {box} from {path}: {type(error).__name__}: {error}"
-        ) from error
+    left, top, right, bottom = box
+    shrinks = (right - left) * (bottom - top) > LANCZOS_FROM * size**2
+    method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    with reading(f"{box} of {path}"), Image.open(path) as image:
+        pixels = np.array(image.convert("RGB").resize((size, size), method, box=box))
     return rearrange(torch.from_numpy(pixels), "h w c -> c h w")

@@ -5,18 +5,22 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from mimlib.data.batches import PairBatch
-from mimlib.data.files.listing import FORMATS, Listing, spoken_lines, walk_files
+from mimlib.data.files.listing import (
+    WHAT_GOES_WHERE,
+    Listing,
+    is_image,
+    spoken_lines,
+    walk_files,
+)
 from mimlib.data.files.pictures import read_image
+from mimlib.data.files.reading import reading
 from mimlib.data.files.source import FileSource
 from mimlib.data.order import Request
-from mimlib.data.pairs.views import COLOR, CROP, PairAugmentation
-from mimlib.data.transforms.colors import jitter_colors
-from mimlib.data.transforms.crops import center_boxes, crop_corners, cut, cut_resized
+from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.transforms.crops import center_square, cut_image
 
 PAIR_LIST, METADATA = "pairs.txt", "metadata.json"
 COMPLETE = f"finish making the pairs, or list those that are whole in {PAIR_LIST}"
@@ -41,29 +45,27 @@ class PairFolderConfig(PairAugmentation):
             ValueError: if it is missing or holds no pairs, or if a second image is missing.
         """
         root = os.path.expanduser(self.root)
-        files = Listing(root, find_pairs(root))
-        if not len(files):
-            raise ValueError(f"{root} holds no pairs: expected NAME_1.jpeg with NAME_2.jpeg")
-        return PairFileSource(files.check(COMPLETE), self, self.workers)
+        files = Listing(root, find_pairs(root), "to pair: expected NAME_1.jpeg with NAME_2.jpeg")
+        return PairFileSource(files.check(COMPLETE), self)
 
 
 def find_pairs(root: str) -> list[tuple[str, str]]:
     """List the pairs of a folder, paths relative to it, in the order of their names."""
     if not os.path.isdir(root):
-        raise ValueError(f"there is no folder {root}; data/README.md says what goes where")
+        raise ValueError(f"there is no folder {root}; {WHAT_GOES_WHERE}")
     if os.path.exists(os.path.join(root, PAIR_LIST)):
         return read_pair_list(os.path.join(root, PAIR_LIST))
     names = sorted(walk_files(root))
-    described = [name for name in names if os.path.basename(name) == METADATA]
-    firsts = [name for name in names if _is_first(name)]
+    described = [os.path.dirname(name) for name in names if os.path.basename(name) == METADATA]
+    firsts = [n for n in names if is_image(n) and os.path.splitext(n)[0].endswith("_1")]
     if described:
-        folders = [os.path.dirname(name) for name in described]
         firsts = [
             os.path.join(folder, f"{key}_1.jpeg")
-            for folder in folders
+            for folder in described
             for key in read_metadata(os.path.join(root, folder))
         ]
-    return [(first, _second(first)) for first in firsts]
+    stems = map(os.path.splitext, firsts)
+    return [(first, f"{stem[:-1]}2{end}") for first, (stem, end) in zip(firsts, stems)]
 
 
 def read_pair_list(path: str) -> list[tuple[str, str]]:
@@ -81,15 +83,10 @@ def read_pair_list(path: str) -> list[tuple[str, str]]:
 
 def read_metadata(folder: str) -> list[str]:
     """Return the names of the pairs that a metadata.json of CroCo's generator describes."""
-    path = os.path.join(folder, METADATA)
-    try:
-        views = json.loads(Path(path).read_bytes())["multiviews"]
+    path = Path(folder, METADATA)
+    with reading(f"{path} as metadata of CroCo's generator, which has `multiviews`"):
+        views = json.loads(path.read_bytes())["multiviews"]
         return sorted(key for key, view in views.items() if len(view["positions"]) >= 2)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no metadata of CroCo's generator, which has `multiviews`: "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 class PairFileSource(FileSource):
@@ -108,27 +105,10 @@ class PairFileSource(FileSource):
 
     def batch(self, items: list[tuple[Tensor, Tensor]], request: Request) -> PairBatch:
         """Make stored images of them, cut and color those."""
-        size, stored = self.augmentation.size, self.augmentation.stored_size
-        draws, views = request.draws(), []
-        for images, crop, color in zip(zip(*items), CROP, COLOR):
-            shapes = np.array([image.shape[1:] for image in images])
-            squares = cut_resized(images, center_boxes(*shapes.T), np.zeros(len(images)), stored)
-            places = np.full((len(images), 2), 0.5) if draws is None else draws[:, crop]
-            corners = crop_corners(places, stored, stored, (size, size))
-            view = torch.stack(
-                [cut(i, corner, (size, size)) for i, corner in zip(squares, corners)]
-            )
-            if draws is not None:
-                view = jitter_colors(view, draws[:, color], self.augmentation.jitter)
-            views.append(view)
+        config, draws, views = self.augmentation, request.draws(), []
+        stored = config.stored_size
+        for view, images in enumerate(zip(*items)):
+            squares = [cut_image(i, center_square(*i.shape[1:], stored)) for i in images]
+            corners = config.corners(draws, view, len(items), (stored, stored))
+            views.append(config.color(config.cut(squares, corners), draws, view))
         return PairBatch(*views)
-
-
-def _is_first(name: str) -> bool:
-    stem, ending = os.path.splitext(name)
-    return stem.endswith("_1") and ending.lower() in FORMATS
-
-
-def _second(name: str) -> str:
-    stem, ending = os.path.splitext(name)
-    return f"{stem.removesuffix('_1')}_2{ending}"

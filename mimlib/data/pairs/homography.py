@@ -16,14 +16,13 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from mimlib.checks import check_range
 from mimlib.data.batches import PairBatch
 from mimlib.data.files.source import FileSource
 from mimlib.data.images.configs import ImageFolderConfig, PhotosConfig, WorldImagesConfig
 from mimlib.data.order import Request
-from mimlib.data.pairs.views import COLOR, CROP, TILT, PairAugmentation
+from mimlib.data.pairs.views import PAIR, PairAugmentation
 from mimlib.data.source import IndexedSource
-from mimlib.data.transforms.colors import jitter_colors
-from mimlib.data.transforms.crops import crop_corners
 
 UNAUGMENTED_SEED = 0  # of the transforms in `first` and `once`: without one, views would be equal
 
@@ -43,11 +42,8 @@ class HomographyPairsConfig(PairAugmentation):
                 f"images of {self.images.size} pixels are smaller than the crop of {self.size}; "
                 f"set images.size to {self.stored_size}"
             )
-        if not 0 <= self.tilt <= 1 or not 0 <= self.rotation <= 180:
-            raise ValueError(
-                f"tilt {self.tilt} or rotation {self.rotation} is out of range; expected a share "
-                "of 0 to 1 and 0 to 180 degrees"
-            )
+        check_range(self, "tilt", least=0, most=1)
+        check_range(self, "rotation", least=0, most=180, hint="in degrees")
 
     def build(self) -> "HomographySource":
         """Build the source of the images."""
@@ -60,7 +56,7 @@ class HomographySource(IndexedSource):
     def __init__(self, images: IndexedSource, config: HomographyPairsConfig):
         self.images = images
         self.config = config
-        self.workers = config.images.workers if hasattr(config.images, "workers") else 0
+        self.workers = getattr(config.images, "workers", 0)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,17 +79,14 @@ class HomographySource(IndexedSource):
 
     def pairs(self, images: Tensor, request: Request) -> PairBatch:
         """Transform each of the images [B, 3, H, W] twice."""
-        config, count = self.config, len(images)
-        seed = UNAUGMENTED_SEED if request.seed is None else request.seed
-        draws = request._replace(seed=seed).draws()
+        config, draws = self.config, request.draws()
+        tilts = request._replace(seed=UNAUGMENTED_SEED).draws() if draws is None else draws
         views = []
-        for crop, color, tilt in zip(CROP, COLOR, TILT):
-            matrix = draw_homographies(draws[:, tilt], images.shape[-1], config)
-            places = draws[:, crop] if request.seed is not None else np.full((count, 2), 0.5)
-            corners = crop_corners(places, *images.shape[-2:], (config.size, config.size))
-            view = warp(images, matrix @ shifts(corners), config.size)
-            strength = config.jitter if request.seed is not None else 0.0
-            views.append(jitter_colors(view, draws[:, color], strength))
+        for view, tilt in enumerate((PAIR.tilt_1, PAIR.tilt_2)):
+            matrix = draw_homographies(tilts[:, tilt], images.shape[-1], config)
+            corners = config.corners(draws, view, len(images), images.shape[-2:])
+            cut = warp(images, matrix @ shifts(corners), config.size)
+            views.append(config.color(cut, draws, view))
         return PairBatch(*views)
 
 

@@ -8,14 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import KDTree
 
+from mimlib.checks import check_positive, check_range
 from mimlib.data.files.listing import Listing, is_hidden, read_text
 from mimlib.data.files.numbers import read_depth_png
+from mimlib.data.files.reading import reading
 from mimlib.data.pairs.covisibility import (
     LEAST_COVISIBILITY,
     LEAST_VALID,
     Cloud,
     back_project,
-    overlap,
+    covisibility,
 )
 from mimlib.data.pairs.files import PairFileSource
 from mimlib.data.pairs.views import PairAugmentation
@@ -39,12 +41,8 @@ class RGBDPairsConfig(PairAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        low, high = self.covisibility
-        if not 0 <= low <= high <= 1 or self.partners < 1:
-            raise ValueError(
-                f"covisibility {self.covisibility} or partners {self.partners} is out of range; "
-                "expected 0 <= least <= most <= 1 and at least one partner"
-            )
+        check_range(self, "covisibility", least=0, most=1, ordered=True)
+        check_positive(self, "partners")
 
     def build(self) -> PairFileSource:
         """Mine the pairs.
@@ -54,26 +52,20 @@ class RGBDPairsConfig(PairAugmentation):
         """
         root = os.path.expanduser(self.root)
         mined = [pair for sequence in find_sequences(root) for pair in self.mine(sequence)]
-        if not mined:
-            raise ValueError(
-                f"no two frames of {root} have a co-visibility within {self.covisibility}; try "
-                "more partners or a wider range"
-            )
-        files = Listing(root, [(first, second) for first, second, _ in mined])
-        return PairFileSource(files, self, self.workers)
+        kind = f"to pair by a co-visibility within {self.covisibility}; try a wider range"
+        return PairFileSource(Listing(root, [(a, b) for a, b, _ in mined], kind), self)
 
-    def mine(self, sequence: "Sequence") -> list[tuple[str, str, float]]:
+    def mine(self, sequence: "RGBDSequence") -> list[tuple[str, str, float]]:
         """Return the accepted pairs of a sequence: color images 1 and 2, and co-visibility."""
         generator = np.random.default_rng(self.seed)
         count, found = len(sequence.frames), []
         for first in range(count):
             others = np.delete(np.arange(count), first)
             for second in generator.permutation(others)[: self.partners].tolist():
-                clouds = sequence.cloud(first), sequence.cloud(second)
-                if any(len(c.points) < LEAST_VALID * c.num_pixels for c, _ in clouds):
+                clouds, trees = zip(sequence.cloud(first), sequence.cloud(second))
+                if any(len(c.points) < LEAST_VALID * c.num_pixels for c in clouds):
                     continue
-                (cloud_1, tree_1), (cloud_2, tree_2) = clouds
-                share = overlap(cloud_1, cloud_2, tree_1, tree_2)
+                share = covisibility(*clouds, trees=trees)
                 if self.covisibility[0] <= share <= self.covisibility[1]:
                     paths = sequence.frames[first].color, sequence.frames[second].color
                     found.append((*paths, share))
@@ -88,7 +80,7 @@ class RGBDFrame(NamedTuple):
     pose: str
 
 
-class Sequence:
+class RGBDSequence:
     """The frames of one folder with depth, pose and color, in the order of their names."""
 
     def __init__(self, folder: str, frames: list[RGBDFrame]):
@@ -110,7 +102,7 @@ class Sequence:
         return back_project(depth, valid, matrix, pose, QUERY_STEP), KDTree(dense.points)
 
 
-def find_sequences(root: str) -> list[Sequence]:
+def find_sequences(root: str) -> list[RGBDSequence]:
     """List the sequences below a folder, frames with all three files only.
 
     Raises:
@@ -126,7 +118,7 @@ def find_sequences(root: str) -> list[Sequence]:
                 files = (colors[0], f"{stem}.depth.png", name)
                 frames.append(RGBDFrame(*(os.path.join(folder, file) for file in files)))
         if frames:
-            sequences.append(Sequence(folder, frames))
+            sequences.append(RGBDSequence(folder, frames))
     if not sequences:
         raise ValueError(
             f"{root} holds no RGB-D frames: expected NAME.color.png or .jpg, NAME.depth.png and "
@@ -137,11 +129,9 @@ def find_sequences(root: str) -> list[Sequence]:
 
 def read_matrix(path: str, side: int) -> np.ndarray:
     """Read a square matrix of numbers from a text file, [side, side] float64."""
-    try:
-        matrix = np.array([line.split() for line in read_text(path).splitlines() if line.strip()])
-        matrix = matrix.astype(np.float64)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read a matrix from {path}: {error}") from error
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    with reading(f"a matrix from {path}"):
+        matrix = np.array(rows).astype(np.float64)
     if matrix.shape != (side, side) or not np.isfinite(matrix).all():
         raise ValueError(
             f"{path} has shape {matrix.shape} or values that are not finite; expected a "

@@ -6,14 +6,22 @@ each view is cropped to 224 somewhere else, and its colors are changed different
 Letters: B pairs, U random numbers per pair (order.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mimlib.checks import check_positive, check_range
+import numpy as np
+import torch
+from torch import Tensor
 
-# Which of the random numbers of a pair decides what, for view 1 and view 2.
-CROP = (slice(0, 2), slice(2, 4))  # row, column
-COLOR = (slice(4, 8), slice(8, 12))  # brightness, contrast, saturation, their order
-TILT = (slice(12, 15), slice(15, 18))  # direction, skew, rotation; homography.py
+from mimlib.checks import check_positive, check_range
+from mimlib.data.order import registers
+from mimlib.data.transforms.colors import jitter_colors
+from mimlib.data.transforms.crops import crop_corners, take_window
+
+PAIR = registers(corner_1=2, corner_2=2, color_1=4, color_2=4, tilt_1=3, tilt_2=3)
+CORNERS = (PAIR.corner_1, PAIR.corner_2)
+COLORS = (PAIR.color_1, PAIR.color_2)
+MIDDLE = 0.5  # in place of a random number: what is not augmented is cut in the middle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +41,21 @@ class PairAugmentation:
     def stored_size(self) -> int:
         """Side of the images that crops are cut from: 256 for 224, 73 for 64."""
         return round(self.size * (1 + self.margin))
+
+    def corners(
+        self, draws: np.ndarray | None, view: int, count: int, shape: Sequence[int]
+    ) -> np.ndarray:
+        """Return where views of `count` images of this height and width are cut, [count, 2]."""
+        places = np.full((count, 2), MIDDLE) if draws is None else draws[:, CORNERS[view]]
+        return crop_corners(places, shape, (self.size, self.size))
+
+    def cut(self, images: Sequence[Tensor], corners: np.ndarray) -> Tensor:
+        """Cut B of [C, H, W] at their corners to [B, C, size, size]."""
+        sides = (self.size, self.size)
+        return torch.stack([take_window(i, corner, sides) for i, corner in zip(images, corners)])
+
+    def color(self, images: Tensor, draws: np.ndarray | None, view: int) -> Tensor:
+        """Change the colors of views [B, 3, H, W] uint8, if there are draws."""
+        if draws is None:
+            return images
+        return jitter_colors(images, draws[:, COLORS[view]], self.jitter)

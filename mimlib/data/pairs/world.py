@@ -6,7 +6,6 @@ Pairs of one image and two homographies are in homography.py, pairs from files i
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +13,8 @@ from mimlib import world
 from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch, PairBatch
 from mimlib.data.order import Request
-from mimlib.data.pairs.views import COLOR, CROP, PairAugmentation
-from mimlib.data.source import IndexedSource, fingerprint, sample_of
-from mimlib.data.transforms.colors import jitter_colors
-from mimlib.data.transforms.crops import crop_corners, cut
+from mimlib.data.pairs.views import PairAugmentation
+from mimlib.data.source import HeldSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +32,7 @@ class WorldPairsConfig(PairAugmentation):
         super().__post_init__()
         check_range(self, "workers", least=0, hint="0 loads in the training process")
         check_positive(self, "count", hint="ask for at least one pair")
-        low, high = self.covisibility
-        if not 0 <= low <= high <= 1:
-            raise ValueError(
-                f"covisibility {self.covisibility} is no range of shares; expected 0 <= low <= "
-                "high <= 1"
-            )
+        check_range(self, "covisibility", least=0, most=1, ordered=True)
 
     def build(self) -> "MemoryPairs":
         """Render the pairs, or read them from the cache; for disparities they are rectified.
@@ -66,18 +58,11 @@ class WorldPairsConfig(PairAugmentation):
         if self.target == "disparity":
             target = -target[..., :1]
         # A pixel that image 2 does not show has a flow, too, but nothing to be matched with.
-        return MemoryPairs(
-            found["image_1"],
-            found["image_2"],
-            self,
-            targets=target,
-            valid=found.get("visible"),
-            workers=self.workers,
-            made_by=world.maker(),
-        )
+        views, seen = (found["image_1"], found["image_2"]), found.get("visible")
+        return MemoryPairs(*views, self, target, seen, self.workers, world.maker())
 
 
-class MemoryPairs(IndexedSource):
+class MemoryPairs(HeldSource):
     """Pairs of equal size held in memory, with ground truth per pixel of view 1 or without."""
 
     def __init__(
@@ -88,7 +73,7 @@ class MemoryPairs(IndexedSource):
         targets: Tensor | None = None,  # [n, H, W, C] pixels
         valid: Tensor | None = None,  # [n, H, W] bool; None: wherever the target is finite
         workers: int = 0,
-        made_by: str = "",  # what makes the images; empty: they are told by their pixels
+        made_by: str = "",
     ):
         if images_1.shape != images_2.shape:
             raise ValueError(
@@ -98,48 +83,21 @@ class MemoryPairs(IndexedSource):
         if targets is not None:
             valid = targets.isfinite().all(-1) if valid is None else valid
             targets = targets.masked_fill(~valid[..., None], 0.0)
-        self.views = (images_1, images_2)
+        super().__init__((images_1, images_2, targets, valid), workers, made_by)
+        self.views, self.targets, self.valid = (images_1, images_2), targets, valid
         self.augmentation = augmentation
-        self.targets = targets
-        self.valid = valid
-        self.workers = workers
-        self.made_by = made_by
-
-    def __len__(self) -> int:
-        return len(self.views[0])
-
-    def identity(self) -> str:
-        """Return what makes the pairs, or a hash of some and of what comes with them."""
-        if self.made_by:
-            return f"{len(self)} images, {self.made_by}"
-        return fingerprint(len(self), *sample_of(*self.views, self.targets, self.valid))
 
     def load(self, request: Request) -> PairBatch | DensePairBatch:
         """Cut and color the pairs of a request; shared crops keep displacements as they are."""
-        draws = request.draws()
-        corners = [self._corners(draws, view) for view in range(2)]
-        if self.targets is not None:
-            corners[1] = corners[0]
-        views = [self._cut(self.views[i], request.indices, corners[i]) for i in range(2)]
-        if draws is not None:
-            strength = self.augmentation.jitter
-            views = [jitter_colors(v, draws[:, c], strength) for v, c in zip(views, COLOR)]
+        draws, rows = request.draws(), torch.from_numpy(request.indices)
+        shape, views = self.views[0].shape[-2:], []
+        for view, images in enumerate(self.views):
+            shared = 0 if self.targets is not None else view
+            corners = self.augmentation.corners(draws, shared, len(rows), shape)
+            images = self.augmentation.cut(images[rows], corners)
+            views.append(self.augmentation.color(images, draws, view))
         if self.targets is None:
             return PairBatch(*views)
-        target = self._cut(self.targets.movedim(-1, 1), request.indices, corners[0])
-        valid = self._cut(self.valid[:, None], request.indices, corners[0])
-        return DensePairBatch(*views, target.movedim(1, -1), valid[:, 0])
-
-    def _corners(self, draws: np.ndarray | None, view: int) -> np.ndarray:
-        """Return the top left corners of the crops, [B, 2]; the center's [2] without draws."""
-        size = self.augmentation.size
-        places = np.full(2, 0.5) if draws is None else draws[:, CROP[view]]
-        return crop_corners(places, *self.views[0].shape[-2:], (size, size))
-
-    def _cut(self, fields: Tensor, indices: np.ndarray, corners: np.ndarray) -> Tensor:
-        size = (self.augmentation.size, self.augmentation.size)
-        if fields.shape[-2:] == size:
-            return fields[torch.from_numpy(indices)]
-        corners = np.broadcast_to(corners, (len(indices), 2))
-        chosen = zip(indices.tolist(), corners)
-        return torch.stack([cut(fields[index], corner, size) for index, corner in chosen])
+        target = self.augmentation.cut(self.targets[rows].movedim(-1, 1), corners)
+        valid = self.augmentation.cut(self.valid[rows], corners)
+        return DensePairBatch(*views, target.movedim(1, -1), valid)

@@ -6,12 +6,16 @@ from einops import rearrange
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
+from mimlib.data.order import registers
+
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
-
-
-# Kinds of change, and their orders.
-BRIGHTNESS, CONTRAST, SATURATION = range(3)
+BRIGHTNESS, CONTRAST, SATURATION = range(3)  # kinds of change, and their orders
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+# As official, SSD (arXiv 1512.02325).
+LARGEST_BRIGHTNESS = 32  # largest change, of 255
+FACTOR = 0.5  # contrast and saturation are multiplied by 1 - this ... 1 + it
+HUE = 0.1  # 18 of 180: largest turn to either side, as a share of the circle
+DISTORT = registers(changed=4, amounts=4, contrast_last=1)
 
 
 def jitter_colors(
@@ -59,17 +63,6 @@ def shift_hues(images: Tensor, turns: np.ndarray) -> Tensor:
     return torch.stack([v2.adjust_hue(i, turn) for i, turn in zip(images, turns.tolist())])
 
 
-# Which of the random numbers of an image decides what.
-CHANGED, AMOUNTS, CONTRAST_LAST = slice(0, 4), slice(4, 8), 8
-LARGEST_BRIGHTNESS = 32  # as official, SSD (arXiv 1512.02325): largest change, of 255
-
-
-FACTOR = 0.5  # as official: contrast and saturation are multiplied by 1 - this ... 1 + it
-
-
-HUE = 0.1  # as official, 18 of 180: largest turn to either side, as a share of the circle
-
-
 def distort_colors(image: Tensor, draws: np.ndarray) -> Tensor:
     """Change brightness, contrast, saturation and hue, each with probability one half.
 
@@ -82,9 +75,9 @@ def distort_colors(image: Tensor, draws: np.ndarray) -> Tensor:
         image: [3, H, W] uint8.
         draws: [U] in [0, 1).
     """
-    brightness, contrast, saturation, hue = draws[CHANGED] < 0.5
-    amounts = (2 * draws[AMOUNTS] - 1).tolist()
-    is_last = draws[CONTRAST_LAST] < 0.5
+    brightness, contrast, saturation, hue = draws[DISTORT.changed] < 0.5
+    amounts = (2 * draws[DISTORT.amounts] - 1).tolist()
+    is_last = draws[DISTORT.contrast_last] < 0.5
     factor = 1 + FACTOR * amounts[1]
     values = image.float()
     if brightness:

@@ -1,4 +1,4 @@
-"""Crops, flips and the evaluation view, on uint8 images.
+"""Where images are cut, flips and the evaluation view, on uint8 images.
 
 Random crops are drawn for a whole batch at once, from given random numbers (order.py), and cut
 image by image: PyTorch's uint8 kernel resizes one crop after the other as fast as one grid_sample
@@ -9,19 +9,30 @@ A box is (top, left, height, width) in pixels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+from mimlib.checks import check_positive, check_range
+from mimlib.data.order import registers
+
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width over height of a crop, as torchvision and MAE have it
 TRIES = 10  # as torchvision: draws before a crop that does not fit is given up
-ROW, COLUMN, FLIP = 20, 21, 22  # which random number of an image decides what; 0 ... 19: the tries
+CROP = registers(area=TRIES, ratio=TRIES, corner=2, flip=1)
 STRIP = 4  # longer images are cut to this many times their short side before an evaluation view
+
+
+class Placement(NamedTuple):
+    """Which part of an image is seen, and how; where it does not fill its square it is padded."""
+
+    box: tuple[int, int, int, int]  # top, left, height, width in the image
+    sides: tuple[int, int]  # height and width that the box is resized to
+    flip: bool = False  # mirrored left and right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,45 +45,33 @@ class Augmentation:
     flip: bool = True  # mirror half of the images, at random
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"image size {self.size} is not positive; use 64 or 224, for instance")
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(
-                f"crop_scale {self.crop_scale} is no range of areas; expected 0 < low <= high <= 1"
-            )
+        check_positive(self, "size", hint="use 64 or 224, for instance")
+        check_range(self, "crop_scale", above=0, most=1, ordered=True)
 
     @property
     def whole(self) -> bool:
         """Whether images are not cut, but stretched to a square if they are none."""
         return self.crop_scale[0] >= 1
 
-    def cuts(
-        self, draws: np.ndarray | None, height: np.ndarray, width: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the crop of each image [B, 4] and whether it is mirrored [B].
-
-        Without draws: the largest square in the middle, as it is.
-        """
+    def placements(self, draws: np.ndarray | None, shapes: np.ndarray) -> list[Placement]:
+        """Place images of heights and widths [B, 2]; without draws: the square in the middle."""
         if draws is None:
-            return center_boxes(height, width), np.zeros(len(height), dtype=bool)
-        return self.boxes(draws, height, width), self.flips(draws)
+            return [center_square(*shape, self.size) for shape in shapes.tolist()]
+        boxes, flips = self.boxes(draws, shapes).tolist(), self.flips(draws).tolist()
+        sides = (self.size, self.size)
+        return [Placement(tuple(box), sides, flip) for box, flip in zip(boxes, flips)]
 
-    def boxes(self, draws: np.ndarray, height: Sequence[int], width: Sequence[int]) -> np.ndarray:
+    def boxes(self, draws: np.ndarray, shapes: np.ndarray) -> np.ndarray:
         """Return the crop of each image, [B, 4]."""
-        return random_crop_boxes(draws, height, width, self.crop_scale, self.crop_clip)
+        return random_crop_boxes(draws, shapes, self.crop_scale, self.crop_clip)
 
     def flips(self, draws: np.ndarray) -> np.ndarray:
         """Return whether each image is mirrored left and right, [B] bool."""
-        return (draws[:, FLIP] < 0.5) & self.flip
+        return (draws[:, CROP.flip] < 0.5) & self.flip
 
 
 def random_crop_boxes(
-    draws: np.ndarray,
-    height: Sequence[int],
-    width: Sequence[int],
-    scale: tuple[float, float],
-    clip: bool = False,
+    draws: np.ndarray, shapes: np.ndarray, scale: tuple[float, float], clip: bool = False
 ) -> np.ndarray:
     """Draw the boxes of a random resized crop, the augmentation of MAE (appendix A.1).
 
@@ -82,8 +81,7 @@ def random_crop_boxes(
 
     Args:
         draws: random numbers [B, U] in [0, 1), see order.py.
-        height: of each image, [B] pixels.
-        width: of each image, [B] pixels.
+        shapes: height and width of each image, [B, 2] pixels.
         scale: smallest and largest area as a share of the image; (1, 1) takes the whole image.
         clip: draw once and clip the box to the image instead of drawing again, as MAE does for
             linear probing (the crop of AlexNet's and VGG's time, which keeps small scales likely).
@@ -91,70 +89,87 @@ def random_crop_boxes(
     Returns:
         Boxes [B, 4] int64, each inside its image and at least one pixel large.
     """
-    height, width = np.asarray(height, dtype=np.int64), np.asarray(width, dtype=np.int64)
+    shapes = np.asarray(shapes, dtype=np.int64)
     if scale[0] >= 1:
-        return np.stack([0 * height, 0 * width, height, width], axis=1)
-    area = scale[0] + (scale[1] - scale[0]) * draws[:, :TRIES]
-    area = area * (height * width)[:, None]  # [B, tries]
+        return np.concatenate([0 * shapes, shapes], axis=1)
+    area = scale[0] + (scale[1] - scale[0]) * draws[:, CROP.area]
+    area = area * shapes.prod(axis=1, keepdims=True)  # [B, tries]
     low, high = map(math.log, ASPECT_RATIO)
-    ratio = np.exp(low + (high - low) * draws[:, TRIES : 2 * TRIES])
-    box_height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-    box_width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+    ratio = np.exp(low + (high - low) * draws[:, CROP.ratio])
+    drawn = np.stack([area / ratio, area * ratio], axis=-1)  # [B, tries, 2]
+    drawn = np.rint(np.sqrt(drawn)).astype(np.int64)
     if clip:
-        box_height = box_height[:, 0].clip(1, height)
-        box_width = box_width[:, 0].clip(1, width)
-        fits = np.ones(len(draws), dtype=bool)
-    else:
-        inside = (box_height <= height[:, None]) & (box_width <= width[:, None])
-        inside &= (box_height > 0) & (box_width > 0)
-        chosen = np.arange(len(draws)), inside.argmax(axis=1)
-        fits = inside.any(axis=1)
-        box_height = np.where(fits, box_height[chosen], _largest(height, width))
-        box_width = np.where(fits, box_width[chosen], _largest(width, height))
-    row, column = draws[:, ROW], draws[:, COLUMN]
-    row, column = np.where(fits, row, 0.5), np.where(fits, column, 0.5)
-    top = np.floor(row * (height - box_height + 1)).astype(np.int64)
-    left = np.floor(column * (width - box_width + 1)).astype(np.int64)
-    return np.stack([top, left, box_height, box_width], axis=1)  # [B, 4]
+        return _place(draws[:, CROP.corner], shapes, drawn[:, 0].clip(1, shapes))
+    inside = ((drawn > 0) & (drawn <= shapes[:, None])).all(axis=2)
+    fits = inside.any(axis=1)[:, None]
+    largest = np.minimum(shapes, np.rint(shapes[:, ::-1] * ASPECT_RATIO[1])).astype(np.int64)
+    chosen = drawn[np.arange(len(drawn)), inside.argmax(axis=1)]
+    boxes = np.where(fits, chosen, largest.clip(1))
+    return _place(np.where(fits, draws[:, CROP.corner], 0.5), shapes, boxes)
 
 
-def _largest(side: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return `side`, cut so that it is at most 4/3 of the other one."""
-    return np.minimum(side, np.rint(other * ASPECT_RATIO[1])).astype(np.int64).clip(1)
+def _place(draws: np.ndarray, shapes: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Put boxes of these sides [B, 2] somewhere into their images, [B, 4]."""
+    return np.concatenate([crop_corners(draws, shapes, sides), sides], axis=1)
 
 
-def center_boxes(height: Sequence[int], width: Sequence[int]) -> np.ndarray:
-    """Return the largest centered square of each image, [B, 4] int64."""
-    height, width = np.asarray(height, dtype=np.int64), np.asarray(width, dtype=np.int64)
-    side = np.minimum(height, width)
-    return np.stack([(height - side) // 2, (width - side) // 2, side, side], axis=1)
+def crop_corners(draws: np.ndarray, shapes: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Choose the top left corner of a crop, each place equally likely.
 
-
-def crop_resized(
-    image: Tensor,
-    box: tuple[int, int, int, int],
-    size: int | tuple[int, int],
-    flip: bool = False,
-) -> Tensor:
-    """Cut a box out of an image [3, H, W] and resize it bicubically, with antialiasing.
+    Args:
+        draws: [B, 2] in [0, 1), for row and column.
+        shapes: height and width of the image, or of each, in pixels.
+        sides: height and width of the crop, or of each.
 
     Returns:
-        [3, size, size], or [3, *size], of the type of the image, mirrored left and right if `flip`.
+        [B, 2] int64 (top, left).
+
+    Raises:
+        ValueError: if an image is smaller than the crop.
     """
-    top, left, height, width = box
-    sides = size if isinstance(size, tuple) else (size, size)
-    crop = image[:, top : top + height, left : left + width]
-    if (height, width) != sides:
-        crop = interpolate(crop[None], sides, mode="bicubic", antialias=True)[0]
+    room = np.asarray(shapes) - np.asarray(sides) + 1
+    if (room < 1).any():
+        height, width = np.atleast_2d(shapes).min(axis=0)
+        raise ValueError(
+            f"an image of {height} x {width} pixels is smaller than the crop of "
+            f"{sides[0]} x {sides[1]}; use a smaller crop or larger images"
+        )
+    return np.floor(draws * room).astype(np.int64)
+
+
+def center_square(height: int, width: int, size: int) -> Placement:
+    """Place the largest centered square of an image, resized to `size`."""
+    side = min(height, width)
+    return Placement(((height - side) // 2, (width - side) // 2, side, side), (size, size))
+
+
+def take_window(values: Tensor, corner: Sequence[int], sides: tuple[int, int]) -> Tensor:
+    """Cut `sides` (height, width) out of [..., H, W] at a corner (top, left), as it is."""
+    top, left = map(int, corner)
+    return values[..., top : top + sides[0], left : left + sides[1]]
+
+
+def cut_image(image: Tensor, placement: Placement, mode: str = "bicubic") -> Tensor:
+    """Cut, resize (with antialiasing) and mirror an image, [3, H, W] to [3, *sides]."""
+    box, sides, flip = placement
+    crop = take_window(image, box[:2], box[2:])
+    if box[2:] != sides:
+        crop = interpolate(crop[None], sides, mode=mode, antialias=True)[0]
     return crop.flip(-1) if flip else crop
 
 
-def cut_resized(
-    images: Sequence[Tensor], boxes: np.ndarray, flips: np.ndarray, size: int
-) -> Tensor:
-    """Cut a box out of each of B images, [B, 3, size, size]; see `crop_resized`."""
-    cuts = zip(images, boxes.tolist(), flips.tolist())
-    return torch.stack([crop_resized(image, box, size, flip) for image, box, flip in cuts])
+def cut_map(values: Tensor, placement: Placement) -> Tensor:
+    """Cut, resize and mirror [..., H, W] as its image is, by nearest sampling: [..., *sides].
+
+    Values stay what they are: a crop that enlarges an image does not bring the things in it
+    nearer, so metric depth is not scaled. (The enlarged image has a longer focal length, which is
+    why depth from one image is ambiguous under this augmentation.)
+    """
+    (top, left, height, width), sides, flip = placement
+    rows = top + nearest_pixels(height, sides[0])
+    columns = left + nearest_pixels(width, sides[1])
+    columns = columns.flip(0) if flip else columns
+    return values.index_select(-2, rows).index_select(-1, columns)
 
 
 def nearest_pixels(old: int, new: int) -> Tensor:
@@ -162,31 +177,15 @@ def nearest_pixels(old: int, new: int) -> Tensor:
     return (torch.arange(new) * 2 + 1) * old // (2 * new)
 
 
-def crop_targets(
-    targets: Sequence[Tensor], boxes: np.ndarray, flips: np.ndarray, size: int
-) -> Tensor:
-    """Cut and mirror per-pixel targets as their images are, by nearest sampling.
-
-    Values stay what they are: a crop that enlarges an image does not bring the things in it
-    nearer, so metric depth is not scaled. (The enlarged image has a longer focal length, which is
-    why depth from one image is ambiguous under this augmentation.)
-
-    Args:
-        targets: B of [H, W], of any type.
-        boxes: [B, 4], each inside its target.
-        flips: [B] bool.
-        size: side of the result in pixels.
-
-    Returns:
-        [B, size, size] of the type of the targets.
-    """
-    centers = np.arange(size) * 2 + 1  # twice (i + 0.5), so that all is exact in integers
-    top, left, height, width = rearrange(boxes, "b side -> side b 1")
-    rows = torch.from_numpy(top + centers * height // (2 * size))  # [B, size]
-    columns = left + centers * width // (2 * size)
-    columns = torch.from_numpy(np.where(flips[:, None], columns[:, ::-1], columns))
-    cut = [t.index_select(0, r).index_select(1, c) for t, r, c in zip(targets, rows, columns)]
-    return torch.stack(cut)
+def pad_corner(values: Tensor, size: int, fill: float | Sequence[int]) -> Tensor:
+    """Enlarge [..., H, W] to the right and below, to [..., size, size]; `fill` may be a color."""
+    height, width = values.shape[-2:]
+    if height == width == size:
+        return values
+    padded = values.new_empty(*values.shape[:-2], size, size)
+    padded[:] = torch.tensor(fill, dtype=values.dtype)[..., None, None]
+    padded[..., :height, :width] = values
+    return padded
 
 
 def evaluation_view(image: Tensor, size: int, share: float) -> Tensor:
@@ -201,43 +200,7 @@ def evaluation_view(image: Tensor, size: int, share: float) -> Tensor:
     """
     short = min(image.shape[-2:])
     if max(image.shape[-2:]) > STRIP * short:  # a 1 x 5000 strip would become 256 x 1,280,000
-        cut = [min(side, STRIP * short) for side in image.shape[-2:]]
-        image = v2.center_crop(image, cut)
+        image = v2.center_crop(image, [min(side, STRIP * short) for side in image.shape[-2:]])
     side = round(size / share)
     image = v2.resize(image, [side], interpolation=InterpolationMode.BICUBIC, antialias=True)
     return v2.center_crop(image, [size, size])
-
-
-def crop_corners(
-    draws: np.ndarray,
-    height: int | np.ndarray,
-    width: int | np.ndarray,
-    size: tuple[int, int] | np.ndarray,
-) -> np.ndarray:
-    """Choose the top left corner of a crop, each place equally likely.
-
-    Args:
-        draws: [B, 2] in [0, 1), for row and column.
-        height: of the image or of each image, pixels.
-        width: likewise.
-        size: (height, width) of the crop, or of each crop.
-
-    Returns:
-        [B, 2] int64 (top, left).
-
-    Raises:
-        ValueError: if an image is smaller than the crop.
-    """
-    room = np.stack(np.broadcast_arrays(height, width), axis=-1) - np.array(size) + 1
-    if (room < 1).any():
-        raise ValueError(
-            f"an image of {np.min(height)} x {np.min(width)} pixels is smaller than the crop of "
-            f"{size[0]} x {size[1]}; use a smaller crop or larger images"
-        )
-    return np.floor(draws * room).astype(np.int64)
-
-
-def cut(image: Tensor, corner: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Cut `size` (height, width) out of [C, H, W] at a corner (top, left)."""
-    top, left = int(corner[0]), int(corner[1])
-    return image[:, top : top + size[0], left : left + size[1]]

@@ -4,8 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimlib.data.files.listing import is_hidden, read_names
-from mimlib.data.videos.frames import NAMED
+from mimlib.data.files.listing import NAMED, WHAT_GOES_WHERE, is_hidden, read_names
 from mimlib.data.videos.masks import Video, open_video
 
 
@@ -26,7 +25,7 @@ class DavisConfig:
         root = Path(os.path.expanduser(self.root))
         frames, masks = (root / part / self.resolution for part in ("JPEGImages", "Annotations"))
         if not masks.is_dir():
-            raise ValueError(f"there is no folder {masks}; data/README.md says what goes where")
+            raise ValueError(f"there is no folder {masks}; {WHAT_GOES_WHERE}")
         if self.split:
             names = read_names(root / "ImageSets" / "2017" / f"{self.split}.txt")
         else:

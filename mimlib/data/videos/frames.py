@@ -16,11 +16,11 @@ from einops import rearrange
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from mimlib.data.files.listing import is_hidden, is_image
+from mimlib.data.files.listing import NAMED, is_hidden, is_image
 from mimlib.data.files.pictures import read_image
+from mimlib.data.files.reading import import_optional, reading
 
 ANIMATIONS = (".gif", ".webp", ".png", ".apng")
-NAMED = 5  # files that an error names
 
 
 class Frames:
@@ -92,40 +92,23 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def import_av() -> ModuleType:
-    """Import PyAV, which nothing but video files needs.
-
-    Raises:
-        RuntimeError: if it is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise RuntimeError(
-            "video files are decoded by PyAV, which is not installed; this package does not depend "
-            "on it otherwise: pip install av, or unpack the video into a folder of frames"
-        ) from error
-    return av
+    """Import PyAV, which nothing but video files needs."""
+    return import_optional("av", "video files", ", or unpack the video into a folder of frames")
 
 
 def _play(path: Path) -> Iterator[Tensor]:
     """Yield the frames of an animated GIF, WebP or PNG."""
-    try:
-        with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
-                yield _to_tensor(np.array(frame.convert("RGB")))
-    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError and others
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    with reading(path), Image.open(path) as image:
+        for frame in ImageSequence.Iterator(image):
+            yield _to_tensor(np.array(frame.convert("RGB")))
 
 
 def _decode(path: Path) -> Iterator[Tensor]:
     """Yield the frames of a video file as they are stored, not turned upright."""
     av = import_av()
-    try:
-        with av.open(os.fspath(path)) as container:
-            for frame in container.decode(video=0):
-                yield _to_tensor(frame.to_ndarray(format="rgb24"))
-    except (av.FFmpegError, IndexError) as error:  # IndexError: no picture in it, only sound
-        raise ValueError(f"cannot read {path}: {type(error).__name__}: {error}") from error
+    with reading(path), av.open(os.fspath(path)) as container:
+        for frame in container.decode(video=0):
+            yield _to_tensor(frame.to_ndarray(format="rgb24"))
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:

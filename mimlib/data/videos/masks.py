@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimlib.data.files.listing import find_files
+from mimlib.data.files.listing import NAMED, find_files
 from mimlib.data.files.pictures import read_indices
-from mimlib.data.videos.frames import NAMED, Frames
+from mimlib.data.videos.frames import Frames
 
 WHITE = 255  # the object where masks are black and white, nothing where objects have numbers
 MOST_OBJECTS = 50  # DAVIS 2017 has up to 10; hundreds are the grays of a soft edge
