@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from world_oracle import back_project, cast, project_points, rays_through
 
 from mimlib.world import CLASSES, clips
-from mimlib.world.rendering.correspondence import carry
+from mimlib.world.rendering.truth import carry
 from mimlib.world.rooms.people import JOINTS, PARTS
 from mimlib.world.sets.clips import ClipsRecipe, clip_frame
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from mimlib import world
-from mimlib.world.sets import chunks, workers
-from mimlib.world.sets.chunks import chunk_size, render_here
+from mimlib.world.sets import workers
 from mimlib.world.sets.clips import ClipsRecipe
 from mimlib.world.sets.pairs import PairsRecipe
 from mimlib.world.sets.views import ViewsRecipe
-from mimlib.world.sets.workers import count_workers, split_jobs
+from mimlib.world.sets.workers import chunk_size, count_workers, render_here, split_jobs
 
 TRUTH = ("image", "depth", "instances", "boxes", "keypoints")
 MAKERS = {
@@ -100,7 +99,7 @@ def test_chunks_of_any_size_give_the_same_images(monkeypatch):
     assert chunk_size(recipe, None) == recipe.group_size
     whole = render_here(recipe, 0, 16, kinds)
     for pixels, step in ((256, 1), (1024, 4)):
-        monkeypatch.setattr(chunks, "CPU_PIXELS", pixels)
+        monkeypatch.setattr(workers, "CPU_PIXELS", pixels)
         assert chunk_size(recipe, None) == step
         parts = render_here(recipe, 0, 16, kinds)
         assert torch.equal(parts["instances"]["instances"], whole["instances"]["instances"])

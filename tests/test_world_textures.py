@@ -10,8 +10,7 @@ from mimlib.world import Cameras, default_atlas, look, trace
 from mimlib.world.rendering.render import shade
 from mimlib.world.rooms import textures
 from mimlib.world.rooms.atlas import FAMILIES, Atlas, draw_atlas
-from mimlib.world.rooms.levels import LEVELS
-from mimlib.world.rooms.materials import MATERIALS
+from mimlib.world.rooms.levels import LEVELS, MATERIALS
 
 SIDE, EACH = 16, 4
 TILING = [name for name in FAMILIES if name not in ("poster", "photo")]

@@ -9,8 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mimlib.world.rooms.builder import empty_objects, empty_people, empty_shapes
-from mimlib.world.rooms.scenes import FIRST_SLOT, Room, Scenes
+from mimlib.world.rooms.scenes import (
+    FIRST_SLOT,
+    Room,
+    Scenes,
+    empty_objects,
+    empty_people,
+    empty_shapes,
+)
 
 FAR = np.inf
 START = 1e-4  # hits nearer than this are the start of the ray

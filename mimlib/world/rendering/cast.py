@@ -54,11 +54,8 @@ class Meetings(NamedTuple):
 def first_hit(scenes: Scenes, placed: Placed, origin: Tensor, direction: Tensor) -> Hits:
     """Find what each ray meets first.
 
-    Args:
-        scenes: the rooms.
-        placed: their shapes in the world.
-        origin: where the rays of each scene start, inside the room, [B, 3] m.
-        direction: [B, 3, K], any length; lengths of t are in units of it.
+    The rays of a scene start at one point inside the room, [B, 3] m. Directions [B, 3, K] are of
+    any length; t is in units of it.
     """
     met = meet(scenes, placed, origin, direction, math.inf)
     # Of shapes at the same t the one in the first slot counts.

@@ -52,13 +52,9 @@ class Frame(NamedTuple):
 
 
 def trace(scenes: Scenes, cameras: Cameras, size: int, placed: Placed | None = None) -> Frame:
-    """Find the surface behind each pixel of square images.
+    """Find the surface behind each pixel of square images, by one camera in each of B rooms.
 
-    Args:
-        scenes: B rooms.
-        cameras: one camera in each.
-        size: image side in pixels, H = W.
-        placed: the shapes in the world, if they are known already.
+    `placed` are the shapes in the world, if they are known already.
     """
     placed = placed or place_shapes(scenes)
     ray = pixel_rays(cameras, size)

@@ -1,22 +1,29 @@
-"""Ground truth of one view, each kind rendered only when asked for by name.
+"""Ground truth of one view, each kind rendered only when asked for by name, and between two views.
 
-Letters: B views, K = H * W pixels, R object slots, Q people, J joints.
+Whether one view sees the points of another is decided by a ray from its camera to each point, not
+by comparing depths. Letters: B views, K pixels or points, R object slots, Q people, J joints.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.world.rendering.cameras import inside, intrinsics, project, world_from_camera
-from mimlib.world.rendering.render import Frame, shade
+from mimlib.world.rendering.cameras import (
+    inside,
+    intrinsics,
+    pixel_centers,
+    project,
+    world_from_camera,
+)
+from mimlib.world.rendering.cast import reaches
+from mimlib.world.rendering.render import Frame, Surfaces, shade, shape_frames
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.levels import NUM_ROOM_CLASSES
-from mimlib.world.rooms.people import NUM_LIMBS, limbs_around_joints
-from mimlib.world.rooms.scenes import pick_rows, rotate, rotate_planes, yaw_rotation
-
-Truth = Callable[[Frame], dict[str, Tensor]]
+from mimlib.world.rooms.people import JOINTS, NUM_LIMBS, PARTS
+from mimlib.world.rooms.scenes import Placed, pick_rows, rotate, rotate_planes, yaw_rotation
 
 
 def as_image(values: Tensor, frame: Frame) -> Tensor:
@@ -92,8 +99,9 @@ def keypoints_truth(frame: Frame) -> dict:
     hit = frame.surfaces.slot.gather(1, row * size + column).unflatten(1, (num_people, -1))
     limb = hit - people.first_limb[..., None]  # [B, Q, J]
     on_person = (limb >= 0) & (limb < NUM_LIMBS)
-    around = limbs_around_joints(limb)
-    joint = torch.arange(around.shape[0], device=limb.device)
+    around = [[joint in joints for _, joints in PARTS] for joint in JOINTS]
+    around = torch.tensor(around, device=limb.device)  # [J, L]
+    joint = torch.arange(len(JOINTS), device=limb.device)
     visible = valid & on_person & around[joint, limb.clamp(0, NUM_LIMBS - 1)]
     pixels = rearrange(pixels, "b i (q j) -> b q j i", q=num_people)
     return {
@@ -112,7 +120,7 @@ def camera_truth(frame: Frame) -> dict:
     }
 
 
-VIEW_TRUTH: dict[str, Truth] = {
+VIEW_TRUTH: dict[str, Callable[[Frame], dict[str, Tensor]]] = {
     "depth": depth_truth,
     "normals": normals_truth,
     "instances": instances_truth,
@@ -130,3 +138,41 @@ WIDE = {  # stored as uint8, handed out wider
 def view_fields(kind: str, frame: Frame, atlas: Atlas) -> dict[str, Tensor]:
     """Return the fields of one kind of VIEW_KINDS; the image's is called image."""
     return {"image": shade(frame, atlas)} if kind == "image" else VIEW_TRUTH[kind](frame)
+
+
+class Match(NamedTuple):
+    """Where points appear in a view."""
+
+    pixels: Tensor  # [B, 2, K] x right, y down
+    valid: Tensor  # [B, K] bool, in front of the camera
+    visible: Tensor  # [B, K] bool, inside the image and not hidden
+
+
+def carry(surfaces: Surfaces, moved: Placed) -> Tensor:
+    """Move surface points with the shapes they lie on, to where those are later, [B, 3, K] m."""
+    rotation, center, half_size = shape_frames(moved, surfaces.slot)
+    point = center + rotate_planes(rotation, surfaces.local * half_size)
+    return torch.where(surfaces.slot[:, None] < 0, surfaces.point, point)
+
+
+def match(points: Tensor, frame: Frame) -> Match:
+    """Find world points [B, 3, K] in the views of a frame."""
+    cameras, placed = frame.cameras, frame.placed
+    pixels, depth = project(cameras, points, frame.size)
+    free = reaches(frame.scenes, placed, cameras.position, points - cameras.position[..., None])
+    return Match(pixels, depth > 0.05, free & inside(pixels, depth, frame.size))
+
+
+def flow_truth(found: Match, size: int) -> dict[str, Tensor]:
+    """Return the displacement of every pixel of view 1 to view 2.
+
+    `flow` [B, H, W, 2] in pixels (dx, dy); `flow_valid` [B, H, W] bool, False where the point is
+    behind camera 2; `visible` [B, H, W] bool, True where camera 2 sees the point.
+    """
+    flow = found.pixels - pixel_centers(size, found.pixels)
+    flow = torch.where(found.valid[:, None], flow, 0.0)
+    return {
+        "flow": rearrange(flow, "b c (h w) -> b h w c", h=size),
+        "flow_valid": found.valid.unflatten(1, (size, size)),
+        "visible": found.visible.unflatten(1, (size, size)),
+    }

@@ -3,7 +3,8 @@
 Letters: G textures, S side of the finest level, B scenes, K rays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,25 +15,29 @@ from torch import Tensor
 
 from mimlib.world.rooms import textures
 from mimlib.world.sets.cache import load, store
-from mimlib.world.sets.threads import one_thread
 
-FAMILIES: dict[str, Callable[[textures.Brush], Tensor]] = {
-    "noise": textures.draw_noise,
-    "plain": textures.draw_plain,
-    "stripes": textures.draw_stripes,
-    "checker": textures.draw_checker,
-    "bricks": textures.draw_bricks,
-    "wood": textures.draw_wood,
-    "dots": textures.draw_dots,
-    "voronoi": textures.draw_voronoi,
-    "skin": textures.draw_skin,
-    "leaf": textures.draw_leaf,
-    "poster": textures.draw_poster,
-    "photo": textures.draw_photo,
-    "camouflage": textures.draw_camouflage,
+FAMILIES: dict[str, Callable[[textures.Brush], Tensor]] = {  # all that textures.py draws, in order
+    name.removeprefix("draw_"): draw
+    for name, draw in vars(textures).items()
+    if name.startswith("draw_")
 }
 SIDE = 128  # texels
 PER_FAMILY = 48  # textures
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run on one thread and without gradients.
+
+    A second thread does not pay for tensors that fit the cache, and it changes the order of sums.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Atlas(NamedTuple):
@@ -60,16 +65,10 @@ class Atlas(NamedTuple):
         return first[family] + torch.randint(0, usable, (count,), generator=generator)
 
     def sample(self, texture: Tensor, u: Tensor, v: Tensor, texels_per_pixel: Tensor) -> Tensor:
-        """Look up colors: bilinear in the nearest mip level.
+        """Look up colors in [0, 1], [B, K, 3]: bilinear in the nearest mip level.
 
-        Args:
-            texture: which texture, [B, K] int64.
-            u: position along the texture in textures, [B, K]; wraps around.
-            v: position down the texture in textures, [B, K]; wraps around.
-            texels_per_pixel: texels of the finest level under one pixel, [B, K].
-
-        Returns:
-            Colors in [0, 1], [B, K, 3].
+        Places u and v along and down a texture [B, K] are in textures and wrap around; texels per
+        pixel [B, K] are those of the finest level.
         """
         finest = len(self.offsets) - 1
         level = torch.log2(texels_per_pixel.clamp(min=1)).round().clamp(max=finest).long()
@@ -91,10 +90,6 @@ class Atlas(NamedTuple):
         rows = self.texels.index_select(0, index.flatten())
         return rows.float().unflatten(0, index.shape)
 
-    def to(self, device: torch.device) -> "Atlas":
-        """Return the atlas with its tensors on `device`."""
-        return self._replace(texels=self.texels.to(device), offsets=self.offsets.to(device))
-
 
 def loudness(textures_: Tensor) -> Tensor:
     """Rate textures [G, S, S, 3]: saturated, contrasty and dark ones are loud, [G]."""
@@ -103,6 +98,7 @@ def loudness(textures_: Tensor) -> Tensor:
     return saturation.mean((1, 2)) + 2 * contrast - 0.6 * textures_.mean((1, 2, 3))
 
 
+@one_thread()
 def draw_atlas(side: int = SIDE, per_family: int = PER_FAMILY, seed: int = 0) -> Atlas:
     """Draw every texture and its mip levels on the CPU; about two seconds for the full atlas."""
     brush = textures.Brush(per_family, side, torch.Generator().manual_seed(seed))
@@ -110,17 +106,14 @@ def draw_atlas(side: int = SIDE, per_family: int = PER_FAMILY, seed: int = 0) ->
     for draw in FAMILIES.values():
         family = draw(brush).clamp(0, 1)
         finest.append(family[loudness(family).argsort()])
-    level = rearrange(torch.cat(finest), "g h w c -> g c h w")
-    levels, offsets, stride = [], [], 0
-    while True:
-        levels.append((rearrange(level, "g c h w -> g (h w) c") * 255).round().to(torch.uint8))
-        offsets.append(stride)
-        stride += level.shape[-1] ** 2
-        if level.shape[-1] == 1:
-            break
-        level = F.avg_pool2d(level, 2)
-    texels = rearrange(torch.cat(levels, 1), "g t c -> (g t) c")
-    return Atlas(texels, torch.tensor(offsets), stride, side, per_family)
+    levels = [rearrange(torch.cat(finest), "g h w c -> g c h w")]
+    while levels[-1].shape[-1] > 1:
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    sizes = [level.shape[-1] ** 2 for level in levels]
+    texels = torch.cat([rearrange(level, "g c h w -> g (h w) c") for level in levels], 1)
+    texels = rearrange((texels * 255).round().to(torch.uint8), "g t c -> (g t) c")
+    offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+    return Atlas(texels, offsets, sum(sizes), side, per_family)
 
 
 @lru_cache(maxsize=1)
@@ -129,8 +122,7 @@ def default_atlas() -> Atlas:
     key = {"recipe": "atlas", "size": SIDE, "per_family": PER_FAMILY}
     fields = load(key, 1)
     if fields is None:
-        with one_thread():
-            drawn = draw_atlas()
+        drawn = draw_atlas()
         fields = {"texels": drawn.texels[None], "offsets": drawn.offsets[None]}
         store(key, 1, fields)
     texels, offsets = fields["texels"][0], fields["offsets"][0]

@@ -6,31 +6,26 @@ loops over rooms. Letters as in scenes.py; K candidate places.
 
 import math
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mimlib.world.rooms.atlas import Atlas
-from mimlib.world.rooms.levels import CLASSES, Level
-from mimlib.world.rooms.materials import MATERIALS
+from mimlib.world.rooms.levels import CLASSES, MATERIALS, Level
 from mimlib.world.rooms.scenes import (
     BOX,
     CAPACITY,
     CYLINDER,
     ELLIPSOID,
     FIRST_SLOT,
-    NUM_JOINTS,
-    NUM_OBJECTS,
-    NUM_PEOPLE,
-    NUM_SLOTS,
-    NUM_TRAITS,
-    Objects,
-    People,
     Room,
-    Scenes,
     Shapes,
     clearance,
+    empty_objects,
+    empty_people,
+    empty_shapes,
     uniform,
 )
 
@@ -65,7 +60,7 @@ class Builder:
         return self.chance(probability) | (self.wanted == CLASSES.index(name))
 
     def material(self, part: str, calm: bool = False) -> Tensor:
-        """Draw a texture [B] for a part named in materials.py."""
+        """Draw a texture [B] for a part named in MATERIALS."""
         families = MATERIALS[self.level.patterns][part]
         return self.atlas.pick(families, self.count, self.generator, calm)
 
@@ -137,15 +132,6 @@ class Builder:
             return value.expand(self.count)
         return torch.full((self.count,), value, dtype=torch.float32)
 
-    def next_slot(self, kind: int) -> Tensor:
-        """Return the shape slot [B] where the next piece of a kind will go."""
-        used = sum(piece.where.long() for piece in self.pieces if piece.kind == kind)
-        return FIRST_SLOT[kind] + used.clamp(max=CAPACITY[kind])
-
-    def finish(self) -> Scenes:
-        """Return the furnished rooms."""
-        return Scenes(fill_slots(self), self.objects, self.people, self.room)
-
 
 @dataclass(frozen=True)
 class Thing:
@@ -155,35 +141,29 @@ class Thing:
     slot: int
     where: Tensor  # [B] bool
 
-    def box(self, *center_and_half_size: Coordinate, texture: Tensor, **options) -> None:
-        """Add a box: x, y, z of its center, then half its size along x, y, z."""
-        self.add(BOX, center_and_half_size, texture, **options)
-
-    def ellipsoid(self, *center_and_half_size: Coordinate, texture: Tensor, **options) -> None:
-        """Add an ellipsoid: x, y, z of its center, then its three radii."""
-        self.add(ELLIPSOID, center_and_half_size, texture, **options)
-
-    def cylinder(self, *center_and_half_size: Coordinate, texture: Tensor, **options) -> None:
-        """Add an upright cylinder: x, y, z of its center, two radii and half its height."""
-        self.add(CYLINDER, center_and_half_size, texture, **options)
-
     def add(
         self,
         kind: int,
-        center_and_half_size: tuple[Coordinate, ...],
+        *center_and_half_size: Coordinate,
         texture: Tensor,
-        *,
         where: Tensor | None = None,
         repeat: Coordinate = 1.0,
         rotation: Tensor | None = None,
         stretched: bool = False,
     ) -> None:
-        """Add one shape; `repeat` is in textures per meter, `where` [B] narrows the rooms down."""
+        """Add one shape: x, y, z of its center, then half its size along x, y, z.
+
+        `repeat` is in textures per meter, `where` [B] narrows the rooms down.
+        """
         where = self.where if where is None else self.where & where
         numbers = (*center_and_half_size, repeat)
         rotation = torch.eye(3) if rotation is None else rotation
         piece = Piece(kind, self.slot, where, numbers, rotation, texture, stretched)
         self.builder.pieces.append(piece)
+
+    box = partialmethod(add, BOX)
+    ellipsoid = partialmethod(add, ELLIPSOID)
+    cylinder = partialmethod(add, CYLINDER)  # upright
 
 
 class Piece(NamedTuple):
@@ -219,36 +199,3 @@ def fill_slots(build: Builder) -> Shapes:
         shapes.stretched[slots] = torch.tensor([piece.stretched for piece in pieces])[index]
         shapes.counts[:, kind] = where.sum(1)
     return shapes
-
-
-def empty_shapes(count: int) -> Shapes:
-    """Return unused shape slots, tiny and far below the floor where no ray gets."""
-    center = torch.zeros(count, NUM_SLOTS, 3)
-    center[..., 2] = -50
-    slots = (count, NUM_SLOTS)
-    return Shapes(
-        center=center,
-        rotation=torch.eye(3).repeat(*slots, 1, 1),
-        half_size=torch.full((*slots, 3), 0.01),
-        owner=torch.zeros(slots, dtype=torch.long),
-        texture=torch.zeros(slots, dtype=torch.long),
-        frequency=torch.ones(slots),
-        stretched=torch.zeros(slots, dtype=torch.bool),
-        counts=torch.zeros(count, 3, dtype=torch.long),
-    )
-
-
-def empty_objects(count: int) -> Objects:
-    """Return object slots that hold only floor, walls and ceiling."""
-    class_id = torch.full((count, NUM_OBJECTS), -1)
-    class_id[:, :3] = torch.arange(3)
-    zero = torch.zeros(count, NUM_OBJECTS)
-    return Objects(class_id, zero[..., None].repeat(1, 1, 3), zero, zero.clone(), zero.clone())
-
-
-def empty_people(count: int) -> People:
-    """Return slots with nobody in them."""
-    nobody = torch.full((count, NUM_PEOPLE), -1)
-    traits = torch.zeros(count, NUM_PEOPLE, NUM_TRAITS)
-    joints = torch.zeros(count, NUM_PEOPLE, NUM_JOINTS, 3)
-    return People(nobody, torch.zeros_like(nobody), traits, joints)

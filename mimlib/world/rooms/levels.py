@@ -1,4 +1,4 @@
-"""What the world contains and how hard its pairs are: class names, difficulty levels."""
+"""What the world contains, what it wears, how hard its pairs are: classes, textures, levels."""
 
 from dataclasses import dataclass, replace
 
@@ -8,12 +8,59 @@ OBJECT_CLASSES = (*FURNITURE, "plant", "ball", "crate", "person")
 CLASSES = ROOM_CLASSES + OBJECT_CLASSES
 NUM_ROOM_CLASSES = len(ROOM_CLASSES)
 
+# Which texture families each part of a room may wear, by the kind of patterns of a level. They
+# follow classes (wood for tables, leaves for plants), so that what a thing is can be learned from
+# how it looks. A family named twice is twice as likely.
+VARIED: dict[str, tuple[str, ...]] = {
+    "wall": ("plain", "plain", "noise", "noise", "stripes", "stripes", "bricks", "dots"),
+    "wainscot": ("wood", "wood", "plain", "bricks", "checker"),
+    "floor": ("wood", "wood", "wood", "checker", "voronoi", "noise"),
+    "ceiling": ("plain", "noise"),
+    "wooden": ("wood", "wood", "wood", "plain"),
+    "cloth": ("plain", "noise", "stripes", "dots"),
+    "seat": ("wood", "plain", "stripes"),
+    "books": ("stripes", "stripes", "plain", "noise"),
+    "pot": ("bricks", "plain", "noise"),
+    "leaf": ("leaf",),
+    "shade": ("plain", "stripes"),
+    "ball": ("checker", "dots", "stripes", "poster"),
+    "crate": ("wood", "bricks", "noise", "poster"),
+    "rug": ("stripes", "checker", "dots", "voronoi", "poster"),
+    "picture": ("photo", "photo", "photo", "poster"),
+    "frame": ("wood", "plain"),
+    "skin": ("skin",),
+    "hair": ("noise", "wood"),
+    "shirt": ("plain", "stripes", "checker", "dots", "noise"),
+    "trousers": ("plain", "noise"),
+}
+SMOOTH = VARIED | {
+    "wall": ("noise", "noise", "voronoi", "stripes", "bricks"),
+    "wainscot": ("noise", "voronoi"),
+    "floor": ("wood", "voronoi", "noise", "checker"),
+    "ceiling": ("noise",),
+    "cloth": ("noise", "stripes", "voronoi"),
+}
+REPETITIVE = VARIED | {
+    "wall": ("checker", "dots", "stripes", "bricks"),
+    "wainscot": ("checker", "stripes"),
+    "floor": ("checker", "dots", "bricks"),
+    "ceiling": ("checker", "dots"),
+    "cloth": ("checker", "dots", "stripes"),
+    "wooden": ("wood", "stripes"),
+}
+UNIQUE = dict.fromkeys(VARIED, ("camouflage",)) | {
+    "picture": VARIED["picture"],
+    "skin": VARIED["skin"],
+    "frame": VARIED["frame"],
+}
+MATERIALS = {"varied": VARIED, "smooth": SMOOTH, "repetitive": REPETITIVE, "unique": UNIQUE}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """How rooms look and how far apart the two cameras of a pair are."""
 
-    patterns: str = "varied"  # row of materials.MATERIALS: varied, smooth, ...
+    patterns: str = "varied"  # row of MATERIALS
     texture_zoom: float = 1.0  # larger textures above 1
     clutter: float = 1.0  # factor on the chance of each free-standing object
     people: tuple[float, float] = (0.5, 0.2)  # chance of a first and of a second person

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mimlib.world.rooms.builder import Builder, Thing
 from mimlib.world.rooms.furniture import stand_on_floor
-from mimlib.world.rooms.scenes import ELLIPSOID, NUM_TRAITS, rotation_to
+from mimlib.world.rooms.scenes import CAPACITY, ELLIPSOID, FIRST_SLOT, NUM_TRAITS, rotation_to
 
 # Radius of the upper and the lower half, what it wears.
 ARM = (0.055, "shirt"), (0.043, "skin")
@@ -139,12 +139,6 @@ def limb_shapes(joints: Tensor, girth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centers, rotation_to(axes), radii
 
 
-def limbs_around_joints(like: Tensor) -> Tensor:
-    """Tell which limbs surround which joints, [J, L] bool, on the device of `like`."""
-    table = [[joint in joints for _, joints in PARTS] for joint in JOINTS]
-    return torch.tensor(table, device=like.device)
-
-
 def add_people(build: Builder) -> None:
     """Let people stand or walk on the free floor."""
     for index, probability in enumerate(build.level.people):
@@ -153,7 +147,9 @@ def add_people(build: Builder) -> None:
         traits = build.uniform(0, 1, NUM_TRAITS)
         joints = pose_joints(traits)
         build.people.traits[:, index], build.people.joints[:, index] = traits, joints
-        build.people.first_limb[:, index] = build.next_slot(ELLIPSOID)
+        used = sum(piece.where.long() for piece in build.pieces if piece.kind == ELLIPSOID)
+        first_limb = FIRST_SLOT[ELLIPSOID] + used.clamp(max=CAPACITY[ELLIPSOID])
+        build.people.first_limb[:, index] = first_limb
         dress(build, person, limb_shapes(joints, traits[:, Traits._fields.index("girth")]))
 
 
@@ -162,4 +158,4 @@ def dress(build: Builder, person: Thing, limbs: tuple[Tensor, Tensor, Tensor]) -
     textures = {part: build.material(part) for part in ("skin", "hair", "shirt", "trousers")}
     for (wear, _), center, rotation, radii in zip(PARTS, *(part.unbind(1) for part in limbs)):
         numbers = (*center.unbind(1), *radii.unbind(1))
-        person.add(ELLIPSOID, numbers, textures[wear], rotation=rotation, repeat=2.0)
+        person.ellipsoid(*numbers, texture=textures[wear], rotation=rotation, repeat=2.0)

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimlib.world.rooms.atlas import Atlas, default_atlas
-from mimlib.world.rooms.builder import Builder
+from mimlib.world.rooms.builder import Builder, fill_slots
 from mimlib.world.rooms.furniture import furnish
-from mimlib.world.rooms.levels import LEVELS, Level
-from mimlib.world.rooms.materials import MATERIALS
+from mimlib.world.rooms.levels import LEVELS, MATERIALS, Level
 from mimlib.world.rooms.people import add_people
 from mimlib.world.rooms.scenes import Room, Scenes, uniform
 
@@ -22,14 +21,10 @@ def sample_scenes(
     wanted: Tensor | None = None,
     atlas: Atlas | None = None,
 ) -> Scenes:
-    """Draw B rooms on the CPU.
+    """Draw B rooms on the CPU, so that every device sees the same rooms.
 
-    Args:
-        count: number of rooms, B.
-        generator: source of all randomness, on the CPU so that every device sees the same rooms.
-        level: how rooms look.
-        wanted: class id each room must try to contain, [B] int64; -1 or None for no wish.
-        atlas: textures to choose from; the default atlas if None.
+    `wanted` [B] int64 is the class id that each room must try to contain; -1 or None for no wish.
+    Textures are those of the default atlas if None is given.
     """
     atlas = atlas or default_atlas()
     wanted = torch.full((count,), -1) if wanted is None else wanted
@@ -37,7 +32,7 @@ def sample_scenes(
     build = Builder(room, atlas, level, generator, wanted)
     furnish(build)
     add_people(build)
-    return build.finish()
+    return Scenes(fill_slots(build), build.objects, build.people, room)
 
 
 def sample_room(count: int, generator: torch.Generator, level: Level, atlas: Atlas) -> Room:
@@ -69,7 +64,6 @@ def sample_surfaces(count: int, generator: torch.Generator, level: Level, atlas:
         accent = atlas.pick(parts["wall"], count, generator, calm=True)
         different = torch.rand(count, generator=generator) < 0.2
         surfaces.append(torch.where(different, accent, common))
-    surfaces.append(atlas.pick(parts["floor"], count, generator))
-    surfaces.append(atlas.pick(parts["ceiling"], count, generator, calm=True))
-    surfaces.append(atlas.pick(parts["wainscot"], count, generator, calm=True))
+    for part in ("floor", "ceiling", "wainscot"):
+        surfaces.append(atlas.pick(parts[part], count, generator, calm=part != "floor"))
     return torch.stack(surfaces, 1)

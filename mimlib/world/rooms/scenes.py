@@ -87,6 +87,39 @@ class Placed(NamedTuple):
     half_size: Tensor  # [B, S, 3] m
 
 
+def empty_shapes(count: int) -> Shapes:
+    """Return unused shape slots, tiny and far below the floor where no ray gets."""
+    center = torch.zeros(count, NUM_SLOTS, 3)
+    center[..., 2] = -50
+    slots = (count, NUM_SLOTS)
+    return Shapes(
+        center=center,
+        rotation=torch.eye(3).repeat(*slots, 1, 1),
+        half_size=torch.full((*slots, 3), 0.01),
+        owner=torch.zeros(slots, dtype=torch.long),
+        texture=torch.zeros(slots, dtype=torch.long),
+        frequency=torch.ones(slots),
+        stretched=torch.zeros(slots, dtype=torch.bool),
+        counts=torch.zeros(count, 3, dtype=torch.long),
+    )
+
+
+def empty_objects(count: int) -> Objects:
+    """Return object slots that hold only floor, walls and ceiling."""
+    class_id = torch.full((count, NUM_OBJECTS), -1)
+    class_id[:, :3] = torch.arange(3)
+    zero = torch.zeros(count, NUM_OBJECTS)
+    return Objects(class_id, zero[..., None].repeat(1, 1, 3), zero, zero.clone(), zero.clone())
+
+
+def empty_people(count: int) -> People:
+    """Return slots with nobody in them."""
+    nobody = torch.full((count, NUM_PEOPLE), -1)
+    traits = torch.zeros(count, NUM_PEOPLE, NUM_TRAITS)
+    joints = torch.zeros(count, NUM_PEOPLE, NUM_JOINTS, 3)
+    return People(nobody, torch.zeros_like(nobody), traits, joints)
+
+
 Tree = TypeVar("Tree", bound=tuple)
 
 

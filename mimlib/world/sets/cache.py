@@ -71,12 +71,12 @@ def load(key: dict[str, object], count: int) -> Fields | None:
     """
     stem = file_stem(key)
     try:
-        candidates = [(file_count(path), path) for path in cache_folder().glob(f"{stem}-*{SUFFIX}")]
+        paths = list(cache_folder().glob(f"{stem}-*{SUFFIX}"))
     except OSError:
         return None
-    for length, path in sorted(candidates):
-        if length < count:
-            continue
+    lengths = [(path.stem.rpartition("-")[2], path) for path in paths]
+    candidates = [(int(length), path) for length, path in lengths if length.isdecimal()]
+    for _, path in sorted(found for found in candidates if found[0] >= count):
         try:
             fields = read_file(path, path.stem)
         except FileNotFoundError:
@@ -88,12 +88,6 @@ def load(key: dict[str, object], count: int) -> Fields | None:
             continue
         return {name: tensor[:count] for name, tensor in fields.items()}
     return None
-
-
-def file_count(path: Path) -> int:
-    """Return the number of items that a file's name promises, 0 if it promises none."""
-    tail = path.stem.rpartition("-")[2]
-    return int(tail) if tail.isdecimal() else 0
 
 
 def store(key: dict[str, object], count: int, fields: Fields) -> None:

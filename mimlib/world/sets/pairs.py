@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from mimlib.world.rendering.cameras import Cameras, inside, pixel_centers, project
-from mimlib.world.rendering.correspondence import flow_truth, match
 from mimlib.world.rendering.render import Frame, trace
-from mimlib.world.rendering.truth import VIEW_KINDS, as_image, view_fields
+from mimlib.world.rendering.truth import VIEW_KINDS, as_image, flow_truth, match, view_fields
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.levels import LEVELS, PAIR_LEVELS, Level
-from mimlib.world.rooms.scenes import Scenes, place_shapes, take, uniform
+from mimlib.world.rooms.scenes import Placed, Scenes, place_shapes, take, uniform
+from mimlib.world.sets.cache import Fields
 from mimlib.world.sets.recipes import Recipe, fill_group, seeded
-from mimlib.world.sets.viewpoints import (
+from mimlib.world.sets.views import (
     MARGIN,
     NEAR,
     Rig,
     find_stuck,
+    first_good,
     head_towards,
     sample_candidates,
 )
@@ -71,7 +72,9 @@ class PairsRecipe(Recipe):
             overlap = measure(scenes, first.cameras(), second.cameras(), FINE)
             good = acceptable(overlap, rules, SLACK)
             if math.isfinite(rules.max_flow):
-                exact = longest_flow(scenes, first.cameras(), second.cameras(), EXACT)
+                points = trace(scenes, first.cameras(), EXACT).surfaces.point
+                pixels, depth = project(second.cameras(), points, EXACT)
+                exact = flow_length(pixels, inside(pixels, depth, EXACT), EXACT)
                 good = good & (exact <= rules.max_flow)
             return Pairs(scenes, first.cameras(), second.cameras(), overlap.covisibility), good
 
@@ -83,9 +86,7 @@ class PairsRecipe(Recipe):
         cameras = (items.cameras_1, items.cameras_2)
         return [trace(items.scenes, camera, self.size, placed) for camera in cameras]
 
-    def truth(
-        self, kind: str, items: Pairs, frames: list[Frame], atlas: Atlas | None
-    ) -> dict[str, Tensor]:
+    def truth(self, kind: str, items: Pairs, frames: list[Frame], atlas: Atlas) -> Fields:
         """Return the fields of one kind; those of one view end in _1 or _2."""
         first, second = frames
         if kind == "flow":
@@ -119,9 +120,7 @@ class StereoRecipe(PairsRecipe):
             right = left.cameras().rotation[:, :, 0]
             baseline = uniform(generator, *STEREO_BASELINE, count)
             second = left._replace(position=left.position + baseline[:, None] * right)
-            limit = scenes.room.size - MARGIN
-            outside = ((second.position < MARGIN) | (second.position > limit)).any(1)
-            keep = good & ~(find_stuck(placed, second.position) | outside)
+            keep = good & fits(scenes, placed, second.position)
             scenes, left, second = (take(part, keep) for part in (scenes, left, second))
             overlap = measure(scenes, left.cameras(), second.cameras(), FINE)
             pairs = Pairs(scenes, left.cameras(), second.cameras(), overlap.covisibility)
@@ -134,18 +133,19 @@ def choose_second(
     scenes: Scenes, first: Rig, distance: Tensor, rules: Level, generator: torch.Generator
 ) -> tuple[Rig, Tensor]:
     """Return the first acceptable one of a few second cameras, and whether there is one [B]."""
-    count = len(distance)
-    candidates = sample_second(first, distance, rules, generator)
-    rows = torch.arange(count).repeat_interleave(CANDIDATES)
-    rooms = take(scenes, rows)
-    flat = Rig(*(part.flatten(0, 1) for part in candidates))
-    overlap = measure(rooms, take(first, rows).cameras(), flat.cameras(), COARSE)
-    outside = (flat.position < MARGIN) | (flat.position > rooms.room.size - MARGIN)
-    good = acceptable(overlap, rules) & ~outside.any(1)
-    good = good & ~find_stuck(place_shapes(rooms), flat.position)
-    good = good.unflatten(0, (count, CANDIDATES))
-    best, here = good.float().argmax(1), torch.arange(count)
-    return Rig(*(part[here, best] for part in candidates)), good[here, best]
+
+    def judge(rows: Tensor, second: Rig) -> Tensor:
+        rooms, cameras = take(scenes, rows), take(first, rows).cameras()
+        overlap = measure(rooms, cameras, second.cameras(), COARSE)
+        return acceptable(overlap, rules) & fits(rooms, place_shapes(rooms), second.position)
+
+    return first_good(sample_second(first, distance, rules, generator), judge)
+
+
+def fits(scenes: Scenes, placed: Placed, position: Tensor) -> Tensor:
+    """Tell which positions [B, 3] lie in the room, and in no shape, [B]."""
+    outside = (position < MARGIN) | (position > scenes.room.size - MARGIN)
+    return ~(outside.any(1) | find_stuck(placed, position))
 
 
 def sample_second(first: Rig, distance: Tensor, rules: Level, generator: torch.Generator) -> Rig:
@@ -189,13 +189,6 @@ def measure(scenes: Scenes, cameras_1: Cameras, cameras_2: Cameras, grid: int) -
         flow_length(there.pixels, there.visible, grid),
         view_2.surfaces.depth.quantile(0.1, dim=1),
     )
-
-
-def longest_flow(scenes: Scenes, cameras_1: Cameras, cameras_2: Cameras, grid: int) -> Tensor:
-    """Return the longest displacement [B] in image sides of a pixel that stays in the image."""
-    points = trace(scenes, cameras_1, grid).surfaces.point
-    pixels, depth = project(cameras_2, points, grid)
-    return flow_length(pixels, inside(pixels, depth, grid), grid)
 
 
 def flow_length(pixels: Tensor, counted: Tensor, grid: int) -> Tensor:

@@ -2,18 +2,27 @@
 
 import time
 from collections.abc import Iterable
+from typing import TypedDict, Unpack
 
 import torch
 
 from mimlib.places import record_work
 from mimlib.world.rendering.truth import WIDE
-from mimlib.world.sets.cache import load, store
-from mimlib.world.sets.chunks import Fields, Progress, render_here
+from mimlib.world.sets.cache import Fields, load, store
 from mimlib.world.sets.clips import ClipsRecipe
 from mimlib.world.sets.pairs import PairsRecipe, StereoRecipe
 from mimlib.world.sets.recipes import Recipe
 from mimlib.world.sets.views import ViewsRecipe
-from mimlib.world.sets.workers import count_workers, render_with_workers
+from mimlib.world.sets.workers import Progress, count_workers, render_here, render_with_workers
+
+
+class How(TypedDict, total=False):
+    """How a set is made and kept, whatever is in it."""
+
+    cache: bool  # keep the set on disk, or take it from there; True if not given
+    device: torch.device | None  # where to render and leave the set; the CPU and the cache if None
+    workers: int | None  # processes to render with on the CPU; as many as useful if None
+    progress: Progress | None  # called with items done and items in all
 
 
 def views(
@@ -23,11 +32,7 @@ def views(
     seed: int = 0,
     truth: Iterable[str] = ("image",),
     aim: str = "room",
-    cache: bool = True,
-    *,
-    device: torch.device | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Fields:
     """Render single views of rooms; item i depends only on (seed, i, level, aim, size).
 
@@ -40,16 +45,13 @@ def views(
             keypoints, camera; their fields are documented in truth.py.
         aim: room, or object: each camera is aimed at one object, whose class comes as `label` [B]
             int64, an index of CLASSES; all object classes are equally likely.
-        cache: keep the set on disk, or take it from there.
-        device: where to render and leave the set; the CPU and the cache if None.
-        workers: processes to render with on the CPU; as many as useful if None.
-        progress: called with items done and items in all.
+        how: where and with what, see `How`.
 
     Raises:
         ValueError: if an argument is out of range or unknown.
     """
     recipe = ViewsRecipe(seed=seed, size=size, level=level, aim=aim)
-    return provide(recipe, count, truth, cache, device, workers, progress)
+    return provide(recipe, count, truth, **how)
 
 
 def pairs(
@@ -58,27 +60,20 @@ def pairs(
     level: str = "paper",
     seed: int = 0,
     truth: Iterable[str] = ("image",),
-    cache: bool = True,
-    *,
-    device: torch.device | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Fields:
     """Render pairs of views of one room each; item i depends only on (seed, i, level, size).
 
     Always has `covisibility` [B]: the share of pixels the other camera sees, the lesser of both
     ways, as measured on a grid of rays when the pair was chosen.
 
-    Arguments as for `views`, with these kinds of truth: those of `views`, for both views with
-    names that end in _1 and _2 (image_1, depth_2 ...); flow (`flow` [B, H, W, 2] in pixels
-    (dx, dy) from view 1 to view 2, `flow_valid` and `visible` [B, H, W]); covisible
-    (`covisible_1`, `covisible_2` [B, H, W] bool, seen by the other camera).
-
-    Raises:
-        ValueError: if an argument is out of range or unknown, as the level clip is.
+    Arguments and errors as for `views`, without the level clip. Kinds of truth: those of `views`,
+    for both views with names that end in _1 and _2 (image_1, depth_2 ...); flow (`flow`
+    [B, H, W, 2] in pixels (dx, dy) from view 1 to view 2, `flow_valid` and `visible` [B, H, W]);
+    covisible (`covisible_1`, `covisible_2` [B, H, W] bool, seen by the other camera).
     """
     recipe = PairsRecipe(seed=seed, size=size, level=level)
-    return provide(recipe, count, truth, cache, device, workers, progress)
+    return provide(recipe, count, truth, **how)
 
 
 def stereo(
@@ -87,11 +82,7 @@ def stereo(
     level: str = "paper",
     seed: int = 0,
     truth: Iterable[str] = ("image",),
-    cache: bool = True,
-    *,
-    device: torch.device | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Fields:
     """Render rectified stereo pairs, view 1 on the left; arguments and fields as for `pairs`.
 
@@ -99,7 +90,7 @@ def stereo(
     but for rounding. Item i depends only on (seed, i, level, size).
     """
     recipe = StereoRecipe(seed=seed, size=size, level=level)
-    return provide(recipe, count, truth, cache, device, workers, progress)
+    return provide(recipe, count, truth, **how)
 
 
 def clips(
@@ -108,57 +99,46 @@ def clips(
     size: int = 64,
     seed: int = 0,
     truth: Iterable[str] = ("image",),
-    cache: bool = True,
-    *,
-    device: torch.device | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Fields:
     """Render clips of moving people and things; item i depends only on (seed, i, size).
 
     The first frames of a longer clip are the frames of a shorter one. Instance ids are constant.
-    Arguments as for `views`; `frames` of each clip, T, and these kinds of truth: those of `views`
+    Arguments and errors as for `views`; `frames` of each clip, T. Kinds of truth: those of `views`
     with a time axis, [B, T, ...]; flow from each frame to the next, [B, T - 1, H, W, 2]; tracks
     (`tracks` [B, T, Q, 2] pixels of points seen in frame 0, `tracks_valid`, `tracks_visible`
     [B, T, Q], `tracks_instance` [B, Q]).
-
-    Raises:
-        ValueError: if an argument is out of range or unknown.
     """
     recipe = ClipsRecipe(seed=seed, size=size, frames=frames)
-    return provide(recipe, count, truth, cache, device, workers, progress)
+    return provide(recipe, count, truth, **how)
 
 
 def provide(
     recipe: Recipe,
     count: int,
     truth: Iterable[str],
-    use_cache: bool,
-    device: torch.device | None,
-    workers: int | None,
-    progress: Progress | None,
+    cache: bool = True,
+    device: torch.device | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Fields:
     """Return a set from the cache, rendering the kinds of ground truth that are missing there."""
     if count < 1:
         raise ValueError(f"count {count} is too small; ask for at least 1 item")
     kinds = (*check_kinds(truth, recipe.kinds), *recipe.extras)
     workers = count_workers(count, workers)
-    use_cache = use_cache and device is None
-    found: dict[str, Fields] = {}
-    for kind in kinds if use_cache else ():
-        fields = load(recipe.key(kind), count)
-        if fields is not None:
-            found[kind] = fields
-    missing = tuple(kind for kind in kinds if kind not in found)
-    start = time.perf_counter()
-    if missing and device is None and workers > 1:
-        found |= render_with_workers(recipe, count, missing, workers, progress)
-    elif missing:
-        found |= render_here(recipe, 0, count, missing, device, progress)
+    cache, together = cache and device is None, workers > 1 and device is None
+    found = {kind: load(recipe.key(kind), count) for kind in kinds} if cache else {}
+    missing = tuple(kind for kind in kinds if found.get(kind) is None)
     if missing:
-        part = "rendering_together" if workers > 1 and device is None else "rendering"
+        start = time.perf_counter()
+        if together:
+            found |= render_with_workers(recipe, count, missing, workers, progress)
+        else:
+            found |= render_here(recipe, 0, count, missing, device, progress)
+        part = "rendering_together" if together else "rendering"
         record_work(part, count, time.perf_counter() - start)
-    for kind in missing if use_cache else ():
+    for kind in missing if cache else ():
         store(recipe.key(kind), count, found[kind])
     joined = {name: tensor for kind in kinds for name, tensor in found[kind].items()}
     return {name: tensor.to(WIDE.get(name, tensor.dtype)) for name, tensor in joined.items()}

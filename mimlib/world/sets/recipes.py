@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from operator import index
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,11 +19,10 @@ from mimlib.checks import check_choice, check_range
 from mimlib.world.rendering.render import Frame
 from mimlib.world.rooms.atlas import Atlas
 from mimlib.world.rooms.levels import LEVELS
-from mimlib.world.rooms.scenes import concatenate, take
+from mimlib.world.rooms.scenes import Tree, concatenate, take
+from mimlib.world.sets.cache import Fields
 
-SIZES = (8, 1024)  # px, smallest and largest image side
 MAX_ROUNDS = 60  # about three suffice
-Items = TypeVar("Items", bound=tuple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +43,13 @@ class Recipe(ABC):
         for name in ("seed", "size"):
             object.__setattr__(self, name, index(getattr(self, name)))
         check_choice(self, "level", self.levels)
-        check_range(self, "size", least=SIZES[0], most=SIZES[1], hint="it is in pixels")
+        check_range(self, "size", least=8, most=1024, hint="it is in pixels")
 
     def key(self, truth: str) -> dict[str, object]:
         """Return what one kind of ground truth of this set is cached under."""
         return asdict(self) | {"recipe": type(self).__name__, "truth": truth}
 
-    def render(
-        self, items: tuple, kinds: tuple[str, ...], atlas: Atlas | None
-    ) -> dict[str, dict[str, Tensor]]:
+    def render(self, items: tuple, kinds: tuple[str, ...], atlas: Atlas) -> dict[str, Fields]:
         """Render items where they are: {kind: {field: [B, ...]}}."""
         frames = self.trace(items) if any(kind not in self.extras for kind in kinds) else []
         return {
@@ -71,9 +68,7 @@ class Recipe(ABC):
         """Find what every image of the items sees."""
 
     @abstractmethod
-    def truth(
-        self, kind: str, items: tuple, frames: list[Frame], atlas: Atlas | None
-    ) -> dict[str, Tensor]:
+    def truth(self, kind: str, items: tuple, frames: list[Frame], atlas: Atlas) -> Fields:
         """Return the fields of one kind of ground truth; only images need the atlas."""
 
 
@@ -83,13 +78,8 @@ def seeded(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def fill_group(count: int, attempt: Callable[[int], tuple[Items, Tensor]], what: str) -> Items:
-    """Call `attempt` until it has given `count` good items.
-
-    Args:
-        count: items to return.
-        attempt: draws a number of items; returns them and which are good, [B] bool.
-        what: the items in words, for the error.
+def fill_group(count: int, attempt: Callable[[int], tuple[Tree, Tensor]], what: str) -> Tree:
+    """Call `attempt` until the items it has drawn hold `count` good ones ([B] bool).
 
     Raises:
         RuntimeError: if good items are too rare.
