@@ -93,6 +93,6 @@ def test_processes_that_share_a_core_render_no_more_views_together(monkeypatch):
     monkeypatch.setattr(costs, "SECONDS", 0.0)
     monkeypatch.setattr(costs, "count_workers", lambda *_: 4)
     monkeypatch.setattr(costs, "_rounds", lambda processes: {1: 10.0, 4: 12.0}[processes])
-    monkeypatch.setattr(bench, "seconds_of", lambda work: 0.5)
+    monkeypatch.setattr(bench, "times_of", lambda work, seconds: [0.5])
     views, together, rounds = costs._world_rates("easy", 16)
     assert (views, together, rounds) == (32.0, pytest.approx(38.4), 10.0)

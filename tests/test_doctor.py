@@ -34,7 +34,7 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch, capsys):
 def test_an_old_package_is_named(monkeypatch):
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: "0.9.1" if name == "torch" else real(name))
-    fixes = [f.text for f in doctor.examine() if f.state == "fix"]
+    fixes = [text for state, text in doctor.examine() if state == "fix"]
     assert len(fixes) == 1 and "torch 0.9.1 is not >=2.11" in fixes[0]
 
 
@@ -42,7 +42,7 @@ def test_a_release_candidate_is_a_version(monkeypatch):
     real = doctor._version
     new = "9.6rc1"
     monkeypatch.setattr(doctor, "_version", lambda name: new if name == "timm" else real(name))
-    assert not [f for f in doctor.examine() if f.state == "fix"]
+    assert not [text for state, text in doctor.examine() if state == "fix"]
 
 
 def test_the_doctor_works_without_torch():
@@ -69,7 +69,7 @@ def test_lesson_costs_scale_with_the_machine(monkeypatch, tmp_path):
     for name, receipt in {"01_mae": new, "02_old": old | {"hardware": "2 CPU cores"}}.items():
         (tmp_path / f"notebooks/{name}.json").write_text(json.dumps(receipt))
     monkeypatch.setattr(checks.places, "receipts", lambda: tmp_path)
-    assert [finding.text for finding in checks._lessons()] == [
+    assert [text for _, text in checks._lessons()] == [
         "lesson 01_mae: about 260 s and 1.0 GiB here; 100 s on 2 cores of Bird, bfloat16",
         "lesson 02_old: 1.0 GiB; 100 s on 2 CPU cores whose rates were not recorded",
     ]
@@ -83,12 +83,12 @@ def test_an_unwritable_cache_is_a_note(monkeypatch, tmp_path, place):
         monkeypatch.delenv("HOME", raising=False)
         monkeypatch.setattr(os.path, "expanduser", str)  # the system does not list this user
     monkeypatch.setenv("MIMLIB_CACHE", str(places.get(place, "~/cache")))
-    (note,) = checks._cache()
-    assert note.state == "note" and "set MIMLIB_CACHE to a writable folder" in note.text
+    state, text = checks._cache()
+    assert state == "note" and "set MIMLIB_CACHE to a writable folder" in text
 
 
 def test_the_cache_of_the_home_folder_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MIMLIB_CACHE", "~/cache")
-    (found,) = checks._cache()
-    assert str(tmp_path / "cache") in found.text and "~" not in found.text
+    _, text = checks._cache()
+    assert str(tmp_path / "cache") in text and "~" not in text

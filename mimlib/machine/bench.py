@@ -37,6 +37,7 @@ RATIOS = (0.25, 0.5, 0.75, 0.9)
 WORLD_SIZE = 64  # pixels
 LARGE = 20e9  # operations per image
 SECONDS = 10.0  # per timed model; a tenth of it when quick
+COLUMNS = ((11, 3), (7, 3), (15, 2), (9, 1), (5, 3))  # of the numbers of a row: width, digits
 
 Method = MAE | ConvMAE | CroCo | SelfPatch
 __all__ = ["bench", "decoder_cost", "minimal_flops", "models"]
@@ -100,8 +101,8 @@ def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
                 masked = replace(config, mask_ratio=ratio)
                 yield measure(f"  hiding {ratio:.0%}", masked, batch, device, seconds / 4)
         count = 16 if quick else 256
-        rate = count / seconds_of(lambda: world.views(count, WORLD_SIZE, cache=False))
-        yield Row(f"world views, {WORLD_SIZE} px", count, images_per_second=rate)
+        (taken,) = times_of(lambda: world.views(count, WORLD_SIZE, cache=False), seconds=0)
+        yield Row(f"world views, {WORLD_SIZE} px", count, images_per_second=count / taken)
 
 
 def batch_size(config: Config, device: torch.device, quick: bool) -> int:
@@ -153,17 +154,17 @@ def seconds_per_step(
         output.loss.item()  # waits for the device
 
     step()
-    times = [seconds_of(step)]
-    while sum(times) < seconds:
-        times.append(seconds_of(step))
-    return statistics.median(times)
+    return statistics.median(times_of(step, seconds))
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def times_of(work: Callable[[], object], seconds: float) -> list[float]:
+    """Time calls, at least one, until they have taken so many seconds."""
+    times: list[float] = []
+    while not times or sum(times) < seconds:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def draw(method: Method, batch: int, device: torch.device) -> tuple:
@@ -188,11 +189,8 @@ def report(device: torch.device, quick: bool = False) -> None:
 
 def format_row(row: Row) -> str:
     """Lay one row out in columns."""
-    widths = {"gflops": "11.3f", "minimal_gflops": "7.3f", "saved_mib": "15.2f",
-              "images_per_second": "9.1f", "mfu": "5.3f"}  # fmt: skip
     cells = [
-        "-".rjust(int(width.split(".")[0])) if math.isnan(getattr(row, name))
-        else format(getattr(row, name), width)
-        for name, width in widths.items()
-    ]  # fmt: skip
+        "-".rjust(width) if math.isnan(value) else f"{value:{width}.{digits}f}"
+        for value, (width, digits) in zip(row[2:], COLUMNS)
+    ]
     return f"{row.name:22}  {row.batch:>5}  " + "  ".join(cells)

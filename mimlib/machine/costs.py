@@ -67,20 +67,19 @@ def rates(run: Run) -> Rates:
     known: dict[str, list[float]] = {}
     with suppress(OSError, ValueError):  # also of who has no home: measured again next time
         known = json.loads((cache_folder() / NAME).read_text(encoding="utf-8"))
-    scene = (getattr(run.data, "level", "paper"), run.data.size)
-    stamp = _stamp()
-    names = f"{stamp} step {run.name}", f"{stamp} views {scene[0]} {scene[1]}"
-    missing = [name for name in names if name not in known]
-    if names[0] in missing:
-        known[names[0]] = [_step_rate(run)]
-    if names[1] in missing:
-        known[names[1]] = _world_rates(*scene)
-    if missing:
+    stamp, level, size = _stamp(), getattr(run.data, "level", "paper"), run.data.size
+    step, views = f"{stamp} step {run.name}", f"{stamp} views {level} {size}"
+    old = dict(known)
+    if step not in known:
+        known[step] = [_step_rate(run)]
+    if views not in known:
+        known[views] = _world_rates(level, size)
+    if known != old:
         with suppress(OSError):  # a folder that cannot be written to
             path = cache_folder() / NAME
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(known, indent=1))
-    return Rates(*known[names[0]], *known[names[1]])
+    return Rates(*known[step], *known[views])
 
 
 def predict(receipt: Mapping, here: Rates) -> float:
@@ -129,14 +128,8 @@ def _step_rate(run: Run) -> float:
 
 def _world_rates(level: str, size: int) -> list[float]:
     """Time rendering by one process, and plain work by one process and by one for each core."""
-
-    def render() -> None:
-        world.views(VIEWS, size, level, cache=False, workers=1)
-
     world.views(1, size, level, cache=False)  # makes the atlas
-    times = [bench.seconds_of(render)]
-    while sum(times) < SECONDS:
-        times.append(bench.seconds_of(render))
+    times = bench.times_of(lambda: world.views(VIEWS, size, level, cache=False, workers=1), SECONDS)
     views, workers = VIEWS / min(times), count_workers(WORTHWHILE, None)
     rounds = _rounds(1)
     together = _rounds(workers) if workers > 1 else rounds

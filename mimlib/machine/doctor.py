@@ -5,16 +5,18 @@ things that must be mended before the lessons run.
 """
 
 import importlib.metadata
+import platform
 import sys
 
 from mimlib import __version__
-from mimlib.machine.finding import Finding
+
+Finding = tuple[str, str]  # "ok", "note" (works, but know this) or "fix" (mend this first); text
 
 
 def examine() -> list[Finding]:
     """Look at everything a lesson needs; return one finding per thing looked at."""
-    findings = [*_python(), *_packages()]
-    if any(finding.state == "fix" for finding in findings):
+    findings = [("ok", f"Python {platform.python_version()} at {sys.prefix}"), *_packages()]
+    if any(state == "fix" for state, _ in findings):
         return findings  # the rest needs what is missing
     from mimlib.machine import checks
 
@@ -25,16 +27,11 @@ def report() -> int:
     """Print the findings; return how many of them must be mended."""
     findings = examine()
     print(f"mimlib {__version__}")
-    for finding in findings:
-        print(f"  {finding.state:>4}  {finding.text}")
-    broken = sum(finding.state == "fix" for finding in findings)
+    for state, text in findings:
+        print(f"  {state:>4}  {text}")
+    broken = sum(state == "fix" for state, _ in findings)
     print("all well: run a lesson" if not broken else f"{broken} thing(s) to mend first")
     return broken
-
-
-def _python() -> list[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return [Finding("ok", f"Python {version} at {sys.prefix}")]
 
 
 def _version(name: str) -> str | None:
@@ -51,20 +48,20 @@ def _packages() -> list[Finding]:
 
         wanted = [Requirement(text) for text in importlib.metadata.requires("mimlib") or ()]
     except (ImportError, importlib.metadata.PackageNotFoundError):
-        return [Finding("fix", "mimlib itself is not installed; run: pip install -e .")]
+        return [("fix", "mimlib itself is not installed; run: pip install -e .")]
     found, findings, for_tests = [], [], []
     for need in wanted:
         version = _version(need.name)
         if need.marker is not None:  # an extra
             for_tests += [need.name] if version is None and 'extra == "test"' in str(need) else []
         elif version is None:
-            findings.append(Finding("fix", f"{need.name} is missing; run: pip install -e ."))
+            findings.append(("fix", f"{need.name} is missing; run: pip install -e ."))
         elif not need.specifier.contains(version, prereleases=True):
             text = f"{need.name} {version} is not {need.specifier}; run: pip install -U -e ."
-            findings.append(Finding("fix", text))
+            findings.append(("fix", text))
         else:
             found.append(f"{need.name} {version}")
     if for_tests:
         text = f"{', '.join(for_tests)} not installed: only the tests need it"
-        findings.append(Finding("note", f"{text} (pip install -e '.[test]')"))
-    return [Finding("ok", ", ".join(found)), *findings]
+        findings.append(("note", f"{text} (pip install -e '.[test]')"))
+    return [("ok", ", ".join(found)), *findings]

@@ -111,14 +111,12 @@ def _selfpatch_products(config: SelfPatchConfig) -> int:
         embed += count * tokens * pixels * width
         blocks = encoder.depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
         show = 2 * tokens * config.aggregator_depth * width**2  # keys and values, once per token
-        student += count * (blocks + show + _summary_products(config))
-        teacher += count * (blocks + show + (1 + tokens) * _summary_products(config))
-        student += count * tokens * _head_products(config.patches, width)
-        teacher += count * tokens * _head_products(config.patches, width)
-    image, patches = _head_products(config.image, width), config.image.bottleneck
-    student += crops.num_crops * image
-    teacher += crops.num_crops * image
-    teacher -= crops.num_local * patches * config.image.prototypes
+        both = blocks + show + tokens * _head_products(config.patches, width)
+        student += count * (both + _summary_products(config))
+        teacher += count * (both + (1 + tokens) * _summary_products(config))
+    image = crops.num_crops * _head_products(config.image, width)
+    student += image
+    teacher += image - crops.num_local * config.image.bottleneck * config.image.prototypes
     return 2 * embed + 3 * student + embed + teacher
 
 
