@@ -2,18 +2,13 @@
 
 A lesson uses these names:
 
-    from mimlib import course, figures
-    from mimlib.course import check, report
-
     lesson = course.start("mae", PRESET, SEED, OVERRIDES, RUN_DIR, NPROC)
-        the setup cell, right after the parameters cell. `lesson.run` is the resolved
-        `mimlib.presets.Run`, `lesson.run_dir` a folder; train with
+        the setup cell, right after the parameters cell. Train with
         `launch(lesson.run, lesson.run_dir, lesson.num_processes)`.
 
     check.same("patches", mine, ours, tolerance=0.0, proves="mimlib.layers.patches.patchify")
-        a proof cell: tensors, tuples, dictionaries, modules (names and shapes of the state
-        dict). `proves` is a literal; every public name of layers/, encoders/ and methods/ must
-        be proved by a lesson or stand in `proofs.NOT_PROVED` with the reason.
+        a proof cell. `proves` is a literal; every public name of layers/, encoders/, decoders/ and
+        methods/ must be proved by a lesson or stand in `proofs.NOT_PROVED` with the reason.
     check.gradients(loss, module_or_named_tensors) -> dict
         to be handed to `check.same`, mine against ours.
 
@@ -28,13 +23,10 @@ A lesson uses these names:
         course.solution("mae.1"). Exercises live in `exercises/`.
 
     course.paint_mask(images, model), course.attention_explorer(images, encoder)
-        live in JupyterLab, a static picture elsewhere; last value of their cell. The explorer also
-        takes {"before": encoder, "after": encoder}: a row each, one click for both.
+        live in JupyterLab, a static picture elsewhere; last value of their cell.
 
-Rules of a lesson's cells are in tests/notebooks/test_lint.py. To write one: cells with the
-headings listed there, `python -m mimlib.course.notebooks.render --measure NOTEBOOK`, then
-`pytest --nbval NOTEBOOK tests/notebooks`. Print bands, integers and verdicts; end figure cells with
-the picture itself; assert on the numbers a figure shows.
+Rules of a lesson's cells are in tests/notebooks/test_lint.py, how to render it in CONTRIBUTING.md.
+End figure cells with the picture itself; assert on the numbers a figure shows.
 """
 
 from mimlib.course.exercises.exercise import exercise, hint, solution

@@ -18,8 +18,7 @@ import torch
 from mimlib import world
 from mimlib.data.batches import ImageBatch, PairBatch
 from mimlib.decoders.pair import PairDecoderConfig
-from mimlib.encoders.convvit import convvit_config
-from mimlib.encoders.vit import ViTConfig, vit_config
+from mimlib.encoders.vit import ViTConfig
 from mimlib.machine.formulas import Config, decoder_cost, minimal_flops
 from mimlib.methods.convmae import ConvMAE, ConvMAEConfig
 from mimlib.methods.croco import CroCo, CroCoConfig
@@ -27,12 +26,19 @@ from mimlib.methods.mae import MAE, MAEConfig
 from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatch, SelfPatchConfig
 from mimlib.methods.siamese import MultiCropConfig
+from mimlib.presets import preset
 from mimlib.presets.scales import CONV_LESSON
 from mimlib.training.config import TrainConfig
 from mimlib.training.optimizer import build_optimizer
 from mimlib.training.precision import numeric_mode, resolve_precision
 from mimlib.training.profile import count_flops, matmul_rate, saved_bytes
 
+PAPERS = {
+    "MAE ViT-B/16": "mae_vitb16_in1k",
+    "ConvMAE-B": "convmae_vitb16_in1k",
+    "CroCo ViT-B/16": "croco_vitb16_habitat",
+    "SelfPatch ViT-S/16": "selfpatch_vits16_in1k",
+}
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 WORLD_SIZE = 64  # pixels
 LARGE = 20e9  # operations per image
@@ -58,7 +64,6 @@ class Row(NamedTuple):
 def models() -> dict[str, Config]:
     """Return what is measured: of every method the size of a notebook and the papers' base."""
     small = ViTConfig(width=128, depth=4, heads=4, patch_size=4, image_size=32)
-    base = vit_config("B", patch_size=16, image_size=224)
     small_pair = replace(small, class_token=False, rotary=True)
     decoder = PairDecoderConfig(width=64, depth=2, heads=4)
     small_head = DistillationConfig(prototypes=1024, hidden=256, bottleneck=64)
@@ -76,12 +81,7 @@ def models() -> dict[str, Config]:
             image=small_head,
             patches=replace(small_head, prototypes=256),
         ),
-        "MAE ViT-B/16": MAEConfig(encoder=base),
-        "ConvMAE-B": ConvMAEConfig(encoder=convvit_config("B", image_size=224)),
-        "CroCo ViT-B/16": CroCoConfig(encoder=replace(base, class_token=False)),
-        "SelfPatch ViT-S/16": SelfPatchConfig(
-            encoder=vit_config("S", 16, 224, class_token=False, learned_positions=True)
-        ),
+        **{title: preset(name).method for title, name in PAPERS.items()},
     }
 
 

@@ -43,8 +43,6 @@ while time.perf_counter() - start < 0.25:
     done += 1
 print(done / (time.perf_counter() - start))
 """
-
-
 # Of a lesson's time, and the rate it scales with; what is left scales with `rounds`.
 PARTS = {"training": "images", "rendering": "views", "rendering_together": "views_together"}
 

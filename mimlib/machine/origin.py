@@ -48,9 +48,8 @@ def processor() -> str:
     """Name the processor and the widest instructions torch uses on it."""
     name = ""
     if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        named = [line for line in lines if line.startswith("model name")]
-        name = named[0].partition(":")[2] if named else ""
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        name = text.partition("model name")[2].partition(":")[2].partition("\n")[0]
     elif platform.system() == "Darwin":
         name = _output("sysctl", "-n", "machdep.cpu.brand_string") or ""
     name = " ".join((name or platform.processor() or platform.machine()).split())

@@ -69,20 +69,20 @@ def exercise(name: str, function: Callable) -> Callable:
     """
     task = find(name)
     for arguments in task.cases():
+        shown = ", ".join(_short(argument) for argument in arguments)
+        call = f"{name}: {getattr(function, '__name__', 'your function')}({shown})"
         try:
             got = function(*_copy(arguments))
         except Exception as error:
-            raise Mistake(
-                f"{name}: {_call(function, arguments)} raised {type(error).__name__}: {error}. "
-                f"Hint: {task.hints[0]}"
-            ) from error
+            what = f"{type(error).__name__}: {error}"
+            raise Mistake(f"{call} raised {what}. Hint: {task.hints[0]}") from error
         if got is NotImplemented or got is Ellipsis:
             print(f"{name}: not attempted yet - continuing with the reference")
             return task.answer
-        difference = _difference(got, task.answer(*_copy(arguments)))
-        if difference:
-            advice = _advice(task, function)
-            raise Mistake(f"{name}: {_call(function, arguments)}: {difference}. Hint: {advice}")
+        try:
+            check.compare("result", got, task.answer(*_copy(arguments)), TOLERANCE)
+        except check.Different as difference:
+            raise Mistake(f"{call}: {difference}. Hint: {_advice(task, function)}") from None
     print(f"{name}: passed")
     return function
 
@@ -118,17 +118,10 @@ def _advice(task: Exercise, function: Callable) -> str:
 def _alike(left: Callable, right: Callable, arguments: tuple) -> bool:
     try:
         results = [_countable(function(*_copy(arguments))) for function in (left, right)]
-        return not _difference(*results)
+        check.compare("result", *results, TOLERANCE)
     except Exception:
         return False
-
-
-def _difference(got: object, expected: object) -> str:
-    try:
-        check.compare("result", got, expected, TOLERANCE)
-    except check.Different as difference:
-        return str(difference)
-    return ""
+    return True
 
 
 def _countable(result: object) -> object:
@@ -138,11 +131,6 @@ def _countable(result: object) -> object:
 
 def _copy(arguments: tuple) -> tuple:
     return tuple(a.clone() if isinstance(a, Tensor) else a for a in arguments)
-
-
-def _call(function: Callable, arguments: tuple) -> str:
-    shown = ", ".join(_short(argument) for argument in arguments)
-    return f"{getattr(function, '__name__', 'your function')}({shown})"
 
 
 def _short(argument: object) -> str:

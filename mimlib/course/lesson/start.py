@@ -105,16 +105,15 @@ def refuse_unknown_parameters() -> None:
         ValueError: naming the unknown parameters and the valid ones.
     """
     cells = _executed_cells()
-    for index, cell in enumerate(cells):
+    for before, cell in zip(["", *cells], cells):
         if not cell.lstrip().startswith("# Parameters\n"):
             continue
-        valid = assigned_names(cells[index - 1]) if index else ()
-        unknown = [name for name in assigned_names(cell) if name not in valid]
-        if unknown:
+        valid = assigned_names(before)
+        if unknown := [name for name in assigned_names(cell) if name not in valid]:
             near = difflib.get_close_matches(unknown[0].upper(), valid, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(
-                f"unknown parameter {', '.join(unknown)}; valid are {', '.join(valid)}{meant}"
+                f"unknown parameter {', '.join(unknown)}; valid are {', '.join(valid)}"
+                + "".join(f"; did you mean {name}?" for name in near)
             )
 
 
@@ -136,8 +135,8 @@ def _executed_cells() -> list[str]:
 
 def _resolve(lesson: str, name: str) -> Run:
     """Find the run that the short or full name `name` stands for in this lesson."""
-    runs = {full.removeprefix(f"{lesson}_"): full for full in PRESETS}
-    runs = {short: full for short, full in runs.items() if short != full}
+    prefix = f"{lesson}_"
+    runs = {full.removeprefix(prefix): full for full in PRESETS if full.startswith(prefix)}
     if not runs:
         raise ValueError(f"no preset belongs to {lesson!r}; there are {', '.join(PRESETS)}")
     if lesson in PAPER_RUNS:
@@ -151,9 +150,8 @@ def _resolve(lesson: str, name: str) -> Run:
 def _mapping(overrides: Mapping | str | None) -> dict[str, object]:
     """Bring OVERRIDES to a dictionary; papermill's command line can only pass text."""
     if isinstance(overrides, str):
-        overrides = _parse(overrides) if overrides.strip() else {}
-    if overrides is None:
-        return {}
+        overrides = _parse(overrides.strip() or "{}")
+    overrides = {} if overrides is None else overrides
     if not isinstance(overrides, Mapping) or not all(isinstance(k, str) for k in overrides):
         raise ValueError(
             f'OVERRIDES is {overrides!r}, expected names with values such as {{"train.steps": 100}}'

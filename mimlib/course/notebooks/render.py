@@ -236,20 +236,17 @@ def _clean_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Merge printed text, drop widgets and what went to stderr (shown here instead)."""
     kept: list[NotebookNode] = []
     for output in outputs:
-        if output.output_type == "stream" and output.name == "stderr":
+        is_text = output.output_type == "stream"
+        if is_text and output.name == "stderr":
             _show_complaints(output.text)
-            continue
-        if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
-            kept[-1].text += output.text
-            continue
-        if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
-            continue
-        if "metadata" in output:
-            output.metadata = nbformat.from_dict({})
-        kept.append(output)
-    for output in kept:
-        if output.output_type == "stream":
-            output.text = TEXT_BEFORE_RETURN.sub("", output.text)
+        elif is_text and kept and kept[-1].output_type == "stream":
+            kept[-1].text = TEXT_BEFORE_RETURN.sub("", kept[-1].text + output.text)
+        elif "application/vnd.jupyter.widget-view+json" not in output.get("data", {}):
+            if is_text:
+                output.text = TEXT_BEFORE_RETURN.sub("", output.text)
+            if "metadata" in output:
+                output.metadata = nbformat.from_dict({})
+            kept.append(output)
     return kept
 
 
