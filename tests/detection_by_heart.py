@@ -13,7 +13,7 @@ from pathlib import Path
 from by_heart import encoder_of, learn
 
 from mimlib.data.objects.coco import CocoConfig, CocoObjects
-from mimlib.data.objects.source import DetectionSource
+from mimlib.data.objects.views import DetectionSource
 from mimlib.data.objects.world import WorldDetectionConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig

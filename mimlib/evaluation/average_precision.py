@@ -13,7 +13,7 @@ from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.coco import CocoConfig
 from mimlib.data.objects.masks import coco_results
-from mimlib.data.objects.source import DetectionSource
+from mimlib.data.objects.views import DetectionSource
 from mimlib.data.objects.world import WorldDetectionConfig
 from mimlib.evaluation.measurement import evaluating
 from mimlib.metrics.detection import average_precision

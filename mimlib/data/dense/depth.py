@@ -71,11 +71,7 @@ class DepthFilesConfig(Augmentation):
         return _choose(draws[:, JITTER.gray] < self.gray, gray, images)
 
     def build(self) -> "DepthFiles":
-        """List the files.
-
-        Raises:
-            ValueError: if there is no depth map, or one without its image.
-        """
+        """List the files; ValueError if there is no depth map, or one without its image."""
         root = Path(os.path.expanduser(self.root))
         pairs = find_beside(root, *LAYOUTS[self.layout])
         files = Listing(root, pairs, f"in the layout {self.layout!r}")

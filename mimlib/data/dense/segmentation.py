@@ -33,20 +33,26 @@ class Layout(NamedTuple):
 
     images: str
     labels: str
+    names: str = ""  # list of the images of a split; without one every label map is taken
     ids: Sequence[int] = ()  # stored numbers of the classes; none: 0 to num_classes - 1
     ignored: tuple[int, ...] = (VOID,)  # stored numbers of pixels without a class
-    names: str = ""  # list of the images of a split; without one every label map is taken
 
 
 LAYOUTS = {
-    "ade20k": Layout("images/{split}/*", "annotations/{split}/*.png", ADE20K_IDS, (0, VOID)),
-    "voc": Layout(
-        *("JPEGImages/*", "SegmentationClass/*.png", VOC_IDS, (VOID,)),
-        "ImageSets/Segmentation/{split}.txt",
+    "ade20k": Layout(
+        "images/{split}/*", "annotations/{split}/*.png", ids=ADE20K_IDS, ignored=(0, VOID)
     ),
-    "coco_semantic": Layout("images/{split}/*", "semantic_masks/{split}/*.png", COCO_IDS, (0,)),
-    "coco_panoptic": Layout("{split}/*", "annotations/panoptic_{split}/*.png", COCO_IDS),
-    "folders": Layout("images/*", "labels/*.png", names="{split}.txt"),
+    "voc": Layout(
+        "JPEGImages/*",
+        "SegmentationClass/*.png",
+        "ImageSets/Segmentation/{split}.txt",
+        ids=VOC_IDS,
+    ),
+    "coco_semantic": Layout(
+        "images/{split}/*", "semantic_masks/{split}/*.png", ids=COCO_IDS, ignored=(0,)
+    ),
+    "coco_panoptic": Layout("{split}/*", "annotations/panoptic_{split}/*.png", ids=COCO_IDS),
+    "folders": Layout("images/*", "labels/*.png", "{split}.txt"),
 }
 NUM_CLASSES = {name: len(layout.ids) for name, layout in LAYOUTS.items() if layout.ids}
 
@@ -85,27 +91,20 @@ class SegmentationFilesConfig(SegmentationAugmentation):
             )
 
     def build(self) -> "SegmentationFiles":
-        """List the files.
-
-        Raises:
-            ValueError: if there is no label map, or an image, label map or list is missing.
-        """
+        """List the files; ValueError if there is none, or one or its list is missing."""
         root, layout = Path(os.path.expanduser(self.root)), LAYOUTS[self.layout]
-        images, labels, names = (
-            part.format(split=self.split) for part in (layout.images, layout.labels, layout.names)
-        )
-        table = class_table(layout.ids or range(self.num_classes), layout.ignored)
-        reader, chosen = partial(read_label_map, table=table), None
+        images, labels, listed = (each.format(split=self.split) for each in layout[:3])
+        names = read_names(root / listed) if listed and self.split else None
         if self.layout == "coco_panoptic":
             images = f"images/{images}" if (root / "images").is_dir() else images
             reader = PanopticReader(root / labels.replace("/*.png", ".json"))
-            chosen = [name.removesuffix(".png") for name in sorted(reader.segments)]
-        elif names and self.split:
-            chosen = read_names(root / names)
+            names = [name.removesuffix(".png") for name in sorted(reader.segments)]
+        else:
+            table = class_table(layout.ids or range(self.num_classes), layout.ignored)
+            reader = partial(read_label_map, table=table)
         kind = f"in the layout {self.layout!r}, split {self.split!r}"
-        files = Listing(root, find_beside(root, images, labels, chosen), kind)
-        advice = "an image and its label map have the same name"
-        return SegmentationFiles(files.check(advice), self, reader)
+        files = Listing(root, find_beside(root, images, labels, names), kind)
+        return SegmentationFiles(files.check("both have the same name"), self, reader)
 
 
 class SegmentationFiles(FileSource):

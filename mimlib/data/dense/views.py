@@ -68,9 +68,6 @@ def augment(
         draws: [U] in [0, 1).
         colors: [U] in [0, 1), others.
         config: how much of it.
-
-    Returns:
-        The image [3, size, size] uint8 and its labels [size, size].
     """
     placement = choose_crop(labels, draws, config)
     image, labels = cut_image(image, placement, "bilinear"), cut_map(labels, placement)

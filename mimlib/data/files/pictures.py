@@ -25,10 +25,7 @@ def read_image(path: str | Path) -> Tensor:
     multi-page file the first picture is taken. Color profiles are ignored.
 
     Returns:
-        [3, H, W] uint8.
-
-    Raises:
-        ValueError: if the file is missing, truncated, or no image that can be read.
+        [3, H, W] uint8; ValueError if the file is missing, truncated, or no image.
     """
     path = os.fspath(path)
     if path.lower().endswith(JPEG):

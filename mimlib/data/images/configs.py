@@ -80,11 +80,7 @@ class ImageFolderConfig(Augmentation):
         check_range(self, "evaluation_share", above=0, most=1)
 
     def build(self) -> FolderSource:
-        """List the folder.
-
-        Raises:
-            ValueError: if it is missing, no folder or empty, or an image has no known class.
-        """
+        """List the folder; ValueError if it holds nothing, or an image of no known class."""
         root = os.path.expanduser(self.root)
         folder = ImageFolder(os.path.join(root, self.split))
         labels = None

@@ -30,12 +30,7 @@ class MatchingFilesConfig(MatchingAugmentation):
     workers: int = 0  # decoding processes
 
     def build(self) -> "MatchingSource":
-        """List the data set.
-
-        Raises:
-            ValueError: if nothing of it is found, or a part of it is missing.
-            RuntimeError: if h5py is missing for a data set that needs it.
-        """
+        """List the data set; ValueError if a part of it is missing, RuntimeError if h5py is."""
         root, layout = Path(os.path.expanduser(self.root)), LAYOUTS[self.layout]
         if self.layout.startswith("spring"):
             import_h5py()  # missing, it is better said now than by a worker process

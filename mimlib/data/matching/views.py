@@ -62,11 +62,6 @@ def change_shape(
 ) -> DensePairBatch:
     """Scale, crop and mirror a pair without the axis of the batch.
 
-    Args:
-        item: images [3, H, W], displacements [H, W, C], where they are known [H, W].
-        draws: [U] in [0, 1).
-        config: how much of it.
-
     Raises:
         ValueError: if the image is smaller than the crop, or a disparity is to be mirrored.
     """
@@ -132,14 +127,11 @@ def resize_pair(item: DensePairBatch, sides: tuple[int, int]) -> DensePairBatch:
 
 
 def misalign(image: Tensor, turn: float, shift: float) -> Tensor:
-    """Turn an image [3, H, W] about its middle and lift it; what comes in from outside is black.
+    """Turn the right image [3, H, W] about its middle and lift it, by -1 to 1 of TURN and SHIFT.
+
+    What comes in from outside is black.
 
     # differs from official: there the middle is a random point, with its coordinates exchanged.
-
-    Args:
-        image: the right one.
-        turn: -1 to 1, of TURN.
-        shift: -1 to 1, of SHIFT.
     """
     return v2.affine(
         image,
@@ -154,13 +146,7 @@ def misalign(image: Tensor, turn: float, shift: float) -> Tensor:
 def change_colors(
     batch: DensePairBatch, draws: np.ndarray, config: MatchingAugmentation
 ) -> DensePairBatch:
-    """Change the colors of both images of each pair, alike or each by itself.
-
-    Args:
-        batch: pairs.
-        draws: [B, U] in [0, 1).
-        config: how much of it.
-    """
+    """Change the colors of both images of each pair, alike or each by itself."""
     alike = draws[:, PAIR.alike, None] < config.alike
     views = []
     for images, color, hue in zip(batch[:2], COLORS, HUES):

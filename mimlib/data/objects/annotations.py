@@ -65,7 +65,7 @@ def read_annotations(path: Path, missing_masks: MissingMasks = "refuse") -> Anno
     content = _read_json(path)
     try:
         for section in SECTIONS:
-            _check_ids(section, _ids(section, content[section]))
+            _check_ids(section, content[section])
         things = sorted(
             (category for category in content["categories"] if category.get("isthing", 1)),
             key=lambda category: category["id"],
@@ -91,13 +91,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _ids(section: str, rows: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """Return what tells the rows apart; panoptic annotations, one an image, have its id alone."""
-    return [row["image_id" if "segments_info" in row else "id"] for row in rows]
+def _check_ids(section: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse ids that are no whole numbers, or that two rows share.
 
-
-def _check_ids(section: str, ids: list[Any]) -> None:
-    """Refuse ids that are no whole numbers, or that two rows share."""
+    Panoptic annotations, one an image, have the id of that alone.
+    """
+    ids = [row["image_id" if "segments_info" in row else "id"] for row in rows]
     odd = [each for each in ids if type(each) is not int]
     if odd:
         raise ValueError(

@@ -28,8 +28,13 @@ from mimlib.data.objects.annotations import (
     read_annotations,
 )
 from mimlib.data.objects.masks import check_size, decode_mask
-from mimlib.data.objects.source import DetectionSource, Example
-from mimlib.data.objects.views import LargeScaleJitter, Objects, tight_boxes
+from mimlib.data.objects.views import (
+    DetectionSource,
+    Example,
+    LargeScaleJitter,
+    Objects,
+    tight_boxes,
+)
 from mimlib.data.source import fingerprint
 
 PROTOCOL = 4  # of pickle: the same bytes, and so the same identity, on every Python
@@ -50,12 +55,7 @@ class CocoConfig(LargeScaleJitter):
     workers: int = 0  # decoding processes
 
     def build(self) -> "CocoObjects":
-        """Read the annotations.
-
-        Raises:
-            ValueError: if they are missing, no JSON in this form, or name no image; see
-                `read_annotations`.
-        """
+        """Read the annotations; ValueError if they name no image, and see `read_annotations`."""
         path = Path(os.path.expanduser(self.root)) / self.annotations
         found = read_annotations(path, self.missing_masks)
         if self.skip_empty:
@@ -93,12 +93,7 @@ class CocoObjects(DetectionSource, FileSource):
         return pickle.loads(self._bytes[start : self._ends[index]].tobytes())
 
     def read(self, index: int) -> Example:
-        """Read an image and decode its masks, once.
-
-        Raises:
-            ValueError: if the image or a mask cannot be read, or their sizes are not what the
-                annotations say.
-        """
+        """Read an image and decode its masks, once; their sizes are what the annotations say."""
         record = self.record(index)
         image = read_image(self.path(index))
         check_size(record, f"the file {record.image_file}", tuple(image.shape[1:]))

@@ -7,6 +7,7 @@ up to the pixels at the border and does not resize what is thrown away.
 Letters: R objects of one image.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from torchvision.ops import masks_to_boxes
 from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.masks import encode_masks, pack_masks
-from mimlib.data.order import registers
+from mimlib.data.order import Request, registers
+from mimlib.data.source import IndexedSource
 from mimlib.data.transforms.crops import Placement, crop_corners, cut_image, cut_map, pad_corner
 
 VIEW = registers(scale=1, _=19, corner=2, flip=1)  # the rest where `Augmentation` has it
@@ -52,13 +54,7 @@ class LargeScaleJitter:
         check_range(self, "scale", above=0, ordered=True)
 
     def place(self, draws: np.ndarray | None, height: int, width: int) -> Placement:
-        """Choose what is seen of an image of this size.
-
-        Args:
-            draws: random numbers [U] in [0, 1), see order.py; None: the whole image, as it is.
-            height: of the image in pixels.
-            width: of the image in pixels.
-        """
+        """Choose what is seen of an image of this size; without draws: the whole, as it is."""
         shape, (low, high) = np.array([height, width]), self.scale
         factor = 1.0 if draws is None else low + (high - low) * draws[VIEW.scale]
         ratio = factor * self.size / shape.max()
@@ -150,3 +146,38 @@ def collate(
         image_ids=torch.tensor(image_ids),
         truth=tuple(truth),
     )
+
+
+class Example(NamedTuple):
+    """An image as it is stored, and what its data set says of it."""
+
+    image: Tensor  # [3, H, W] uint8
+    objects: Objects  # boxes may reach beyond the image or be empty
+    image_id: int  # name of the image in the data set, a number
+
+
+class DetectionSource(IndexedSource):
+    """Images of any size with the objects in them."""
+
+    augmentation: LargeScaleJitter
+    class_names: tuple[str, ...]  # of labels 0, 1, ...
+
+    @abstractmethod
+    def read(self, index: int) -> Example:
+        """Read an image with all that is known of it."""
+
+    def batch(self, items: list[Example], request: Request) -> DetectionBatch:
+        """Cut, resize and pad images with their objects.
+
+        What is not augmented carries the truth for the metric, too.
+        """
+        draws = request.draws()
+        rows = [None] * len(items) if draws is None else draws
+        size, images, objects = self.augmentation.size, [], []
+        for (image, known, _), numbers in zip(items, rows):
+            placement = self.augmentation.place(numbers, *image.shape[1:])
+            images.append(place_image(image, placement, size))
+            objects.append(place_objects(known, placement, size))
+        sizes = [tuple(each.image.shape[1:]) for each in items]
+        truth = [coco_truth(each.objects) for each in items] if draws is None else []
+        return collate(images, objects, sizes, [each.image_id for each in items], truth)

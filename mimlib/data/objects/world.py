@@ -8,8 +8,7 @@ import torch
 from mimlib import world
 from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
-from mimlib.data.objects.source import DetectionSource, Example
-from mimlib.data.objects.views import LargeScaleJitter, Objects
+from mimlib.data.objects.views import DetectionSource, Example, LargeScaleJitter, Objects
 from mimlib.data.order import Request
 from mimlib.data.source import HeldSource
 

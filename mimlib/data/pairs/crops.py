@@ -37,11 +37,7 @@ class CropListConfig(PairAugmentation):
     workers: int = 0  # decoding processes; whole photographs are read for every crop
 
     def build(self) -> "CropSource":
-        """Read the list.
-
-        Raises:
-            ValueError: if it is missing or not in CroCo's format, or if a photograph is missing.
-        """
+        """Read the list; ValueError if it is not in CroCo's format, or a photograph is missing."""
         crops = read_crop_list(os.path.expanduser(self.crops))
         return CropSource(os.path.expanduser(self.root), crops, self)
 

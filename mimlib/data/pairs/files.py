@@ -39,11 +39,7 @@ class PairFolderConfig(PairAugmentation):
     workers: int = 0  # decoding processes
 
     def build(self) -> "PairFileSource":
-        """List the folder.
-
-        Raises:
-            ValueError: if it is missing or holds no pairs, or if a second image is missing.
-        """
+        """List the folder; ValueError if it holds no pairs, or if a second image is missing."""
         root = os.path.expanduser(self.root)
         files = Listing(root, find_pairs(root), "to pair: expected NAME_1.jpeg with NAME_2.jpeg")
         return PairFileSource(files.check(COMPLETE), self)

@@ -24,7 +24,7 @@ from mimlib.data.pairs.views import PairAugmentation
 
 INTRINSICS = "camera-intrinsics.txt"
 FOCAL = 585.0  # pixels, 7-Scenes, for 640 x 480; the principal point is the middle
-COLORS = (".color.png", ".color.jpg")
+COLORS, POSE = (".color.png", ".color.jpg"), ".pose.txt"
 TREE_STEP, QUERY_STEP = 4, 8  # every 4th pixel is searched in: at 4 m they are 2.7 cm apart
 CLOUDS_KEPT = 64  # frames; about half a megabyte each
 
@@ -45,11 +45,7 @@ class RGBDPairsConfig(PairAugmentation):
         check_positive(self, "partners")
 
     def build(self) -> PairFileSource:
-        """Mine the pairs.
-
-        Raises:
-            ValueError: if there are no frames or no pair of them sees enough of the same.
-        """
+        """Mine the pairs; ValueError if no two frames see enough of the same."""
         root = os.path.expanduser(self.root)
         mined = [pair for sequence in find_sequences(root) for pair in self.mine(sequence)]
         kind = f"to pair by a co-visibility within {self.covisibility}; try a wider range"
@@ -111,11 +107,11 @@ def find_sequences(root: str) -> list[RGBDSequence]:
     sequences = []
     for folder, _, names in sorted(os.walk(root)):
         frames, present = [], set(names)
-        for name in sorted(n for n in names if n.endswith(".pose.txt") and not is_hidden(n)):
-            stem = name.removesuffix(".pose.txt")
-            colors = [stem + ending for ending in COLORS if stem + ending in present]
-            if colors and f"{stem}.depth.png" in present:
-                files = (colors[0], f"{stem}.depth.png", name)
+        for name in sorted(n for n in names if n.endswith(POSE) and not is_hidden(n)):
+            stem = name.removesuffix(POSE)
+            color = next((stem + ending for ending in COLORS if stem + ending in present), None)
+            if color and f"{stem}.depth.png" in present:
+                files = (color, f"{stem}.depth.png", name)
                 frames.append(RGBDFrame(*(os.path.join(folder, file) for file in files)))
         if frames:
             sequences.append(RGBDSequence(folder, frames))

@@ -52,12 +52,7 @@ def jitter_colors(
 
 
 def shift_hues(images: Tensor, turns: np.ndarray) -> Tensor:
-    """Turn the hues of each image around the circle, as torchvision does.
-
-    Args:
-        images: [B, 3, H, W] uint8.
-        turns: [B] shares of the circle, -1/2 to 1/2.
-    """
+    """Turn hues of [B, 3, H, W] uint8 by shares [B] of the circle, -1/2 to 1/2, as torchvision."""
     if not turns.any():
         return images
     return torch.stack([v2.adjust_hue(i, turn) for i, turn in zip(images, turns.tolist())])

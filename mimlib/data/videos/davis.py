@@ -17,11 +17,7 @@ class DavisConfig:
     resolution: str = "480p"  # or Full-Resolution
 
     def build(self) -> list[Video]:
-        """List the sequences.
-
-        Raises:
-            ValueError: if there is none, or a sequence is not complete.
-        """
+        """List the sequences; ValueError if there is none, or a sequence is not complete."""
         root = Path(os.path.expanduser(self.root))
         frames, masks = (root / part / self.resolution for part in ("JPEGImages", "Annotations"))
         if not masks.is_dir():

@@ -31,14 +31,9 @@ class WorldVideosConfig:
 
 
 def number_objects(instances: Tensor, least_share: float) -> Tensor:
-    """Number the things that the first frame shows well from 1; all else is 0.
+    """Number the things that cover a share of the first frame from 1; all else is 0.
 
-    Args:
-        instances: the world's ids [T, H, W] int64: floor, walls and ceiling, then things.
-        least_share: of the first frame.
-
-    Returns:
-        [T, H, W] uint8.
+    The world's ids [T, H, W] int64, floor, walls and ceiling first, become uint8.
     """
     areas = torch.bincount(instances[0].flatten(), minlength=int(instances.max()) + 1)
     areas[:NUM_ROOM_CLASSES] = 0
