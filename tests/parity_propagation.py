@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch.nn.functional import normalize, one_hot
 
-from mimlib.evaluation.propagation import PropagationConfig, blocks, carry, read_out
+from mimlib.evaluation.propagation import PropagationConfig, blocks, propagate_soft, read_out
 from mimlib.layers.positions import resize_table
 
 NUDGE = 0.1  # of DINO's position tables, see ViTConfig.position_nudge
@@ -21,14 +21,14 @@ def propagation_outputs(golden):
         radius = given.take("neighbourhood_radius")
         given.take("feature_dim")
         config = PropagationConfig(
-            context=given.take("n_last_frames"), neighbours=given.take("topk"),
+            context=given.take("n_last_frames"), neighbors=given.take("topk"),
             temperature=given.take("temperature", 0.1), tile=3,
             radius=radius or max(h, w),  # as official: 0 does not restrict anything
         )  # fmt: skip
         resized = position_tables(given.take("position_table", {}), inputs)
     maps = normalize(rearrange(inputs["features"], "t (h w) d -> t h w d", h=h), dim=-1)
     first = one_hot(inputs["first_labels"].long(), classes).to(maps.dtype)  # [h, w, M]
-    soft = list(carry(maps, first, config))
+    soft = list(propagate_soft(maps, first, config))
     decided = [read_out(labels, stride, native) for labels in soft]
     return resized | {
         "neighbourhood_mask": neighbourhood(h, w, config),

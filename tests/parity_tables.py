@@ -17,7 +17,7 @@ from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.training.optimizer import parameter_groups
-from mimlib.training.schedules import warmup_cosine
+from mimlib.training.schedules import scheduled
 from mimlib.weights import to_official
 
 POOLS = {"global_pool": "mean", "class_token": "class_token"}
@@ -28,7 +28,7 @@ def rates(name, facts):
     for case in facts["cases"]:
         for value in case["values"]:
             shape = case["epochs"], case["peak_lr"], case["warmup_epochs"], case["min_lr"]
-            rate = warmup_cosine(value["epoch"], *shape)
+            rate = scheduled(value["epoch"], *shape)
             assert rate == pytest.approx(value["lr"], rel=1e-12, abs=1e-18), name
             scaled = [rate * (1.0 if s is None else s) for s in case["group_lr_scales"]]
             assert scaled == pytest.approx(value["group_lrs"], rel=1e-12, abs=1e-18), name
@@ -45,7 +45,7 @@ def cosines(name, facts):
         assert case["start"] == 0, f"{name}: a warm-up from {case['start']} is not known"
         for step, value in case["values"]:
             ours = step * warm / max(1, warm - 1) if step < warm else step
-            found = warmup_cosine(ours, steps, case["base"], warm, case["final"])
+            found = scheduled(ours, steps, case["base"], warm, case["final"])
             assert found == pytest.approx(value, rel=1e-9, abs=1e-18), (name, case["what"], step)
 
 

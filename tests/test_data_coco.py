@@ -272,3 +272,12 @@ def test_what_is_measured_is_read_once_and_carries_what_is_true(tmp_path, monkey
     assert nothing == [] and entry["category_id"] == 1 and entry["iscrowd"] == 0
     assert entry["bbox"] == [-2.5, 6, 12, 8] and entry["area"] == 71.25
     assert (coco_mask.decode(entry["segmentation"]) == square(0, 6, 9, 14)).all()
+
+
+def test_a_set_is_known_by_its_files_and_not_by_how_we_keep_them(tmp_path, monkeypatch):
+    given = [annotation(1, 5, 3, INSIDE, rectangle(4, 6, 14, 14))]
+    known = source(tmp_path, given).identity()
+    with monkeypatch.context() as changed:
+        changed.setattr("mimlib.data.objects.coco.pickle.dumps", lambda record: b"another way")
+        assert source(tmp_path, given).identity() == known
+    assert source(tmp_path, [given[0] | {"iscrowd": 1}]).identity() != known

@@ -143,6 +143,8 @@ def test_lists_of_names(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("2007_000032\n\n2007_000039 1\n2007_000063.jpg\nv1.2\n")
     assert read_names(path) == ["2007_000032", "2007_000039", "2007_000063", "v1.2"]
+    path.write_text("night stand\nstreet sign  -1\nmy dog 1.JPG 0 12\nmy dog.png\n1\n")
+    assert read_names(path) == ["night stand", "street sign", "my dog 1", "my dog", "1"]
     path.write_text("\n")
     with pytest.raises(ValueError, match="names no image"):
         read_names(path)

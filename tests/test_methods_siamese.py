@@ -185,7 +185,7 @@ def train(name, out, steps, **changes):
     for step in range(trainer.step, steps):
         from mimlib.training.optimizer import set_rate
 
-        set_rate(trainer.optimizer, trainer.rate(step), config.decay(step))
+        set_rate(trainer.optimizer, config.rate(step, 1), config.decay(step))
         _, state = trainer.train_step(next(batches), step)
         with torch.no_grad():
             method.after_step(state, step / 5)

@@ -16,8 +16,8 @@ from mimlib.data.objects.coco import CocoConfig
 from mimlib.data.objects.masks import coco_results, unpack_masks
 from mimlib.data.objects.world import WorldDetectionConfig
 from mimlib.evaluation.average_precision import AveragePrecisionConfig
-from mimlib.tasks.detection import Detections, locate
-from mimlib.tasks.heads.instance_masks import cut_masks
+from mimlib.tasks.detection import Detections, postprocess
+from mimlib.tasks.heads.instance_masks import crop_masks
 
 CPU = torch.device("cpu")
 MEASURES = ("ap", "ap_50", "ap_75", "ap_small", "ap_medium", "ap_large")
@@ -40,7 +40,7 @@ class Oracle(nn.Module):
         for boxes, labels, masks, crowd in zip(batch.boxes, batch.labels, batch.masks, batch.crowd):
             kept = (labels >= 0) & ~crowd
             whole = unpack_masks(masks[kept], images.shape[-1])
-            inside = cut_masks(whole, boxes[kept], torch.arange(int(kept.sum())), 28)
+            inside = crop_masks(whole, boxes[kept], torch.arange(int(kept.sum())), 28)
             scores = torch.linspace(0.9, 0.5, int(kept.sum()))
             each = Detections(boxes[kept], labels[kept], scores, inside)
             found.append(self.change(each, self.count))
@@ -171,7 +171,7 @@ def test_the_number_is_the_one_coco_gives(tmp_path):
     for batch in source.once(3):
         rows = zip(oracle.detect(batch.images), batch.image_ids.tolist())
         for found, image_id in rows:
-            located = locate(found, (48, 64))
+            located = postprocess(found, (48, 64))
             results += coco_results(image_id, *located, source.category_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))

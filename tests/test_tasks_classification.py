@@ -10,7 +10,7 @@ from mimlib.layers.patches import normalize
 from mimlib.tasks.classification import (
     ClassifierConfig,
     ClassifierViews,
-    mix,
+    mixup_cutmix,
     random_box,
     sample_beta,
 )
@@ -85,7 +85,7 @@ def test_mixup_blends_pixels_and_labels_alike():
     images, shares = flat_images(), torch.eye(4)
     kept = []
     for seed in range(20):
-        mixed, parts = mix(images, shares, 0.8, 0.0, generator(seed))
+        mixed, parts = mixup_cutmix(images, shares, 0.8, 0.0, generator(seed))
         keep = float(parts[0, 0])
         kept.append(keep)
         torch.testing.assert_close(mixed, keep * images + (1 - keep) * images.flip(0))
@@ -96,7 +96,7 @@ def test_mixup_blends_pixels_and_labels_alike():
 def test_cutmix_swaps_one_box_and_its_share():
     images, shares = flat_images(), torch.eye(4)
     for seed in range(20):
-        mixed, parts = mix(images, shares, 0.0, 1.0, generator(seed))
+        mixed, parts = mixup_cutmix(images, shares, 0.0, 1.0, generator(seed))
         own = mixed == images
         assert ((mixed == images.flip(0)) | own).all(), "pixels are taken, not blended"
         assert torch.equal(own[0], own[3])
@@ -109,7 +109,7 @@ def test_both_share_the_batches_and_each_can_be_off():
     images, shares = flat_images(), torch.eye(4)
     blended = 0
     for seed in range(60):
-        mixed, parts = mix(images, shares, 0.8, 1.0, generator(seed))
+        mixed, parts = mixup_cutmix(images, shares, 0.8, 1.0, generator(seed))
         torch.testing.assert_close(parts.sum(1), torch.ones(4))
         blended += int(not torch.equal(mixed, mixed.round()))
     assert 15 < blended < 45

@@ -199,8 +199,8 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="target with 1 channels"):
         image_1, image_2, flow, valid = wide_pairs(2)
         batch = DensePairBatch(image_1, image_2, flow[..., :1], valid)
-        measured.cut_apart(batch, SIZE, SHIFT, torch.Generator())
-    with pytest.raises(ValueError, match="1 pairs; expected 0 or more, and 2 or more"):
+        measured.shifted_pairs(batch, SIZE, SHIFT, torch.Generator())
+    with pytest.raises(ValueError, match="num_images is 1; expected 2 <= .*; a wrong second"):
         evaluation(num_images=1)
     with pytest.raises(ValueError, match="radius is .*expected 0 < radius"):
         evaluation(radius=0.0)
@@ -212,7 +212,7 @@ def test_on_the_world_straight_ahead_is_right_for_a_third():
     pairs = config.build().pairs
     assert isinstance(pairs, ShiftedPairs)
     places, seen = measured.true_places(pairs.flow, pairs.valid, PATCH)
-    ahead = measured.centres((8, 8), PATCH, CPU).expand(32, 1, -1, -1)
+    ahead = measured.centers((8, 8), PATCH, CPU).expand(32, 1, -1, -1)
     share = measured.count_right(ahead, places, seen, config.radius) / seen.sum()
     assert 0.2 < share < 0.45
     assert seen.float().mean() > 0.6

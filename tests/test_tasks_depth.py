@@ -9,7 +9,6 @@ from mimlib.data.batches import DenseBatch
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.tasks.depth import (
     DepthTaskConfig,
-    DepthViews,
     DPTDepthTaskConfig,
     reverse_huber,
 )
@@ -39,7 +38,7 @@ def views(count=2, seed=0):
     images = torch.randn(count, 3, 16, 16, generator=draw)
     depth = torch.rand(count, 16, 16, generator=draw) * 5 + 0.5
     valid = torch.rand(count, 16, 16, generator=draw) < 0.4
-    return DepthViews(images, depth, valid)
+    return DenseBatch(images, depth, valid)
 
 
 def test_loss_is_the_mean_log_ratio_over_valid_pixels(task):
@@ -47,7 +46,7 @@ def test_loss_is_the_mean_log_ratio_over_valid_pixels(task):
     output = task(given)
     total, count = 0.0, 0
     for b, row, column in given.valid.nonzero().tolist():
-        ratio = float(output.prediction[b, row, column]) / float(given.depth[b, row, column])
+        ratio = float(output.prediction[b, row, column]) / float(given.target[b, row, column])
         total, count = total + abs(math.log(ratio)), count + 1
     assert float(output.loss.detach()) == pytest.approx(total / count, rel=1e-4)
     torch.testing.assert_close(output.prediction, task.predict(given.images).exp().detach())
@@ -58,9 +57,9 @@ def test_what_is_stored_where_truth_is_missing_is_never_read(name, request):
     given, task = views(), request.getfixturevalue(name)
     results = []
     for filler in (1.0, 0.0, -3.0, math.nan, math.inf):
-        depth = torch.where(given.valid, given.depth, filler)
+        depth = torch.where(given.valid, given.target, filler)
         task.zero_grad()
-        loss = task(given._replace(depth=depth)).loss
+        loss = task(given._replace(target=depth)).loss
         loss.backward()
         results.append((loss.detach(), [p.grad.clone() for p in task.parameters()]))
     for loss, gradients in results[1:]:
@@ -87,7 +86,7 @@ def test_dpt_predicts_standardised_metres(dpt):
     output = dpt(given)
     raw = dpt.predict(given.images)
     torch.testing.assert_close(output.prediction, 2.0707764 + 0.7775723 * raw.detach())
-    target = (given.depth - 2.0707764) / 0.7775723
+    target = (given.target - 2.0707764) / 0.7775723
     torch.testing.assert_close(output.loss, reverse_huber(raw, target, given.valid))
 
 

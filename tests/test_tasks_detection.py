@@ -10,8 +10,8 @@ from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.patches import normalize
 from mimlib.protocol import Output
-from mimlib.tasks.detection import Detections, DetectionTaskConfig, locate
-from mimlib.tasks.heads.instance_masks import cut_masks, mask_loss, paste_masks
+from mimlib.tasks.detection import Detections, DetectionTaskConfig, postprocess
+from mimlib.tasks.heads.instance_masks import crop_masks, mask_loss, paste_masks
 from mimlib.tasks.heads.mask_rcnn import choose
 from mimlib.training.optimizer import parameter_groups
 
@@ -221,7 +221,7 @@ def disc(height=40, width=50, centre=(17.3, 24.6), radius=9.0):
 def test_masks_come_back_where_they_were_cut(shift):
     mask = disc()
     boxes = torch.tensor([[14.0, 6, 36, 29], [10, 3, 40, 34]]) + shift
-    cut = cut_masks(mask[None], boxes, torch.zeros(2, dtype=torch.int64), 28)
+    cut = crop_masks(mask[None], boxes, torch.zeros(2, dtype=torch.int64), 28)
     pasted = paste_masks(cut, boxes, (40, 50))
     for each in pasted:
         assert (each & mask).sum() / (each | mask).sum() > 0.97
@@ -258,7 +258,7 @@ def test_detections_are_laid_out_on_an_image_of_another_shape():
         scores=torch.tensor([0.9, 0.8]),
         masks=torch.ones(2, 28, 28),
     )
-    boxes, _, _, masks = locate(found, (60, 128), (15, 32))
+    boxes, _, _, masks = postprocess(found, (60, 128), (15, 32))
     assert boxes.tolist() == [[32, 16, 96, 48], [0, 0, 128, 60]], "clipped to the image"
     assert masks.shape == (2, 60, 128) and masks[0, 16:48, 32:96].all()
     assert masks[0].sum() == 64 * 32
@@ -274,7 +274,7 @@ def test_a_mask_fills_its_box_also_beyond_the_image():
         scores=torch.tensor([0.9, 0.8, 0.7]),
         masks=upper.repeat(3, 1, 1),
     )
-    located = locate(found, (50, 32))
+    located = postprocess(found, (50, 32))
     assert located.labels.tolist() == [0, 1], "what lies in the padding alone is left out"
     assert located.boxes.tolist() == [[8, 40, 24, 50], [8, 46, 24, 50]]
     rows = [mask.any(dim=1).nonzero().flatten().tolist() for mask in located.masks]

@@ -143,7 +143,7 @@ def test_frozen_probe_and_knn_find_colours_in_an_untrained_encoder():
     )  # fmt: skip
     nearest = KNNConfig(
         train=Painted(40, "label"), held_out=Painted(20, "label", seed=1),
-        num_classes=NUM_CLASSES, num_train=40, num_images=20, neighbours=5,
+        num_classes=NUM_CLASSES, num_train=40, num_images=20, neighbors=5,
     )  # fmt: skip
     perfect = {"accuracy": 1.0, "mean_accuracy": 1.0, "miou": 1.0}
     assert patches.build().run(task, CPU) == perfect

@@ -164,17 +164,17 @@ def test_knn_by_hand():
     features = torch.tensor([[1.0, 0.0], [10.0, 1.0], [0.0, 2.0], [-1.0, 0.0]])
     labels = torch.tensor([0, 1, 1, 2])
     query = torch.tensor([[5.0, 0.1]])
-    assert knn(features, labels, query, 3, neighbours=1).tolist() == [0]
-    assert knn(features, labels, query, 3, neighbours=3, temperature=1.0).tolist() == [1]
+    assert knn(features, labels, query, 3, neighbors=1).tolist() == [0]
+    assert knn(features, labels, query, 3, neighbors=3, temperature=1.0).tolist() == [1]
     # similarities 0.9998, 0.997 and 0.02: at a low temperature only the nearest one has a say
-    assert knn(features, labels, query, 3, neighbours=3, temperature=1e-3).tolist() == [0]
-    assert knn(features, labels, features, 3, neighbours=1).tolist() == labels.tolist()
+    assert knn(features, labels, query, 3, neighbors=3, temperature=1e-3).tolist() == [0]
+    assert knn(features, labels, features, 3, neighbors=1).tolist() == labels.tolist()
 
 
 def test_knn_against_loops():
     features, labels = clusters(40, num_classes=4, spread=3.0)
     queries, _ = clusters(15, num_classes=4, spread=3.0, seed=5)
-    predicted = knn(features, labels, queries, 4, neighbours=7, temperature=0.2)
+    predicted = knn(features, labels, queries, 4, neighbors=7, temperature=0.2)
     for query, got in zip(queries, predicted):
         similarity = torch.stack([functional.cosine_similarity(query, f, dim=0) for f in features])
         votes = [0.0] * 4
@@ -194,4 +194,4 @@ def test_knn_refuses_more_neighbours_than_there_are():
     features, labels = clusters(10)
     for wrong in (0, 11):
         with pytest.raises(ValueError, match=rf"\[1, 10\].*got {wrong}"):
-            knn(features, labels, features, 3, neighbours=wrong)
+            knn(features, labels, features, 3, neighbors=wrong)

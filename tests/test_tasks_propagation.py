@@ -12,12 +12,12 @@ from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.evaluation.propagation import (
     PropagationConfig,
-    carry,
-    describe_frames,
     encoder_maps,
-    follow,
+    frame_features,
     pixel_maps,
     propagate,
+    propagate_soft,
+    propagate_step,
     read_out,
     resized_sides,
 )
@@ -51,9 +51,9 @@ def moving(num_frames=5, step=4, sides=(32, 48)):
 @pytest.mark.parametrize("tile", [1, 3, 8])
 def test_blocks_change_nothing(tile):
     """Against the rule of the paper, token by token."""
-    h, w, config = 7, 9, PropagationConfig(radius=2, neighbours=4, tile=tile)
+    h, w, config = 7, 9, PropagationConfig(radius=2, neighbors=4, tile=tile)
     target, sources, labels = unit(h, w, 6), unit(3, h, w, 6, seed=1), draw(3, h, w, 2).softmax(-1)
-    found = follow(target, sources, labels, config)
+    found = propagate_step(target, sources, labels, config)
     for row in range(h):
         for column in range(w):
             near = [
@@ -79,7 +79,7 @@ def test_an_identical_frame_gives_the_first_mask_back():
     maps = torch.eye(h * w).reshape(h, w, h * w)
     ids = torch.arange(h * w).reshape(h, w) % 3
     labels = torch.nn.functional.one_hot(ids, 3).float()
-    soft = list(carry([maps] * 4, labels, PropagationConfig()))
+    soft = list(propagate_soft([maps] * 4, labels, PropagationConfig()))
     assert len(soft) == 3
     for each in soft:
         torch.testing.assert_close(each.sum(-1), torch.ones(h, w))
@@ -95,13 +95,13 @@ def test_the_first_frame_and_the_last_seven_are_looked_back_at(monkeypatch):
         seen.append([float(source[0, 0, 0]) for source in sources])
         return labels[0]
 
-    monkeypatch.setattr(f"{module}.follow", watch)
+    monkeypatch.setattr(f"{module}.propagate_step", watch)
     maps = [torch.full((1, 1, 1), float(t)) for t in range(11)]
-    list(carry(maps, torch.ones(1, 1, 1), PropagationConfig()))
+    list(propagate_soft(maps, torch.ones(1, 1, 1), PropagationConfig()))
     assert seen[:3] == [[0], [0, 1], [0, 1, 2]]
     assert seen[7:] == [[0, 1, 2, 3, 4, 5, 6, 7], [0, *range(2, 9)], [0, *range(3, 10)]]
     seen.clear()
-    list(carry(maps, torch.ones(1, 1, 1), PropagationConfig(context=0)))
+    list(propagate_soft(maps, torch.ones(1, 1, 1), PropagationConfig(context=0)))
     assert seen == [[0]] * 10
 
 
@@ -132,7 +132,7 @@ def test_memory_is_that_of_a_block_however_large_the_frame(grid):
     target, sources = unit(*grid, width), unit(frames, *grid, width)
     labels = torch.ones(frames, *grid, 2)
     with Largest() as largest:
-        follow(target, sources, labels, config)
+        propagate_step(target, sources, labels, config)
     stated = max(around * 4**2, grid[0] * grid[1] * 2)  # a table of affinities; the answer
     assert around * 4**2 <= largest.elements <= stated
     defaults = PropagationConfig()
@@ -186,8 +186,8 @@ def test_frames_are_described_before_the_norm_some_at_once():
         return encoder_maps(encoder)(images)
 
     size, cpu = (32, 32), torch.device("cpu")
-    one_by_one = [next(describe_frames([f], size, size, describe, cpu)) for f in frames]
-    together = list(describe_frames(frames, size, size, describe, cpu))
+    one_by_one = [next(frame_features([f], size, size, describe, cpu)) for f in frames]
+    together = list(frame_features(frames, size, size, describe, cpu))
     assert sizes == [1] * 7 + [7]
     torch.testing.assert_close(torch.stack(together), torch.stack(one_by_one))
     torch.testing.assert_close(together[0].norm(dim=-1), torch.ones(4, 4))
@@ -240,7 +240,7 @@ def test_bad_videos_are_named():
     ("changes", "message"),
     [
         ({"context": -1}, "context is -1; expected 0 <= context"),
-        ({"neighbours": 0}, "neighbours is 0; expected 0 < neighbours"),
+        ({"neighbors": 0}, "neighbors is 0; expected 0 < neighbors"),
         ({"temperature": 0.0}, "temperature is 0.0; expected 0 < temperature"),
     ],
 )

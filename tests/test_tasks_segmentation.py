@@ -174,6 +174,7 @@ def test_rooms_are_learnt_by_heart(encoder):
     rooms = {"count": 4, "size": 32, "target": "classes", "crop_scale": (1.0, 1.0), "flip": False}
     data = WorldImagesConfig(**rooms)
     task = make(encoder=network[encoder], num_classes=len(world.CLASSES), channels=32)
+    # After 180 steps the last bits of a sum decide whether a class of some 20 pixels is found.
     train = TrainConfig(
         steps=260, batch_size=4, base_rate=1.0, warmup_steps=10, schedule="linear", device="cpu",
         precision="float32", threads=1,

@@ -15,24 +15,27 @@ from mimlib.training.optimizer import (
     parameter_groups,
     set_rate,
 )
-from mimlib.training.schedules import is_due, warmup_cosine, warmup_linear
+from mimlib.training.schedules import is_due, scheduled
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_rates_have_no_holes():
     """No warm-up, all warm-up and one step are runs too."""
-    assert warmup_cosine(0, 1, 2.0) == 2.0
-    assert warmup_cosine(3, 4, 2.0, warmup_steps=4) == 1.5
-    assert warmup_cosine(4, 4, 2.0, warmup_steps=4) == 2.0
+    assert scheduled(0, 1, 2.0) == 2.0
+    assert scheduled(3, 4, 2.0, warmup_steps=4) == 1.5
+    assert scheduled(4, 4, 2.0, warmup_steps=4) == 2.0
     assert [is_due(0, 3, False), is_due(0, 3, True), is_due(3, 3, False)] == [False, True, True]
 
 
 def test_a_linear_fall_is_the_poly_schedule_of_power_one():
     """Segmentation: 160,000 steps, of them 1,500 of warm-up; half the rate half the way down."""
-    rates = [warmup_linear(step, 160_000, 1e-4, 1_500) for step in (0, 750, 1_500, 80_750, 160_000)]
+    rates = [
+        scheduled(step, 160_000, 1e-4, 1_500, schedule="linear")
+        for step in (0, 750, 1_500, 80_750, 160_000)
+    ]
     assert rates == pytest.approx([0, 5e-5, 1e-4, 5e-5, 0], abs=1e-12)
-    assert warmup_linear(3, 4, 2.0, minimum=1.0) == pytest.approx(1.25)
+    assert scheduled(3, 4, 2.0, minimum=1.0, schedule="linear") == pytest.approx(1.25)
     run = config(steps=10, warmup_steps=0, base_rate=256 / 8, schedule="linear")
     assert [run.rate(step, 1) for step in (0, 5, 10)] == [1.0, 0.5, 0.0]
     assert run.rate(3, 1) < config(steps=10, warmup_steps=0, base_rate=256 / 8).rate(3, 1)

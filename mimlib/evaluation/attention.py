@@ -22,15 +22,9 @@ from mimlib.protocol import Encoder, Trainable
 def patch_attention(encoder: Encoder, images: Tensor, block: int = -1) -> Tensor:
     """Return the attention of one block among the patches, [B, N, N], on the CPU.
 
-    Mean over heads. A class token's row and column are left out, so that rows sum to at most 1.
-
-    Args:
-        encoder: with `attention_maps`.
-        images: [B, 3, H, W] uint8.
-        block: -1 for the last.
-
-    Raises:
-        ValueError: if the encoder has no attention over the whole image.
+    Of images [B, 3, H, W] uint8, the mean over heads; -1 is the last block. A class token's row
+    and column are left out, so that rows sum to at most 1.
+    Raises ValueError if the encoder has no attention over the whole image.
     """
     if not hasattr(encoder, "attention_maps"):
         raise ValueError(
@@ -50,14 +44,8 @@ def patch_attention(encoder: Encoder, images: Tensor, block: int = -1) -> Tensor
 def attention_diversity(attention: Tensor) -> Tensor:
     """Return how little two patches of an image look at the same, 0 (all alike) to 1 (disjoint).
 
-    With p_i the attention of patch i, summing to 1, the overlap of two patches is
-    sum_j min(p_ij, p_kj); the diversity is 1 minus its mean over all pairs of patches.
-
-    Args:
-        attention: [B, N, N], rows of patches that ask, N >= 2.
-
-    Returns:
-        [B].
+    With p_i [N] the attention of patch i, a row of [B, N, N], N >= 2, summing to 1, the overlap of
+    two patches is sum_j min(p_ij, p_kj); the diversity [B] is 1 minus its mean over all pairs.
     """
     count = attention.shape[1]
     shares = attention / attention.sum(dim=2, keepdim=True)

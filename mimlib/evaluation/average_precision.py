@@ -17,7 +17,7 @@ from mimlib.data.objects.views import DetectionSource
 from mimlib.data.objects.world import WorldDetectionConfig
 from mimlib.evaluation.measurement import evaluating
 from mimlib.metrics.detection import average_precision
-from mimlib.tasks.detection import Detections, DetectionTask, locate
+from mimlib.tasks.detection import DetectionTask, postprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,7 @@ class AveragePrecision:
     def run(self, model: DetectionTask, device: torch.device) -> Mapping[str, float]:
         """Return box_ap, mask_ap, and each at overlaps and for sizes: see `average_precision`.
 
-        Raises:
-            ValueError: if there is no object in any image.
+        Raises ValueError if there is no object in any image.
         """
         classes = range(model.num_classes)
         truth, found, count = [], [], 0
@@ -58,14 +57,9 @@ class AveragePrecision:
                 for answer, sides, known in zip(answers, batch.sizes.tolist(), batch.truth):
                     count += 1
                     truth += [{**each, "image_id": count} for each in known]
-                    found += coco_results(count, *self._on_image(answer, sides), classes)
+                    seen = self.source.augmentation.place(None, *sides).sides
+                    found += coco_results(count, *postprocess(answer, sides, seen), classes)
         return average_precision(truth, found, count)
-
-    def _on_image(self, found: Detections, sides: list[int]) -> Detections:
-        """Lay what was found on the image as it is stored."""
-        height, width = sides
-        seen = self.source.augmentation.place(None, height, width).sides
-        return locate(found, (height, width), seen)
 
     def _batches(self) -> Iterator[DetectionBatch]:
         left = self.config.num_images or len(self.source)

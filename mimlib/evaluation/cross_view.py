@@ -19,16 +19,16 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mimlib.checks import check_positive
+from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.data.source import IndexedSource
 from mimlib.data.transforms.crops import take_window
 from mimlib.evaluation.measurement import evaluating, split
-from mimlib.layers.masking import as_bool
+from mimlib.layers.masking import as_bool, mask_from_bool
 from mimlib.layers.patches import grid_of, normalize
-from mimlib.protocol import PatchMask, Trainable
+from mimlib.protocol import Trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,9 @@ class CrossViewConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "size", "radius", "batch_size")
-        if self.largest_shift < 0 or self.num_images < 2:
-            raise ValueError(
-                f"got largest_shift {self.largest_shift} and {self.num_images} pairs; expected 0 "
-                "or more, and 2 or more: a wrong second view is that of another pair"
-            )
+        check_range(self, "largest_shift", least=0)
+        hint = "a wrong second view is that of another pair"
+        check_range(self, "num_images", least=2, hint=hint)
 
     def build(self) -> "CrossView":
         """Make the measurement with its source."""
@@ -80,7 +78,7 @@ class CrossView:
         config = self.config
         whole = self.source.first(config.num_images)
         generator = torch.Generator().manual_seed(config.seed)
-        return cut_apart(whole, config.size, config.largest_shift, generator)
+        return shifted_pairs(whole, config.size, config.largest_shift, generator)
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return losses by second view, `reliance`, and the shares of patches that look right.
@@ -91,9 +89,7 @@ class CrossView:
         nothing masked; `..._block<i>_best` is the best head, `..._mean` the mean of the heads.
         Without a block: the best head of all. `..._same_place` is what looking straight ahead is
         worth; the best of several heads lies a little above chance by itself.
-
-        Raises:
-            ValueError: if the method has no cross-attention.
+        Raises ValueError if the method has no cross-attention.
         """
         if not callable(getattr(model, "cross_attention_maps", None)):
             raise ValueError(
@@ -103,8 +99,7 @@ class CrossView:
         generator = torch.Generator(device).manual_seed(self.config.seed)
         sums: dict[str, Tensor | int] = defaultdict(int)
         with evaluating(model):
-            for part in split(self.pairs, self.config.batch_size):
-                part = ShiftedPairs(*(field.to(device) for field in part))
+            for part in split(self.pairs, self.config.batch_size, device):
                 views = model.sample_views(part, generator)
                 for name, loss in losses_by_view(model, views, part).items():
                     sums[name] += loss * len(part.image_1)
@@ -117,8 +112,8 @@ class CrossView:
         stride = model.encoder.stride
         grid = grid_of(views.image_1, stride)
         places, seen = true_places(part.flow, part.valid, stride)
-        ahead = centres(grid, stride, places.device).expand(len(places), 1, -1, -1)
-        complete = views._replace(mask=nothing_hidden(len(places), grid, places.device))
+        ahead = centers(grid, stride, places.device).expand(len(places), 1, -1, -1)
+        complete = views._replace(mask=mask_from_bool(torch.zeros_like(seen)))
         kinds = {"hidden": (views, seen & as_bool(views.mask)), "complete": (complete, seen)}
         hits = {}
         for kind, (shown, counted) in kinds.items():
@@ -127,18 +122,14 @@ class CrossView:
                 maps = model.cross_attention_maps(shown, block).float()  # [B, A, N, N]
                 maps = torch.cat([maps, maps.mean(dim=1, keepdim=True)], dim=1)
                 looked_at = torch.cat([attended(maps, grid, stride), ahead], dim=1)
-                hits[f"{kind}_block{block}"] = count_right(
-                    looked_at, places, counted, self.config.radius
-                )
+                right = count_right(looked_at, places, counted, self.config.radius)
+                hits[f"{kind}_block{block}"] = right
         return hits
 
     def _shares(self, sums: Mapping[str, Tensor], num_blocks: int) -> dict[str, float]:
         """Turn sums into means and shares."""
-        found = {
-            name: float(total) / len(self.pairs.image_1)
-            for name, total in sums.items()
-            if name.startswith("loss")
-        }
+        count = len(self.pairs.image_1)
+        found = {n: float(s) / count for n, s in sums.items() if n.startswith("loss")}
         found["reliance"] = found["loss_blank"] - found["loss_true"]
         for kind in ("hidden", "complete"):
             best = []
@@ -152,15 +143,13 @@ class CrossView:
         return found
 
 
-def cut_apart(
+def shifted_pairs(
     batch: DensePairBatch, size: int, largest_shift: int, generator: torch.Generator
 ) -> ShiftedPairs:
     """Cut the two views of each pair at places of their own; the flow is that of the crops.
 
     The shift from crop 1 to crop 2 is uniform over -largest ... largest on each axis.
-
-    Raises:
-        ValueError: if the views are too small for that, or the target is not flow.
+    Raises ValueError if the views are too small for that, or the target is not flow.
     """
     count, room = len(batch.image_1), [side - size for side in batch.image_1.shape[-2:]]
     if min(room) < largest_shift or batch.target.shape[-1] != 2:
@@ -202,13 +191,7 @@ def losses_by_view(model: Trainable, views: NamedTuple, pairs: ShiftedPairs) -> 
     return {f"loss_{n}": model(views._replace(image_2=s)).loss for n, s in second.items()}
 
 
-def nothing_hidden(batch: int, grid: tuple[int, int], device: torch.device) -> PatchMask:
-    """Return the mask that shows all patches."""
-    every = torch.arange(grid[0] * grid[1], device=device).expand(batch, -1)
-    return PatchMask(every, every[:, :0])
-
-
-def centres(grid: tuple[int, int], patch_size: int, device: torch.device) -> Tensor:
+def centers(grid: tuple[int, int], patch_size: int, device: torch.device) -> Tensor:
     """Return the middle of each patch, [N, 2] pixels (x, y), row by row."""
     rows, columns = (patch_size * (torch.arange(n, device=device) + 0.5) for n in grid)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -218,18 +201,13 @@ def centres(grid: tuple[int, int], patch_size: int, device: torch.device) -> Ten
 def true_places(flow: Tensor, valid: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
     """Find where the middle of each patch of image 1 is in image 2.
 
-    Args:
-        flow: [B, H, W, 2] pixels (dx, dy).
-        valid: [B, H, W] bool, where the flow is known and image 2 shows the point.
-        patch_size: P, in pixels.
-
-    Returns:
-        Places [B, N, 2] in pixels (x, y), and whether they are known and within image 2, [B, N].
+    By the flow [B, H, W, 2] in pixels (dx, dy), where it is valid [B, H, W]. Returns the places
+    [B, N, 2] in pixels (x, y), and whether they are known and within image 2, [B, N].
     """
     middle = patch_size // 2  # of an even patch the pixel below and right of its middle
     height, width = flow.shape[1:3]
     grid = (height // patch_size, width // patch_size)
-    start = centres(grid, patch_size, flow.device) + (middle + 0.5 - patch_size / 2)
+    start = centers(grid, patch_size, flow.device) + (middle + 0.5 - patch_size / 2)
     moved = flow[:, middle::patch_size, middle::patch_size]  # [B, h, w, 2]
     places = start + rearrange(moved, "b h w xy -> b (h w) xy")
     known = rearrange(valid[:, middle::patch_size, middle::patch_size], "b h w -> b (h w)")
@@ -240,12 +218,9 @@ def true_places(flow: Tensor, valid: Tensor, patch_size: int) -> tuple[Tensor, T
 def attended(maps: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
     """Return the middle of the patch that each patch attends to most, [B, A, N, 2] pixels.
 
-    Args:
-        maps: [B, A, N, N], from patches of image 1 (rows) to patches of image 2.
-        grid: (h, w) of image 2.
-        patch_size: P, in pixels.
+    The maps [B, A, N, N] lead from patches of image 1 (rows) to those of image 2, of this grid.
     """
-    return centres(grid, patch_size, maps.device)[maps.argmax(dim=-1)]
+    return centers(grid, patch_size, maps.device)[maps.argmax(dim=-1)]
 
 
 def count_right(looked_at: Tensor, places: Tensor, counted: Tensor, radius: float) -> Tensor:

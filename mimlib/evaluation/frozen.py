@@ -24,8 +24,8 @@ from mimlib.evaluation.validation import SourceConfig
 from mimlib.layers.patches import normalize
 from mimlib.metrics.dense import as_floats, classification_metrics, segmentation_metrics
 from mimlib.protocol import Encoder, Features, Trainable
-from mimlib.tasks.heads.linear import pooled, probe_head
-from mimlib.tasks.task import check_dense, check_labels
+from mimlib.tasks.heads.linear import pooled
+from mimlib.tasks.task import check_labels, check_truth
 
 FIT_STEPS = 100  # L-BFGS iterations; measured on MAE features: the accuracy is settled by then
 PROBE_DECAY = 1e-4  # L2 weight of the quick probe; measured: flat from 1e-5 to 1e-3
@@ -38,14 +38,8 @@ def extract(
 ) -> Float[Tensor, "K D"]:
     """Encode images in evaluation mode, some at a time, and keep of each part only what is needed.
 
-    Args:
-        encoder: any encoder; its mode and parameters are left as they were.
-        images: on any device; each part is moved to the encoder's.
-        keep: from the features of a part, and which images these are, to rows of numbers.
-        batch_size: images encoded at once.
-
-    Returns:
-        What was kept of all images, float32 on the CPU.
+    `keep` takes the features of a part, and which images these are, to rows of numbers; all of
+    them come back, float32 on the CPU.
     """
     device = next(encoder.parameters()).device
     kept = []
@@ -62,10 +56,9 @@ def patch_samples(
 ) -> tuple[Float[Tensor, "K D"], Int[Tensor, " K"]]:
     """Encode images and return every patch that has a class: its feature and that class.
 
-    Raises:
-        ValueError: on sizes that do not fit, no valid pixel, or a class outside the range.
+    Raises ValueError on sizes that do not fit, no valid pixel, or a class outside the range.
     """
-    check_dense(batch)
+    check_truth(batch)
     labels, counted = majority_classes(batch.target, batch.valid, encoder.stride, num_classes)
     tokens = extract(encoder, batch.images, lambda found, rows: found.tokens[counted[rows]])
     return tokens, labels[counted]
@@ -77,19 +70,10 @@ def majority_classes(
     patch_size: int,
     num_classes: int,
 ) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Give each patch the class that most of its valid pixels have.
+    """Give each patch of P x P pixels the class that most of its valid pixels have.
 
-    Args:
-        classes: class id of each pixel; anything where not valid.
-        valid: where there is ground truth.
-        patch_size: side of a patch in pixels, P; divides H and W.
-        num_classes: classes, ids 0 to num_classes - 1.
-
-    Returns:
-        Class of each patch, the lowest id on a tie, and whether it has a valid pixel at all.
-
-    Raises:
-        ValueError: if a valid id is outside the range.
+    Returns the class of each patch, the lowest id on a tie, and whether it has a valid pixel at
+    all. Raises ValueError if a valid id is outside the range.
     """
     ids = classes.masked_fill(~valid, 0)
     check_labels(ids, num_classes)
@@ -103,24 +87,17 @@ def majority_classes(
 
 def fit_linear(
     features: Float[Tensor, "K D"],
-    labels: Tensor,
+    labels: Int[Tensor, " K"],
     num_classes: int,
     decay: float = PROBE_DECAY,
 ) -> nn.Sequential:
     """Train the linear probe on cached features to its optimum.
 
-    The probe's batch statistics are those of the whole set, so what is left is logistic
-    regression: min_W,b mean cross-entropy + decay / 2 |W|^2. It is convex and solved by L-BFGS
-    from zero on all samples at once: no rate to tune, no seed, the same result every time.
-
-    Args:
-        features: frozen features, one row per image or per patch.
-        labels: class ids [K] int64, 0 to num_classes - 1.
-        num_classes: classes, G.
-        decay: weight of the L2 penalty.
-
-    Returns:
-        The head of `heads.probe_head`, in evaluation mode, on the device of the features.
+    A BatchNorm without affine parameters, because pixels reconstructed from them do not fix the
+    scale of features, and a linear layer. The statistics are those of the whole set, so what is
+    left is logistic regression: min_W,b mean cross-entropy + decay / 2 |W|^2. It is convex and
+    solved by L-BFGS from zero on all samples at once: no rate to tune, no seed. Returns the two
+    layers in evaluation mode, on the device of the features.
 
     Raises:
         ValueError: if features and labels differ in number, none is given, or a label is outside.
@@ -128,12 +105,14 @@ def fit_linear(
     if len(features) != len(labels) or len(labels) == 0:
         raise ValueError(f"got {len(features)} features and {len(labels)} labels; expected pairs")
     check_labels(labels, num_classes)
-    with torch.random.fork_rng(devices=[]):  # a measurement draws nothing from a run's generator
-        head = probe_head(features.shape[1], num_classes).to(features.device).eval()
-    norm, linear = head
+    width, device = features.shape[1], features.device
+    norm = nn.BatchNorm1d(width, affine=False, eps=1e-6, device=device).eval()
     norm.running_mean.copy_(features.mean(dim=0))
     norm.running_var.copy_(features.var(dim=0, unbiased=False))
+    # A measurement draws nothing from a run's generator.
+    linear = nn.utils.skip_init(nn.Linear, width, num_classes, device=device)
     nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
     inputs = norm(features)
     optimizer = torch.optim.LBFGS(
         linear.parameters(), max_iter=FIT_STEPS, line_search_fn="strong_wolfe"
@@ -148,7 +127,7 @@ def fit_linear(
 
     with torch.enable_grad():
         optimizer.step(closure)
-    return head.requires_grad_(False)
+    return nn.Sequential(norm, linear).eval().requires_grad_(False)
 
 
 def knn(
@@ -156,38 +135,27 @@ def knn(
     labels: Int[Tensor, " K"],
     queries: Float[Tensor, "Q D"],
     num_classes: int,
-    neighbours: int = 20,
+    neighbors: int = 20,
     temperature: float = 0.07,
 ) -> Int[Tensor, " Q"]:
     """Classify queries by a weighted vote of their nearest labelled features.
 
-    Wu et al. 2018 (arXiv 1805.01978), section 3.4, as used for DINO: a neighbour of cosine
+    Wu et al. 2018 (arXiv 1805.01978), section 3.4, as used for DINO: a neighbor of cosine
     similarity s votes for its class with weight exp(s / temperature).
 
-    Args:
-        features: labelled features.
-        labels: their class ids, 0 to num_classes - 1.
-        queries: features to classify.
-        num_classes: classes, G.
-        neighbours: votes per query, at most K; the papers' usual numbers are 10, 20, 100, 200.
-        temperature: of the weights, above zero.
-
-    Returns:
-        Class id of each query.
-
-    Raises:
-        ValueError: if `neighbours` is outside [1, K] or a label is outside.
+    The papers' usual numbers of neighbors are 10, 20, 100, 200. Returns a class id per query.
+    Raises ValueError if `neighbors` is outside [1, K] or a label is outside.
     """
-    if not 1 <= neighbours <= len(labels):
+    if not 1 <= neighbors <= len(labels):
         raise ValueError(
-            f"neighbours must be in [1, {len(labels)}], the number of labelled features; "
-            f"got {neighbours}"
+            f"neighbors must be in [1, {len(labels)}], the number of labelled features; "
+            f"got {neighbors}"
         )
     check_labels(labels, num_classes)
     references = functional.normalize(features, dim=1)
     predicted = []
     for part in functional.normalize(queries, dim=1).split(1024):
-        similarity, index = (part @ references.T).topk(neighbours, dim=1)  # [Q, neighbours]
+        similarity, index = (part @ references.T).topk(neighbors, dim=1)  # [Q, neighbors]
         votes = part.new_zeros(len(part), num_classes)
         # One less in the exponent scales all votes alike and keeps them finite.
         votes.scatter_add_(1, labels[index], ((similarity - 1) / temperature).exp())
@@ -196,7 +164,7 @@ def knn(
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenConfig:
+class FrozenConfig(ABC):
     """What measurements of frozen features have in common."""
 
     train: SourceConfig  # images with labels
@@ -209,6 +177,14 @@ class FrozenConfig:
     def __post_init__(self) -> None:
         check_positive(self, "num_train", "num_images")
 
+    def build(self) -> "FrozenEvaluation":
+        """Make the measurement with its sources."""
+        return FrozenEvaluation(self.train.build(), self.held_out.build(), self)
+
+    @abstractmethod
+    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Learn from features [K, D] with labels [K] and return classes of the queries [Q, D]."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenProbeConfig(FrozenConfig):
@@ -219,9 +195,9 @@ class FrozenProbeConfig(FrozenConfig):
 
     name: str = "probe"
 
-    def build(self) -> "FrozenProbe":
-        """Make the measurement with its sources."""
-        return FrozenProbe(self.train.build(), self.held_out.build(), self)
+    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Fit the linear probe to its optimum and apply it."""
+        return fit_linear(features, labels, self.num_classes)(queries).argmax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,25 +205,27 @@ class KNNConfig(FrozenConfig):
     """k-NN classification by frozen features: nothing is trained at all."""
 
     num_train: int = 1024  # images
-    neighbours: int = 20  # votes; DINO (arXiv 2104.14294), section 4.1
+    neighbors: int = 20  # votes; DINO (arXiv 2104.14294), section 4.1
     temperature: float = 0.07  # of the votes; Wu et al. 2018 (arXiv 1805.01978), section 3.4
     name: str = "knn"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "neighbours", "temperature")
+        check_positive(self, "neighbors", "temperature")
 
-    def build(self) -> "KNN":
-        """Make the measurement with its sources."""
-        return KNN(self.train.build(), self.held_out.build(), self)
+    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Let the nearest features vote."""
+        votes = (self.num_classes, self.neighbors, self.temperature)
+        return knn(features, labels, queries, *votes)
 
 
-class FrozenEvaluation(ABC):
-    """Encode labelled images, learn from some, classify the others."""
+class FrozenEvaluation:
+    """Encode labelled images, learn from some, classify the others.
 
-    def __init__(
-        self, train: IndexedSource, held_out: IndexedSource, config: FrozenProbeConfig | KNNConfig
-    ) -> None:
+    Images stay in memory, as bytes: the encoder changes, so that each measurement needs them anew.
+    """
+
+    def __init__(self, train: IndexedSource, held_out: IndexedSource, config: FrozenConfig) -> None:
         self.name, self.config = config.name, config
         self.train, self.held_out = train, held_out
 
@@ -256,16 +234,13 @@ class FrozenEvaluation(ABC):
         """The batch to learn from and the held-out batch."""
         return self.train.first(self.config.num_train), self.held_out.first(self.config.num_images)
 
-    @abstractmethod
-    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """Learn from features [K, D] with labels [K] and return classes of the queries [Q, D]."""
-
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return `accuracy`, and `miou` where the classes are those of patches."""
         train, held_out = self.images
         features, labels = self._samples(model.encoder, train)
         queries, truth = self._samples(model.encoder, held_out)
-        predicted = self.classify(features.to(device), labels.to(device), queries.to(device))
+        samples = (each.to(device) for each in (features, labels, queries))
+        predicted = self.config.classify(*samples)
         is_dense = isinstance(held_out, DenseBatch)
         collect = segmentation_metrics if is_dense else classification_metrics
         metrics = collect(self.config.num_classes)
@@ -278,22 +253,3 @@ class FrozenEvaluation(ABC):
         check_labels(batch.labels, self.config.num_classes)
         pool = self.config.pool
         return extract(encoder, batch.images, lambda f, _: pooled(f, pool)), batch.labels
-
-
-class FrozenProbe(FrozenEvaluation):
-    """Accuracy of a linear layer on frozen features, of images or of patches."""
-
-    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """Fit the linear probe to its optimum and apply it."""
-        head = fit_linear(features, labels, self.config.num_classes)
-        return head(queries).argmax(dim=1)
-
-
-class KNN(FrozenEvaluation):
-    """Accuracy of the vote of the nearest frozen features."""
-
-    def classify(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        """Let the nearest features vote."""
-        config = self.config
-        limits = (config.num_classes, config.neighbours, config.temperature)
-        return knn(features, labels, queries, *limits)

@@ -11,7 +11,7 @@ from mimlib.data.videos.masks import Video
 from mimlib.data.videos.world import WorldVideosConfig
 from mimlib.evaluation.measurement import evaluating
 from mimlib.evaluation.propagation import (
-    Describe,
+    FeatureMaps,
     PropagationConfig,
     encoder_maps,
     pixel_maps,
@@ -48,24 +48,22 @@ class LabelPropagation:
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return j_and_f, j_mean, j_recall, f_mean, f_recall, and the same of pixels_ alone."""
-        encoder = model.encoder
+        encoder, stride = model.encoder, model.encoder.stride
         with evaluating(encoder):
-            found = self.score(encoder_maps(encoder), encoder.stride, device)
-        if encoder.stride not in self._pixels:
-            pixels = self.score(pixel_maps(encoder.stride), encoder.stride, device)
-            self._pixels[encoder.stride] = pixels
-        pixels = self._pixels[encoder.stride]
+            found = self.score(encoder_maps(encoder), stride, device)
+        if stride not in self._pixels:
+            self._pixels[stride] = self.score(pixel_maps(stride), stride, device)
+        pixels = self._pixels[stride]
         return {**found, **{f"pixels_{name}": value for name, value in pixels.items()}}
 
-    def score(self, describe: Describe, stride: int, device: torch.device) -> dict[str, float]:
-        """Follow the objects of all videos by some description of their frames."""
+    def score(self, features: FeatureMaps, stride: int, device: torch.device) -> dict[str, float]:
+        """Propagate the objects of all videos by some features of their frames."""
         scores = VideoScores()
         for video in self.videos:
             first = video.masks[0]
             found, true = [], []
-            answers = propagate(
-                video.frames, first.to(device), describe, stride, self.config.propagation
-            )
+            frames, how = video.frames, self.config.propagation
+            answers = propagate(frames, first.to(device), features, stride, how)
             # as official: neither the first frame nor the last one counts
             for index, answer in zip(range(1, len(video.masks) - 1), answers):
                 mask = video.masks[index]

@@ -21,7 +21,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def split(batch: NamedTuple, batch_size: int) -> Iterator[NamedTuple]:
-    """Cut a batch into batches of at most `batch_size` items."""
-    for start in range(0, len(batch[0]), batch_size):
-        yield type(batch)(*(field[start : start + batch_size] for field in batch))
+def split(batch: NamedTuple, batch_size: int, device: torch.device) -> Iterator[NamedTuple]:
+    """Split a batch into batches of at most `batch_size` items, on the device."""
+    for parts in zip(*(field.split(batch_size) for field in batch)):
+        yield type(batch)(*(part.to(device) for part in parts))

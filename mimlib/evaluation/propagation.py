@@ -1,4 +1,4 @@
-"""Labels carried through a video by the cosine similarity of features: nothing is trained.
+"""Labels propagated through a video by the cosine similarity of features: nothing is trained.
 
 The protocol of DINO (arXiv 2104.14294, section 4.2.2) that SelfPatch uses: a token of the next
 frame takes the labels of those tokens nearby, in the first and in the last frames, that are most
@@ -28,7 +28,7 @@ from mimlib.protocol import Encoder
 PIXELS_AT_ONCE = 2**18  # encoded together: one frame of 480 x 832, or 64 of 64 x 64
 LEAST_SPAN = 1e-4  # of the largest value: a label that differs less is the same everywhere
 
-Describe = Callable[[Tensor], Tensor]  # normalised images [B, 3, H, W] -> maps [B, D, h, w]
+FeatureMaps = Callable[[Tensor], Tensor]  # normalised images [B, 3, H, W] -> maps [B, D, h, w]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,38 +44,35 @@ class PropagationConfig:
     multiple: int = 64  # pixels; the long side is rounded down to one; of the stride, too
     context: int = 7  # frames looked back at, beside the first one
     radius: int = 12  # tokens, up, down, left and right, that a label may come from
-    neighbours: int = 5  # most similar tokens that count, k
+    neighbors: int = 5  # most similar tokens that count, k
     temperature: float = 0.1  # of the affinity exp(cosine / temperature)
     tile: int = 8  # tokens, side of a block
 
     def __post_init__(self) -> None:
-        check_positive(self, "short_side", "multiple", "neighbours", "temperature", "tile")
+        check_positive(self, "short_side", "multiple", "neighbors", "temperature", "tile")
         check_range(self, "context", "radius", least=0)
 
 
-def encoder_maps(encoder: Encoder) -> Describe:
-    """Describe frames by the output of an encoder's last block, before its norm."""
+def encoder_maps(encoder: Encoder) -> FeatureMaps:
+    """Take the output of an encoder's last block, before its norm, as features."""
     return lambda images: encoder(images, levels=(-1,)).levels[-1]
 
 
-def pixel_maps(stride: int) -> Describe:
-    """Describe frames by nothing but their pixels, in patches: the baseline."""
-
-    def describe(images: Tensor) -> Tensor:
-        w = images.shape[-1] // stride
-        return rearrange(patchify(images, stride), "b (h w) d -> b d h w", w=w)
-
-    return describe
+def pixel_maps(stride: int) -> FeatureMaps:
+    """Take nothing but pixels, in patches, as features: the baseline."""
+    return lambda images: rearrange(
+        patchify(images, stride), "b (h w) d -> b d h w", w=images.shape[-1] // stride
+    )
 
 
 def propagate(
     frames: Iterable[Tensor],
     first_mask: Tensor,
-    describe: Describe,
+    features: FeatureMaps,
     stride: int,
     config: PropagationConfig,
 ) -> Iterator[Tensor]:
-    """Follow the objects of the first mask.
+    """Propagate the objects of the first mask through the frames of a video.
 
     # differs from official: frames are normalised with ImageNet's deviation of 0.229 for red, where
     the official script has 0.228, and not rounded to 8 bits when they are resized.
@@ -83,7 +80,7 @@ def propagate(
     Args:
         frames: [3, H, W] uint8 each, the first one included; on any device.
         first_mask: object ids [H, W] uint8 of the first frame, 0 for none; any numbers.
-        describe: features of frames, on the device of the mask.
+        features: of frames, on the device of the mask.
         stride: pixels per token of these.
         config: how.
 
@@ -97,22 +94,21 @@ def propagate(
     numbers = torch.cat([numbers.new_zeros(1), numbers[numbers > 0]])  # [M]
     if len(numbers) == 1:
         raise ValueError("the first mask shows no object; start at a frame that does")
-    height, width = first_mask.shape
-    sides = resized_sides(height, width, stride, config)
+    size = (first_mask.shape[0], first_mask.shape[1])
+    sides = resized_sides(*size, stride, config)
     grid = (sides[0] // stride, sides[1] // stride)
     labels = (resize_ids(first_mask, grid)[..., None] == numbers).float()  # [h, w, M]
-    maps = describe_frames(frames, (height, width), sides, describe, first_mask.device)
-    for soft in carry(maps, labels, config):
-        yield numbers[read_out(soft, stride, (height, width))]
+    maps = frame_features(frames, size, sides, features, first_mask.device)
+    for soft in propagate_soft(maps, labels, config):
+        yield numbers[read_out(soft, stride, size)]
 
 
 def resized_sides(
     height: int, width: int, stride: int, config: PropagationConfig
 ) -> tuple[int, int]:
-    """Return the size at which frames are described: rows, columns in pixels.
+    """Return the size that frames are resized to: rows, columns in pixels.
 
-    Raises:
-        ValueError: if the stride does not divide what is asked for, or nothing is left.
+    Raises ValueError if the stride does not divide what is asked for, or nothing is left.
     """
     short, multiple = config.short_side, config.multiple
     if short % stride or multiple % stride:
@@ -131,62 +127,49 @@ def resized_sides(
 
 
 @torch.no_grad()
-def describe_frames(
+def frame_features(
     frames: Iterable[Tensor],
     size: tuple[int, int],
     sides: tuple[int, int],
-    describe: Describe,
+    features: FeatureMaps,
     device: torch.device,
 ) -> Iterator[Tensor]:
     """Yield the map [h, w, D] of each frame, of unit length per token; some frames at once.
 
-    Raises:
-        ValueError: if a frame is not of the given size.
+    Raises ValueError if a frame is not of the given size.
     """
-    at_once = max(1, PIXELS_AT_ONCE // (sides[0] * sides[1]))
-    waiting: list[Tensor] = []
-
-    def described() -> Iterator[Tensor]:
-        maps = describe(torch.stack(waiting)).float()
-        waiting.clear()
+    at_once, numbered = max(1, PIXELS_AT_ONCE // (sides[0] * sides[1])), enumerate(frames)
+    while part := list(islice(numbered, at_once)):
+        for index, frame in part:
+            if frame.shape[-2:] != size:
+                raise ValueError(
+                    f"frame {index} (from 0) has {tuple(frame.shape[-2:])} pixels, the first mask "
+                    f"{size}; the frames and masks of a video have one size: resize or crop them"
+                )
+        pixels = torch.stack([frame.to(device) for _, frame in part]) / 255
+        pixels = interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
+        maps = features(normalize_pixels(pixels)).float()
         yield from normalize(rearrange(maps, "b d h w -> b h w d"), dim=-1)
 
-    for index, frame in enumerate(frames):
-        if frame.shape[-2:] != size:
-            raise ValueError(
-                f"frame {index} (from 0) has {tuple(frame.shape[-2:])} pixels, the first mask "
-                f"{size}; the frames and masks of a video have one size: resize or cut them"
-            )
-        pixels = frame[None].to(device) / 255
-        pixels = interpolate(pixels, size=sides, mode="bilinear", align_corners=False)
-        waiting.append(normalize_pixels(pixels)[0])
-        if len(waiting) == at_once:
-            yield from described()
-    if waiting:
-        yield from described()
 
+def propagate_soft(
+    maps: Iterable[Tensor], labels: Tensor, config: PropagationConfig
+) -> Iterator[Tensor]:
+    """Propagate soft labels from frame to frame.
 
-def carry(maps: Iterable[Tensor], labels: Tensor, config: PropagationConfig) -> Iterator[Tensor]:
-    """Carry labels from frame to frame.
-
-    Args:
-        maps: [h, w, D] of each frame, of unit length per token; the first one's are labelled.
-        labels: of the first frame, [h, w, M], one of them 1.
-        config: how.
-
-    Yields:
-        Soft labels [h, w, M] of the second frame, the third, ...
+    Of the maps [h, w, D] of the frames, of unit length per token, the first one has the labels
+    [h, w, M], one of them 1. Yields those of the second frame, the third, ...
     """
     maps = iter(maps)
     first = [(target, labels) for target in islice(maps, 1)]
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=config.context)
     for target in maps:
-        labels = follow(target, *zip(*first, *recent), config)
+        labels = propagate_step(target, *zip(*first, *recent), config)
         recent.append((target, labels))
         yield labels
 
 
-def follow(
+def propagate_step(
     target: Tensor, sources: Sequence[Tensor], labels: Sequence[Tensor], config: PropagationConfig
 ) -> Tensor:
     """Give each token of a frame the labels of the tokens that it is most like.
@@ -197,11 +180,8 @@ def follow(
     Args:
         target: [h, w, D], of unit length per token.
         sources: K times [h, w, D], likewise.
-        labels: of the sources, K times [h, w, M].
+        labels: of the sources, K times [h, w, M]; those of a token sum to 1, also of the result.
         config: how.
-
-    Returns:
-        [h, w, M]; the labels of a token sum to 1.
     """
     moved = torch.empty_like(labels[0])
     rows, columns = (blocks(side, config, target.device) for side in target.shape[:2])
@@ -237,11 +217,9 @@ def blocks(
 def affinity(cosine: Tensor, config: PropagationConfig) -> Tensor:
     """Return how much each of the sources counts: [n, s], rows sum to 1.
 
-    Args:
-        cosine: [n, s], minus infinity for sources that are too far away.
-        config: how.
+    `cosine` [n, s] is minus infinity for sources that are too far away.
     """
-    count = min(config.neighbours, cosine.shape[1])
+    count = min(config.neighbors, cosine.shape[1])
     least = cosine.topk(count, dim=1).values[:, -1:]
     # as official: all that are as similar as the k-th count, so that the order does not matter
     return (cosine / config.temperature).masked_fill_(cosine < least, -torch.inf).softmax(dim=1)
@@ -255,11 +233,8 @@ def read_out(labels: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 
     Args:
         labels: [h, w, M].
-        stride: pixels per token of the frames as they were described.
-        size: rows and columns of the answer.
-
-    Returns:
-        Index of the label, [H, W] int64.
+        stride: pixels per token of the resized frames.
+        size: rows and columns of the answer, the index of the label [H, W] int64.
     """
     soft = rearrange(labels, "h w m -> 1 m h w")
     large = interpolate(soft, scale_factor=stride, mode="bilinear", align_corners=False)

@@ -19,27 +19,19 @@ from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.data.source import IndexedSource
 from mimlib.evaluation.measurement import evaluating, split
-from mimlib.metrics.dense import (
-    as_floats,
-    update_metrics,
-)
+from mimlib.metrics.dense import as_floats, update_metrics
 from mimlib.protocol import Trainable
 from mimlib.tasks.task import Task
 
 SourceConfig = WorldImagesConfig | ImageFolderConfig
+DenseConfig = DepthFilesConfig | SegmentationFilesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """Loss and metrics of what is being trained, on held-out images."""
 
-    source: (
-        SourceConfig
-        | DepthFilesConfig
-        | SegmentationFilesConfig
-        | WorldPairsConfig
-        | MatchingFilesConfig
-    )
+    source: SourceConfig | DenseConfig | WorldPairsConfig | MatchingFilesConfig
     num_images: int = 256  # as `source.first` chooses them; 0: the whole source, read every time
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of what the views draw, for instance masks; the same draws every time
@@ -68,8 +60,7 @@ class Validation:
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return `loss`, the mean over all that counts in it, and for a task its metrics.
 
-        Raises:
-            ValueError: if there is no ground truth at all.
+        Raises ValueError if there is no ground truth at all.
         """
         generator = torch.Generator(device).manual_seed(self.config.seed)
         metrics = model.metrics().to(device) if isinstance(model, Task) else None
@@ -88,6 +79,6 @@ class Validation:
 
     def _batches(self, device: torch.device) -> Iterator[NamedTuple]:
         size = self.config.batch_size
-        parts = split(self.images, size) if self.config.num_images else self.source.once(size)
-        for batch in parts:
-            yield type(batch)(*(field.to(device) for field in batch))
+        parts = [self.images] if self.config.num_images else self.source.once(size)
+        for part in parts:
+            yield from split(part, size, device)

@@ -1,4 +1,4 @@
-"""Metrics of the tasks, built over torchmetrics.
+"""Metrics of classes and depth, built over torchmetrics.
 
 Every rank measures all held-out images by itself, so nothing is ever synchronised between ranks.
 """
@@ -17,17 +17,24 @@ MIN_DEPTH = 1e-3  # metres; predictions are raised to it before ratios and logar
 
 def classification_metrics(num_classes: int) -> MetricCollection:
     """Return `accuracy`, the share of images (not of classes) whose class is right."""
-    return _collect(accuracy=_accuracy(num_classes))
+    accuracy = MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False)
+    return collect(accuracy=accuracy)
 
 
 def segmentation_metrics(num_classes: int) -> MetricCollection:
     """Return `accuracy`, `mean_accuracy` and `miou` over patches or pixels: ClassScores."""
-    return _collect(classes=ClassScores(num_classes, sync_on_compute=False))
+    return collect(classes=ClassScores(num_classes))
 
 
 def depth_metrics() -> MetricCollection:
     """Return `rmse` (metres), `rel`, `log_rmse`, `delta_1`, `delta_2`, `delta_3`: DepthErrors."""
-    return _collect(depth=DepthErrors(sync_on_compute=False))
+    return collect(depth=DepthErrors())
+
+
+def collect(**metrics: Metric) -> MetricCollection:
+    """Put metrics together, each with states of its own."""
+    # Compute groups would merge metrics whose first batch happens to give equal states.
+    return MetricCollection(metrics, compute_groups=False)
 
 
 def update_metrics(metrics: MetricCollection, output: Output) -> None:
@@ -39,29 +46,30 @@ def update_metrics(metrics: MetricCollection, output: Output) -> None:
         metrics.update(prediction, target)
 
 
-class DepthErrors(Metric):
+class Sums(Metric):
+    """A metric of sums over a whole set: every pixel counts once, however they were batched."""
+
+    full_state_update = False
+    is_differentiable = False
+
+    def __init__(self, **zeros: Tensor) -> None:
+        super().__init__(sync_on_compute=False)
+        for name, zero in zeros.items():
+            self.add_state(name, zero.clone(), dist_reduce_fx="sum")
+
+
+class DepthErrors(Sums):
     """Errors of metric depth (Eigen et al. 2014, arXiv 1406.2283, section 4.2).
 
     With y the prediction and y* the truth of a pixel:
     rmse = sqrt(mean (y - y*)^2), rel = mean |y - y*| / y*,
     log_rmse = sqrt(mean (log y - log y*)^2), delta_n = share with max(y / y*, y* / y) < 1.25^n.
-    Means are over all valid pixels of the set: every pixel counts once, however they were batched.
+    Means are over all valid pixels of the set.
     """
 
-    full_state_update = False
-    is_differentiable = False
-    squared: Tensor
-    relative: Tensor
-    squared_log: Tensor
-    close: Tensor
-    count: Tensor
-
-    def __init__(self, **options) -> None:
-        super().__init__(**options)
-        for name in ("squared", "relative", "squared_log"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("close", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+    def __init__(self) -> None:
+        zero, zeros = torch.tensor(0.0), torch.zeros(3, dtype=torch.long)
+        super().__init__(squared=zero, relative=zero, squared_log=zero, close=zeros, count=zeros[0])
 
     def update(self, prediction: Float[Tensor, "*px"], target: Float[Tensor, "*px"]) -> None:
         """Count valid pixels: predicted and true depth in metres, true depth above zero."""
@@ -86,7 +94,7 @@ class DepthErrors(Metric):
         }
 
 
-class ClassScores(Metric):
+class ClassScores(Sums):
     """How well pixels are classified (Long et al. 2015, arXiv 1411.4038, section 5).
 
     accuracy: share of the pixels whose class is right. mean_accuracy: of each class, the share of
@@ -97,17 +105,9 @@ class ClassScores(Metric):
     (torchmetrics' mean accuracy counts a class that is predicted but never there as 0.)
     """
 
-    full_state_update = False
-    is_differentiable = False
-    right: Tensor
-    predicted: Tensor
-    true: Tensor
-
-    def __init__(self, num_classes: int, **options) -> None:
-        super().__init__(**options)
-        for name in ("right", "predicted", "true"):
-            zeros = torch.zeros(num_classes, dtype=torch.long)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
+    def __init__(self, num_classes: int) -> None:
+        zeros = torch.zeros(num_classes, dtype=torch.long)
+        super().__init__(right=zeros, predicted=zeros, true=zeros)
 
     def update(self, prediction: Int[Tensor, "*px"], target: Int[Tensor, "*px"]) -> None:
         """Count pixels that have a class."""
@@ -139,12 +139,3 @@ def as_floats(metrics: MetricCollection) -> dict[str, float]:
     if not all(metric.update_called for metric in metrics.values()):
         raise ValueError("nothing was counted: none of the held-out images has ground truth")
     return {name: float(value) for name, value in metrics.compute().items()}
-
-
-def _accuracy(num_classes: int) -> Metric:
-    return MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False)
-
-
-def _collect(**metrics: Metric) -> MetricCollection:
-    # Compute groups would merge metrics whose first batch happens to give equal states.
-    return MetricCollection(metrics, compute_groups=False)

@@ -3,7 +3,9 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
+
+from mimlib.metrics.dense import Sums, collect
 
 OUTLIER_PIXELS, OUTLIER_SHARE = 3.0, 0.05  # KITTI 2015: off by more than both
 FLOW_BAD = (1.0, 3.0, 5.0)  # pixels
@@ -12,17 +14,15 @@ DISPARITY_BAD = (0.5, 1.0, 2.0, 3.0)  # pixels; Middlebury and ETH3D
 
 def flow_metrics() -> MetricCollection:
     """Return `epe` (pixels), `bad_1`, `bad_3`, `bad_5` and `f1_all`: see DisplacementErrors."""
-    errors = DisplacementErrors(FLOW_BAD, "f1_all", sync_on_compute=False)
-    return MetricCollection({"flow": errors}, compute_groups=False)
+    return collect(flow=DisplacementErrors(FLOW_BAD, "f1_all"))
 
 
 def stereo_metrics() -> MetricCollection:
     """Return `epe`, `rmse` (pixels), `bad_0.5`, `bad_1`, `bad_2`, `bad_3` and `d1`."""
-    errors = DisplacementErrors(DISPARITY_BAD, "d1", with_rmse=True, sync_on_compute=False)
-    return MetricCollection({"stereo": errors}, compute_groups=False)
+    return collect(stereo=DisplacementErrors(DISPARITY_BAD, "d1", with_rmse=True))
 
 
-class DisplacementErrors(Metric):
+class DisplacementErrors(Sums):
     """End-point error and shares of wrong pixels.
 
     With e the Euclidean length of prediction minus truth, in pixels:
@@ -31,24 +31,12 @@ class DisplacementErrors(Metric):
     Shares are in [0, 1].
     """
 
-    full_state_update = False
-    is_differentiable = False
-    distance: Tensor
-    squared: Tensor
-    bad: Tensor
-    outliers: Tensor
-    count: Tensor
-
     def __init__(
-        self, thresholds: tuple[float, ...], outlier: str, with_rmse: bool = False, **options
+        self, thresholds: tuple[float, ...], outlier: str, with_rmse: bool = False
     ) -> None:
-        super().__init__(**options)
+        zero, zeros = torch.tensor(0.0), torch.zeros(len(thresholds), dtype=torch.long)
+        super().__init__(distance=zero, squared=zero, bad=zeros, outliers=zeros[0], count=zeros[0])
         self.thresholds, self.outlier, self.with_rmse = thresholds, outlier, with_rmse
-        for name in ("distance", "squared"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("bad", torch.zeros(len(thresholds), dtype=torch.long), dist_reduce_fx="sum")
-        for name in ("outliers", "count"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Float[Tensor, "px C"], target: Float[Tensor, "px C"]) -> None:
         """Count valid pixels: predicted and true displacements, C = 2 for flow, 1 for stereo."""

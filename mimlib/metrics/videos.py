@@ -18,12 +18,7 @@ FOUND = 0.5  # J or F above which an object counts as found in a frame
 
 
 def region_similarity(found: np.ndarray, true: np.ndarray) -> float:
-    """Return J, the intersection of two masks over their union; 1 if both are empty.
-
-    Args:
-        found: [H, W] bool.
-        true: [H, W] bool.
-    """
+    """Return J, the intersection of two masks [H, W] bool over their union; 1 if both are empty."""
     union = int((found | true).sum())
     return int((found & true).sum()) / union if union else 1.0
 
@@ -33,11 +28,7 @@ def boundary_accuracy(found: np.ndarray, true: np.ndarray) -> float:
 
     Precision is the share of the found boundary that is near the true one, recall the share of the
     true boundary that is near the found one; near is within ceil(0.008 diagonal) pixels. Two masks
-    without boundary agree, one without and one with do not at all.
-
-    Args:
-        found: [H, W] bool.
-        true: [H, W] bool.
+    without boundary agree, one without and one with do not at all. Both are [H, W] bool.
     """
     ours, theirs = boundary_pixels(found), boundary_pixels(true)
     if not len(ours) or not len(theirs):
@@ -55,8 +46,8 @@ def boundary_pixels(mask: np.ndarray) -> np.ndarray:
     between; half a pixel towards the origin, and none along the border of the image.
     """
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
-    neighbours = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    return np.argwhere(np.any([mask != neighbour for neighbour in neighbours], axis=0))
+    neighbors = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    return np.argwhere(np.any([mask != neighbor for neighbor in neighbors], axis=0))
 
 
 class VideoScores:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from mimlib.presets.run import Preset, Run
 from mimlib.protocol import Encoder, Output, Trainable
-from mimlib.training.profile import count_flops, map_tensors, saved_bytes
+from mimlib.training.profile import count_flops, saved_bytes
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments of AdamW
 
@@ -89,7 +90,7 @@ def costs(run: Run) -> tuple[float, float]:
         method = run.method.build()
     if not getattr(method, "runs_on_shapes", True):
         method = EncoderAlone(method.encoder)
-    views = map_tensors(lambda tensor: tensor.to("meta"), example_views(method, run))
+    views = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_views(method, run))
     return count_flops(method, views) / 2, saved_bytes(method, views) / 2
 
 

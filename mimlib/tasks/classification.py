@@ -19,9 +19,9 @@ from mimlib.encoders import EncoderConfig
 from mimlib.layers.patches import normalize
 from mimlib.metrics.dense import classification_metrics
 from mimlib.protocol import Output
-from mimlib.tasks.heads.linear import check_head, linear_head
 from mimlib.tasks.task import Task, check_labels
 
+HEAD_STD = 2e-5  # as official: of the weights of the classifier
 BETA_CANDIDATES = 64  # each is accepted with probability 1/2 or more: none is, once in 2^64 draws
 
 
@@ -37,7 +37,9 @@ class ClassifierConfig:
     cutmix: float = 0.0  # likewise; paper 1.0; with both on, each batch takes one or the other
 
     def __post_init__(self) -> None:
-        check_head(self.num_classes, self.pool, self.encoder.class_token)
+        check_range(self, "num_classes", least=2)
+        if self.pool == "class_token" and not self.encoder.class_token:
+            raise ValueError("pool='class_token' needs an encoder with one; use pool='mean'")
         check_range(self, "label_smoothing", "mixup", "cutmix", least=0, most=1)
 
     def build(self) -> "Classifier":
@@ -66,22 +68,20 @@ class Classifier(Task):
         self.encoder = config.encoder.build()
         width, eps = self.encoder.width, config.encoder.norm_eps
         self.fc_norm = nn.LayerNorm(width, eps=eps) if config.pool == "mean" else nn.Identity()
-        self.head = linear_head(width, config.num_classes, std=2e-5)
+        self.head = nn.Linear(width, config.num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
+        nn.init.zeros_(self.head.bias)
         if config.pool == "mean":
             self.encoder.norm.requires_grad_(False)
 
     def sample_views(self, batch: LabelBatch, generator: torch.Generator) -> ClassifierViews:
-        """Normalise, and in training mode mix each image with another one of the batch.
-
-        Raises:
-            ValueError: if a label is outside [0, num_classes).
-        """
+        """Normalise, and in training mode mix each image with another one of the batch."""
         check_labels(batch.labels, self.config.num_classes)
         images = normalize(batch.images)
         shares = functional.one_hot(batch.labels, self.config.num_classes).float()
         alphas = (self.config.mixup, self.config.cutmix)
         if self.training and any(alphas):
-            images, shares = mix(images, shares, *alphas, generator)
+            images, shares = mixup_cutmix(images, shares, *alphas, generator)
         return ClassifierViews(images, shares)
 
     def features(self, images: Tensor) -> Float[Tensor, "B D"]:
@@ -108,7 +108,7 @@ class Classifier(Task):
         return classification_metrics(self.config.num_classes)
 
 
-def mix(
+def mixup_cutmix(
     images: Float[Tensor, "B 3 H W"],
     shares: Float[Tensor, "B G"],
     mixup: float,
@@ -117,15 +117,9 @@ def mix(
 ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B G"]]:
     """Blend image i with image B - 1 - i, everywhere (mixup) or inside one box (cutmix).
 
-    Mixup: arXiv 1710.09412; CutMix: arXiv 1905.04899. As official: one draw for the batch, its
-    partner is the batch in reverse order, and with both on each is taken half of the time.
-
-    Args:
-        images: normalised images.
-        shares: share of each class in each image.
-        mixup: alpha of Beta(alpha, alpha), from which the share kept is drawn; 0 = off.
-        cutmix: the same for the area kept; 0 = off.
-        generator: source of randomness, on the device of the images.
+    Mixup: arXiv 1710.09412; CutMix: arXiv 1905.04899. The share of mixup or the area of CutMix that
+    is kept is drawn from Beta(alpha, alpha); alpha 0 = off. As official: one draw for the batch,
+    its partner is the batch in reverse order, and with both on each is taken half of the time.
     """
     box = random_box(images.shape[-2:], sample_beta(cutmix or 1.0, generator), generator)
     blend = sample_beta(mixup or 1.0, generator)

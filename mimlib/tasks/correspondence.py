@@ -5,7 +5,7 @@ channel, the raw scale of the Laplacian loss, which also weighs the windows of t
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -22,7 +22,7 @@ from mimlib.protocol import Output
 from mimlib.tasks.heads.dpt import DPTHead, default_hooks
 from mimlib.tasks.heads.linear import patch_map
 from mimlib.tasks.losses.laplacian import ScaleKind, laplacian_loss
-from mimlib.tasks.task import Task, check_dense_pairs
+from mimlib.tasks.task import Task, check_truth
 from mimlib.tasks.tiling import FLOW_CONFIDENCE, STEREO_CONFIDENCE, Confidence, predict_tiled
 
 MAX_FLOW = 1e4  # pixels; as official: longer vectors are not learnt from
@@ -32,6 +32,8 @@ MAX_FLOW = 1e4  # pixels; as official: longer vectors are not learnt from
 class CorrespondenceConfig:
     """What stereo and flow have in common."""
 
+    channels: ClassVar[int]  # of the target
+    confidence: ClassVar[Confidence]  # of a tile
     encoder: ViTConfig  # of both images
     decoder: PairDecoderConfig = PairDecoderConfig()
     window: tuple[int, int]  # (H, W) pixels: crop of training, tile of evaluation
@@ -43,38 +45,27 @@ class CorrespondenceConfig:
         check_positive(self, "window")
         check_range(self, "overlap", least=0, below=1)
 
+    def build(self) -> "CorrespondenceTask":
+        """Make the task, freshly initialised."""
+        return CorrespondenceTask(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlowTaskConfig(CorrespondenceConfig):
     """Fine-tuning for optical flow, as CroCo-Flow."""
 
+    channels, confidence = 2, FLOW_CONFIDENCE
     window: tuple[int, int] = (320, 384)
     scale: ScaleKind = "bounded"  # of the Laplacian
-
-    def build(self) -> "CorrespondenceTask":
-        """Make the task, freshly initialised."""
-        return CorrespondenceTask(self, 2, FLOW_CONFIDENCE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StereoTaskConfig(CorrespondenceConfig):
     """Fine-tuning for stereo on rectified pairs, as CroCo-Stereo."""
 
+    channels, confidence = 1, STEREO_CONFIDENCE
     window: tuple[int, int] = (352, 704)
     scale: ScaleKind = "bounded_2"  # of the Laplacian
-
-    def build(self) -> "CorrespondenceTask":
-        """Make the task, freshly initialised."""
-        return CorrespondenceTask(self, 1, STEREO_CONFIDENCE)
-
-
-class CorrespondenceViews(NamedTuple):
-    """Normalised images and where the pixels of the first are in the second."""
-
-    image_1: Tensor  # [B, 3, H, W] float32, ImageNet-normalised
-    image_2: Tensor  # [B, 3, H, W]
-    target: Tensor  # [B, H, W, C] pixels
-    valid: Tensor  # [B, H, W] bool
 
 
 class CorrespondenceTask(Task):
@@ -84,37 +75,22 @@ class CorrespondenceTask(Task):
     the window are tiled.
     """
 
-    def __init__(
-        self,
-        config: FlowTaskConfig | StereoTaskConfig,
-        channels: int,
-        confidence: Confidence,
-    ) -> None:
+    def __init__(self, config: FlowTaskConfig | StereoTaskConfig) -> None:
         super().__init__()
-        self.config, self.channels, self.confidence = config, channels, confidence
+        self.config, self.channels, self.confidence = config, config.channels, config.confidence
         self.encoder = config.encoder.build()
         self.decoder = config.decoder.build(config.encoder)
         self.hooks = default_hooks(config.encoder.depth, config.decoder.depth)
         widths = [config.encoder.width] * config.encoder.depth
         widths += [config.decoder.width] * config.decoder.depth
-        self.head = DPTHead(
-            [widths[hook] for hook in self.hooks],
-            channels + 1,
-            config.scale_widths,
-            config.head_width,
-        )
+        widths = [widths[hook] for hook in self.hooks]
+        self.head = DPTHead(widths, self.channels + 1, config.scale_widths, config.head_width)
 
-    def sample_views(
-        self, batch: DensePairBatch, generator: torch.Generator
-    ) -> CorrespondenceViews:
-        """Normalise the images; nothing is random here.
-
-        Raises:
-            ValueError: on sizes that do not fit, no valid pixel, or values that are not finite.
-        """
-        check_dense_pairs(batch, self.channels, may_be_empty=not self.training)
-        images = normalize(batch.image_1), normalize(batch.image_2)
-        return CorrespondenceViews(*images, batch.target, batch.valid)
+    def sample_views(self, batch: DensePairBatch, generator: torch.Generator) -> DensePairBatch:
+        """Normalise the images; refuse what does not fit, no valid pixel, values not finite."""
+        check_truth(batch, self.channels, may_be_empty=not self.training)
+        image_1, image_2 = normalize(batch.image_1), normalize(batch.image_2)
+        return DensePairBatch(image_1, image_2, batch.target, batch.valid)
 
     def predict(self, image_1: Tensor, image_2: Tensor) -> tuple[Tensor, Tensor]:
         """Return displacements [B, C, H, W] and raw scales [B, H, W] of images as they are."""
@@ -143,27 +119,27 @@ class CorrespondenceTask(Task):
         self, image_1: Tensor, image_2: Tensor, overlap: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the same for images of any size, window by window."""
-        overlap = self.config.overlap if overlap is None else overlap
         window = self.config.window
+        overlap = self.config.overlap if overlap is None else overlap
         return predict_tiled(self.predict, image_1, image_2, window, overlap, self.confidence)
 
-    def forward(self, views: CorrespondenceViews) -> Output:
+    def forward(self, views: DensePairBatch) -> Output:
         """Return the loss and the predicted displacements [B, H, W, C] beside the true ones."""
         whole = self.training or tuple(views.image_1.shape[-2:]) == tuple(self.config.window)
         predict = self.predict if whole else self.predict_tiled
         prediction, raw_scale = predict(views.image_1, views.image_2)
         prediction = rearrange(prediction, "b c height width -> b height width c")
         known = torch.where(views.valid[..., None], views.target, 0.0)
-        learnt = views.valid & (known.square().sum(-1) < MAX_FLOW**2)
-        loss = laplacian_loss(prediction, raw_scale, known, learnt, self.config.scale)
-        error = (prediction.detach() - known).square().sum(-1).sqrt() * learnt
+        learned = views.valid & (known.square().sum(-1) < MAX_FLOW**2)
+        loss = laplacian_loss(prediction, raw_scale, known, learned, self.config.scale)
+        error = (prediction.detach() - known).square().sum(-1).sqrt() * learned
         return Output(
             loss=loss,
-            terms={"laplacian": loss.detach(), "epe": error.sum() / learnt.sum().clamp(min=1)},
+            terms={"laplacian": loss.detach(), "epe": error.sum() / learned.sum().clamp(min=1)},
             prediction=prediction.detach(),
             target=known,
             mask=views.valid,
-            weight=learnt.sum(),
+            weight=learned.sum(),
         )
 
     def metrics(self) -> MetricCollection:

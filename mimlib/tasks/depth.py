@@ -7,7 +7,6 @@ protocol of MultiMAE (arXiv 2204.01678, appendix) that CroCo's NYUv2 numbers com
 from abc import abstractmethod
 from dataclasses import dataclass
 from math import log
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +22,7 @@ from mimlib.metrics.dense import depth_metrics
 from mimlib.protocol import Output
 from mimlib.tasks.heads.dpt import DPTHead, default_hooks
 from mimlib.tasks.heads.linear import UpsamplingHead, patch_map
-from mimlib.tasks.task import Task, check_dense
+from mimlib.tasks.task import Task, check_truth
 
 BERHU_SHARE = 0.2  # of the largest error: where the reverse Huber loss turns to squares
 LEAST_THRESHOLD = 1e-5  # as official: of the reverse Huber loss, where all is learnt
@@ -63,41 +62,29 @@ class DPTDepthTaskConfig:
         return DPTDepthTask(self)
 
 
-class DepthViews(NamedTuple):
-    """Normalised images and what they should give."""
-
-    images: Tensor  # [B, 3, H, W] float32, ImageNet-normalised
-    depth: Tensor  # [B, H, W] float32 metres along the optical axis
-    valid: Tensor  # [B, H, W] bool
-
-
 class DepthTask(Task):
     """Predict depth and compare it where the truth is known."""
 
-    def sample_views(self, batch: DenseBatch, generator: torch.Generator) -> DepthViews:
-        """Normalise the images; nothing is random here.
-
-        Raises:
-            ValueError: on sizes that do not fit, no valid pixel, or valid depth not above zero.
-        """
-        check_dense(batch, may_be_empty=not self.training)
+    def sample_views(self, batch: DenseBatch, generator: torch.Generator) -> DenseBatch:
+        """Normalise the images; refuse what does not fit, no valid pixel, depth not above zero."""
+        check_truth(batch, may_be_empty=not self.training)
         if batch.target.is_cpu and not (batch.target[batch.valid] > 0).all():
             lowest = float(batch.target[batch.valid].min())
             raise ValueError(
                 f"valid depth must be above 0 metres, got {lowest}; mark missing depth as not valid"
             )
-        return DepthViews(normalize(batch.images), batch.target, batch.valid)
+        return DenseBatch(normalize(batch.images), batch.target, batch.valid)
 
-    def forward(self, views: DepthViews) -> Output:
+    def forward(self, views: DenseBatch) -> Output:
         """Return the loss and the predicted depth in metres beside the true one."""
         prediction = self.predict(views.images)  # [B, H, W]
-        target = torch.where(views.valid, views.depth, 1.0)  # whatever is stored elsewhere
+        target = torch.where(views.valid, views.target, 1.0)  # whatever is stored elsewhere
         loss, name = self.compare(prediction, target, views.valid)
         return Output(
             loss=loss,
             terms={name: loss.detach()},
-            prediction=self.metres(prediction.detach()),
-            target=views.depth,
+            prediction=self.meters(prediction.detach()),
+            target=views.target,
             mask=views.valid,
             weight=views.valid.sum(),
         )
@@ -107,7 +94,7 @@ class DepthTask(Task):
         """Return what stands for depth, [B, H, W], for normalised images [B, 3, H, W]."""
 
     @abstractmethod
-    def metres(self, prediction: Tensor) -> Tensor:
+    def meters(self, prediction: Tensor) -> Tensor:
         """Turn predictions into depth in metres."""
 
     @abstractmethod
@@ -131,19 +118,15 @@ class LogDepthTask(DepthTask):
     def __init__(self, config: DepthTaskConfig) -> None:
         super().__init__()
         self.encoder = config.encoder.build()
-        self.head = UpsamplingHead(
-            self.encoder.width,
-            self.encoder.stride,
-            config.channels,
-            start=log(config.typical_depth),
-        )
+        width, stride, start = self.encoder.width, self.encoder.stride, log(config.typical_depth)
+        self.head = UpsamplingHead(width, stride, config.channels, start=start)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return log depth [B, H, W], depth in metres, for normalised images [B, 3, H, W]."""
         size = (images.shape[-2], images.shape[-1])
         return self.head(patch_map(self.encoder(images)), size)[:, 0]
 
-    def metres(self, prediction: Tensor) -> Tensor:
+    def meters(self, prediction: Tensor) -> Tensor:
         """Take the exponential."""
         return prediction.exp()
 
@@ -173,7 +156,7 @@ class DPTDepthTask(DepthTask):
         maps = [*features.levels, patch_map(features)]
         return self.head(maps, (images.shape[-2], images.shape[-1])).float()[:, 0]
 
-    def metres(self, prediction: Tensor) -> Tensor:
+    def meters(self, prediction: Tensor) -> Tensor:
         """Undo the standardisation."""
         return self.config.mean_depth + self.config.deviation * prediction
 

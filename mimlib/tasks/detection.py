@@ -3,6 +3,7 @@
 Letters: B images, R objects of one image, H and W pixels, G classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from mimlib.checks import check_positive
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.masks import unpack_masks
 from mimlib.encoders import EncoderConfig
@@ -18,41 +18,29 @@ from mimlib.encoders.pyramid import Pyramid, build_encoder
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.protocol import Output, Trainable
 from mimlib.tasks.heads.instance_masks import paste_masks
-from mimlib.tasks.heads.mask_rcnn import MaskRCNN
+from mimlib.tasks.heads.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from mimlib.tasks.task import check_labels
 
 NO_OBJECT = -1  # label of rows that are not learned from
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionTaskConfig:
-    """Fine-tuning for boxes and masks. Defaults: COCO at 1024 pixels, as MIMDet and ViTDet."""
+class DetectionTaskConfig(MaskRCNNConfig):
+    """Fine-tuning for boxes and masks: Mask R-CNN on the pyramid of an encoder."""
 
     encoder: EncoderConfig
-    num_classes: int  # G, without a background
     blocks: tuple[int, ...] = (-1,)  # of a ViT: the last, or four, see Pyramid
     window: int = 0  # patches along the side of windowed attention; 0: all attend everywhere
     global_blocks: tuple[int, ...] = ()  # of the attention, that attend everywhere nevertheless
-    anchor_sizes: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512)  # pixels, finest first
-    width: int = 256  # channels of the feature pyramid and of the heads
-    box_convs: int = 4  # convolutions of the head of boxes
-    box_width: int = 1024  # of the vector that describes a box
-    sampled_anchors: int = 256  # of an image, that proposals are learned from
-    sampled_boxes: int = 512  # of an image, that boxes, classes and masks are learned from
-    candidates: int = 2000  # best anchors of each map, half as many in evaluation
-    proposals: int = 1000  # of an image, kept of those where they overlap
 
     def __post_init__(self) -> None:
-        counts = ("num_classes", "width", "box_width", "sampled_anchors", "sampled_boxes")
-        check_positive(self, *counts, "candidates", "proposals")
+        super().__post_init__()
         stride = self.encoder.patch_size
         if stride < 4 or stride & (stride - 1) or self.encoder.image_size % (2 * stride):
             raise ValueError(
                 f"patch_size {stride} and image_size {self.encoder.image_size} make no pyramid; "
                 "expected a power of 2 from 4 up, and a multiple of twice that"
             )
-        if list(self.anchor_sizes) != sorted(self.anchor_sizes) or self.anchor_sizes[0] < 1:
-            raise ValueError(f"anchor_sizes {self.anchor_sizes} must be pixels, ascending")
         if self.global_blocks and not self.window:
             raise ValueError(
                 f"global_blocks is {self.global_blocks}, but without windows all blocks must be "
@@ -81,7 +69,7 @@ class Detections(NamedTuple):
     boxes: Tensor  # [R, 4] xyxy in pixels
     labels: Tensor  # [R] int64 from 0
     scores: Tensor  # [R] in [0, 1]
-    masks: Tensor  # [R, 28, 28] probabilities inside the box; located: [R, H, W] bool
+    masks: Tensor  # [R, 28, 28] probabilities inside the box; postprocessed: [R, H, W] bool
 
 
 class DetectionTask(Trainable):
@@ -96,27 +84,12 @@ class DetectionTask(Trainable):
         if config.window:
             self.encoder.attend_in_windows(config.window, config.global_blocks)
         self.pyramid = Pyramid(config.encoder, config.blocks)
-        self.head = MaskRCNN(
-            self.pyramid.widths,
-            self.encoder.stride // 4,
-            config.num_classes,
-            config.anchor_sizes,
-            config.width,
-            config.box_convs,
-            config.box_width,
-            config.sampled_anchors,
-            config.sampled_boxes,
-            config.candidates,
-            config.proposals,
-        )
+        self.head = MaskRCNN(self.pyramid.widths, self.encoder.stride // 4, config)
 
     def sample_views(self, batch: DetectionBatch, generator: torch.Generator) -> DetectionViews:
         """Normalise the images and draw which anchors and proposals may be learned from.
 
         Crowds, and boxes without an area, are not learned; images without objects are.
-
-        Raises:
-            ValueError: on sizes that do not fit, or a label outside the range.
         """
         check_objects(batch, self.num_classes)
         solid = (batch.boxes[..., 2:] > batch.boxes[..., :2]).all(dim=-1)
@@ -153,35 +126,31 @@ class DetectionTask(Trainable):
         ]
 
 
-def locate(
-    found: Detections, sides: tuple[int, int], seen: tuple[int, int] | None = None
+def postprocess(
+    found: Detections, sides: Sequence[int], seen: Sequence[int] | None = None
 ) -> Detections:
-    """Lay detections out on an image.
+    """Bring detections from the square the network saw to the image as it is stored.
 
     Args:
-        found: boxes in pixels of the square the network saw.
-        sides: height and width of the image to lay them on.
+        found: boxes in pixels of the square.
+        sides: height and width of the image.
         seen: height and width that image had in the square (`Placement.sides`); None: the same.
 
     Returns:
         What lies on the image: boxes in its pixels, clipped to it, and masks [R, H, W] bool. A
         mask fills its whole box, also where that reaches beyond the image.
     """
-    height, width = seen or sides
-    factor = found.boxes.new_tensor([sides[1] / width, sides[0] / height]).repeat(2)
+    (height, width), seen = sides, seen or sides
+    factor = found.boxes.new_tensor([width / seen[1], height / seen[0]]).repeat(2)
     whole = found.boxes * factor
-    boxes = clip_boxes_to_image(whole, sides)
-    located = found._replace(boxes=boxes, masks=paste_masks(found.masks, whole, sides))
+    boxes = clip_boxes_to_image(whole, (height, width))
+    placed = found._replace(boxes=boxes, masks=paste_masks(found.masks, whole, (height, width)))
     on_it = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return Detections(*(field[on_it] for field in located))
+    return Detections(*(field[on_it] for field in placed))
 
 
 def check_objects(batch: DetectionBatch, num_classes: int) -> None:
-    """Refuse a batch whose objects do not fit its images or the task.
-
-    Raises:
-        ValueError: on shapes that do not fit each other, or a label outside the range.
-    """
+    """Raise ValueError where objects do not fit their images, or a label is outside the range."""
     (count, _, height, width), most = batch.images.shape, batch.labels.shape[1]
     packed = (count, most, height, -(-width // 8))
     expected = {"boxes": (count, most, 4), "masks": packed, "crowd": (count, most)}

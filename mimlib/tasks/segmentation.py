@@ -1,7 +1,7 @@
 """Semantic segmentation: the encoder fine-tuned under a head that gives every pixel a class."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -21,8 +21,8 @@ from mimlib.metrics.dense import segmentation_metrics
 from mimlib.protocol import Output
 from mimlib.tasks.heads.linear import UpsamplingHead, patch_map
 from mimlib.tasks.heads.segmentation import SemanticFPNHead, UPerNetHead, auxiliary_head
-from mimlib.tasks.task import Task, check_dense, check_labels
-from mimlib.tasks.tiling import predict_windows
+from mimlib.tasks.task import Task, check_labels, check_truth
+from mimlib.tasks.tiling import average_windows
 
 PYRAMID_HEADS = {"upernet": UPerNetHead, "semantic_fpn": SemanticFPNHead}
 AUXILIARY_MAP = 2  # as official: the map of the encoder's own stride
@@ -63,14 +63,6 @@ class SegmentationTaskConfig:
         return SegmentationTask(self)
 
 
-class SegmentationViews(NamedTuple):
-    """Normalised images and what their pixels show."""
-
-    images: Tensor  # [B, 3, H, W] float32, ImageNet-normalised
-    classes: Tensor  # [B, H, W] int64
-    valid: Tensor  # [B, H, W] bool
-
-
 class SegmentationTask(Task):
     """Classify every pixel; the loss is the mean cross-entropy over the valid ones.
 
@@ -99,16 +91,12 @@ class SegmentationTask(Task):
             width = widths[AUXILIARY_MAP]
             self.auxiliary = auxiliary_head(width, channels, num_classes, dropout)
 
-    def sample_views(self, batch: DenseBatch, generator: torch.Generator) -> SegmentationViews:
-        """Normalise the images; nothing is random here.
-
-        Raises:
-            ValueError: on sizes that do not fit, or a class outside the range.
-        """
-        check_dense(batch, may_be_empty=True)  # a crop may show nothing that has a class
+    def sample_views(self, batch: DenseBatch, generator: torch.Generator) -> DenseBatch:
+        """Normalise the images; refuse sizes that do not fit, and classes outside the range."""
+        check_truth(batch, may_be_empty=True)  # a crop may show nothing that has a class
         if batch.target.is_cpu:
             check_labels(batch.target[batch.valid], self.num_classes)
-        return SegmentationViews(normalize(batch.images), batch.target.long(), batch.valid)
+        return DenseBatch(normalize(batch.images), batch.target.long(), batch.valid)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return logits [B, G, H, W] for normalised images [B, 3, H, W] as they are."""
@@ -141,26 +129,26 @@ class SegmentationTask(Task):
             sides = [max(1, round(side * factor)) for side in size]
             images = interpolate(images, size=sides, mode="bilinear", antialias=True)
         height, width = images.shape[-2:]
-        if config.window:
-            below, right = (max(0, config.window - side) for side in (height, width))
-        else:
-            below, right = (-side % self.multiple for side in (height, width))
+        whole = tuple(side + -side % self.multiple for side in (height, width))
+        window = (config.window, config.window) if config.window else whole
+        below, right = max(0, window[0] - height), max(0, window[1] - width)
         images = pad(images, (0, right, 0, below))
         if config.window:
-            window = (config.window, config.window)
-            logits = predict_windows(self.predict, images, window, config.overlap)
+            # differs from official: windows are spread evenly, where for segmentation they are laid
+            # a stride apart and the last one is pushed back to the border; there are as many.
+            logits = average_windows(self.predict, (images,), window, config.overlap)
         else:
             logits = self.predict(images)
         logits = logits[..., :height, :width]
         return logits if logits.shape[-2:] == size else interpolate(logits, size, mode="bilinear")
 
-    def forward(self, views: SegmentationViews) -> Output:
+    def forward(self, views: DenseBatch) -> Output:
         """Return the loss and the predicted classes beside the true ones."""
         if self.training:
             logits = self.predict_all(views.images)
         else:
             logits = {"cross_entropy": self.predict_any(views.images)}
-        counted = views.classes.masked_fill(~views.valid, UNLABELED)
+        counted = views.target.masked_fill(~views.valid, UNLABELED)
         num_valid = views.valid.sum().clamp(min=1)
         losses = {name: summed_loss(each, counted) / num_valid for name, each in logits.items()}
         loss = losses["cross_entropy"]
@@ -171,7 +159,7 @@ class SegmentationTask(Task):
             terms={name: each.detach() for name, each in losses.items()},
             # Of argmax and max along the classes, max is the one that is fast on a CPU.
             prediction=logits["cross_entropy"].detach().max(dim=1).indices,
-            target=views.classes,
+            target=views.target,
             mask=views.valid,
             weight=views.valid.sum(),
         )

@@ -26,11 +26,7 @@ class Task(Trainable):
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse class ids outside [0, num_classes).
-
-    Raises:
-        ValueError: if an id is outside; the message says which.
-    """
+    """Raise ValueError for class ids outside [0, num_classes); the message says which."""
     if not labels.is_cpu or labels.numel() == 0:
         return
     low, high = int(labels.min()), int(labels.max())
@@ -42,63 +38,41 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_dense(batch: DenseBatch, may_be_empty: bool = False) -> None:
-    """Refuse a batch whose target and images do not fit together or that has no ground truth.
+def check_truth(
+    batch: DenseBatch | DensePairBatch, channels: int = 0, may_be_empty: bool = False
+) -> None:
+    """Refuse a batch whose ground truth does not fit its images or cannot be learned from.
 
     Args:
-        batch: images and what is known about their pixels.
+        batch: images or pairs, and what is known about the pixels of the (first) images.
+        channels: of the target of pairs, 2 for flow, 1 for disparity; 0: of single images.
         may_be_empty: whether it is fine that no pixel is valid, as in a part of a held-out set.
 
     Raises:
-        ValueError: on different sizes, or if no pixel of the batch is valid.
+        ValueError: on different sizes, valid displacements that are not finite, or no valid pixel.
     """
-    expected = (batch.images.shape[0], *batch.images.shape[-2:])
-    for name in ("target", "valid"):
-        got = tuple(getattr(batch, name).shape)
-        if got != expected:
-            raise ValueError(
-                f"{name} has shape {got}, but the images ask for {expected} [B, H, W]; "
-                "resize the ground truth with the images (nearest, never interpolated classes)"
-            )
-    if not may_be_empty and batch.valid.is_cpu and not batch.valid.any():
+    images, unit = batch[0], "pairs" if channels else "images"
+    if channels and batch.image_2.shape != images.shape:
         raise ValueError(
-            f"none of the {batch.valid.numel()} pixels of these {expected[0]} images is valid; "
-            "check how the source marks missing ground truth"
+            f"image_1 has shape {tuple(images.shape)}, image_2 {tuple(batch.image_2.shape)}; both "
+            "views of a pair must have one size: crop them alike"
         )
-
-
-def check_dense_pairs(batch: DensePairBatch, channels: int, may_be_empty: bool = False) -> None:
-    """Refuse pairs whose images and ground truth do not fit together or cannot be learnt from.
-
-    Args:
-        batch: pairs and where the pixels of the first image are in the second.
-        channels: 2 for flow, 1 for disparity.
-        may_be_empty: whether it is fine that no pixel is valid, as in a part of a held-out set.
-
-    Raises:
-        ValueError: on different sizes, valid values that are not finite, or no valid pixel.
-    """
-    first = tuple(batch.image_1.shape)
-    if tuple(batch.image_2.shape) != first:
-        raise ValueError(
-            f"image_1 has shape {first}, image_2 {tuple(batch.image_2.shape)}; both views of a "
-            "pair must have one size: crop them alike"
-        )
-    for name, end in (("target", (channels,)), ("valid", ())):
-        got, expected = tuple(getattr(batch, name).shape), (first[0], *first[-2:], *end)
+    for name, end in (("target", (channels,) if channels else ()), ("valid", ())):
+        got, expected = tuple(getattr(batch, name).shape), (len(images), *images.shape[-2:], *end)
         if got != expected:
             raise ValueError(
                 f"{name} has shape {got}, but the images ask for {expected} [B, H, W"
-                f"{', C' if end else ''}]; flow has two channels, disparity one"
+                f"{', C' if end else ''}]; resize the ground truth with the images (nearest, never "
+                "interpolated classes); flow has two channels, disparity one"
             )
     if not batch.valid.is_cpu:
         return
-    if not batch.target[batch.valid].isfinite().all():
+    if channels and not batch.target[batch.valid].isfinite().all():
         raise ValueError(
             "valid displacements must be finite; mark unknown ones (inf, nan) as not valid"
         )
     if not may_be_empty and not batch.valid.any():
         raise ValueError(
-            f"none of the {batch.valid.numel()} pixels of these {first[0]} pairs is valid; "
+            f"none of the {batch.valid.numel()} pixels of these {len(images)} {unit} is valid; "
             "check how the source marks missing ground truth"
         )

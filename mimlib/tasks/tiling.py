@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -70,10 +71,10 @@ def predict_tiled(
     # comes back at the size of the images, like the prediction.
 
     Args:
-        predict: network for [R * B, 3, *window]; returns displacements in pixels
+        predict: network for two images [R * B, 3, *window]; returns displacements in pixels
             [R * B, C, *window], x before y, and raw scales [R * B, *window].
-        image_1: [B, 3, H, W] normalised.
-        image_2: likewise, of the same size.
+        image_1: [B, 3, H, W] normalised, like image_2.
+        image_2: of the same size.
         window: (height, width) of a tile.
         overlap: least share of a window that the next one covers, too.
         confidence: how much a prediction counts.
@@ -93,16 +94,14 @@ def predict_tiled(
     factor = max(need / side for need, side in zip(window, size))
     if factor > 1:
         large = [max(need, round(side * factor)) for need, side in zip(window, size)]
-        image_1, image_2 = (
-            interpolate(image, size=large, mode="bicubic") for image in (image_1, image_2)
-        )
+        image_1, image_2 = (interpolate(i, large, mode="bicubic") for i in (image_1, image_2))
 
-    def weighted(*tiles: Tensor) -> Tensor:
-        prediction, raw_scale = predict(*tiles)  # [R * B, C, *window], [R * B, *window]
-        weights = confidence.weight(raw_scale)[:, None]
-        return torch.cat([prediction * weights, raw_scale[:, None] * weights, weights], dim=1)
+    def with_scale(*tiles: Tensor) -> Tensor:
+        prediction, raw_scale = predict(*tiles)
+        return torch.cat([prediction, raw_scale[:, None]], dim=1)
 
-    averages = _average(weighted, (image_1, image_2), window, overlap)
+    pair, weigh = (image_1, image_2), lambda both: confidence.weight(both[:, -1:])
+    averages = average_windows(with_scale, pair, window, overlap, weigh)
     prediction, raw_scale = averages[:, :-1], averages[:, -1]
     if factor > 1:
         shrink = torch.tensor([side / big for side, big in zip(size, large)]).flip(0)  # x, y
@@ -112,57 +111,38 @@ def predict_tiled(
     return prediction, raw_scale
 
 
-def predict_windows(
-    predict: Callable[[Tensor], Tensor],
-    images: Tensor,
-    window: tuple[int, int],
-    overlap: float,
-) -> Tensor:
-    """Predict single images window by window and average, all windows alike.
-
-    # differs from official: windows are spread evenly, where for segmentation they are laid a
-    # stride apart and the last one is pushed back to the border; there are as many.
-
-    Args:
-        predict: network for [R * B, 3, *window]; returns [R * B, C, *window].
-        images: [B, 3, H, W] normalised, not smaller than a window.
-        window: (height, width).
-        overlap: least share of a window that the next one covers, too.
-
-    Returns:
-        [B, C, H, W].
-    """
-
-    def weighted(tiles: Tensor) -> Tensor:
-        prediction = predict(tiles)
-        return torch.cat([prediction, torch.ones_like(prediction[:, :1])], dim=1)
-
-    return _average(weighted, (images,), window, overlap)
-
-
-def _average(
+def average_windows(
     predict: Callable[..., Tensor],
     images: tuple[Tensor, ...],
     window: tuple[int, int],
     overlap: float,
-) -> Tensor:
-    """Average over windows that fit; all windows of a row of them are one batch.
+    weigh: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "B C H W"]:
+    """Predict window by window and average; all windows of a row of them are one batch.
 
-    `predict` returns [R * B, C + 1, *window]: values times their weights, and these weights.
+    Args:
+        predict: network for [R * B, 3, *window] of each of the images; returns [R * B, C, *window].
+        images: [B, 3, H, W] normalised, of one size, not smaller than a window.
+        window: (height, width).
+        overlap: least share of a window that the next one covers, too.
+        weigh: how much what is predicted counts, [R * B, 1, *window]; None: all alike.
     """
     height, width = images[0].shape[-2:]
     tops = window_offsets(height, window[0], overlap)
     lefts = window_offsets(width, window[1], overlap)
-    sums = None
+    count, sums = len(images[0]), None
     for top in tops:
         rows = slice(top, top + window[0])
         tiles = (
             torch.cat([image[..., rows, left : left + window[1]] for left in lefts])
             for image in images
         )
-        parts = predict(*tiles)  # [R * B, C + 1, *window]
+        parts = predict(*tiles)  # [R * B, C, *window]
+        weights = torch.ones_like(parts[:, :1]) if weigh is None else weigh(parts)
+        weighted = parts if weigh is None else parts * weights
+        parts = torch.cat([weighted, weights], dim=1)  # [R * B, C + 1, *window]
         if sums is None:
-            sums = parts.new_zeros(len(images[0]), parts.shape[1], height, width)
-        for left, part in zip(lefts, parts.split(len(images[0]))):
+            sums = parts.new_zeros(count, parts.shape[1], height, width)
+        for left, part in zip(lefts, parts.split(count)):
             sums[..., rows, left : left + window[1]] += part
     return sums[:, :-1] / sums[:, -1:]

@@ -69,14 +69,8 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], keep: int 
     The bytes go to a temporary file of the same folder, reach the disk, and only then take the
     final name: a kill, a power cut or a full disk leaves the previous checkpoint as it was.
 
-    Args:
-        folder: an existing folder.
-        step: optimiser steps done.
-        payload: nested dicts, lists and tuples of tensors, numbers, strings and None.
-        keep: checkpoints of this or an earlier step to keep.
-
-    Raises:
-        OSError: if the disk is full or the folder cannot be written to.
+    The payload is nested dicts, lists and tuples of tensors, numbers, strings and None.
+    Raises OSError if the disk is full or the folder cannot be written to.
     """
     path = checkpoint_path(folder, step)
     content = {**payload, "format": FORMAT}

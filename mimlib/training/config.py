@@ -1,13 +1,14 @@
 """What a training run is told: one frozen dataclass, checked when it is made."""
 
-import math
 import os
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 import torch
 
-from mimlib.training.schedules import SCHEDULES, warmup_cosine
+from mimlib.checks import check_choice, check_range
+from mimlib.training.schedules import SCHEDULES, scheduled
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -15,16 +16,7 @@ IMAGES_PER_BASE_RATE = 256  # the linear scaling rule of MAE appendix A: rate = 
 
 # A resumed run may change these: they alter neither the numbers drawn nor the rates.
 FREE_ON_RESUME = frozenset(
-    {
-        "log_every",
-        "save_every",
-        "evaluate_every",
-        "keep",
-        "device",
-        "threads",
-        "compile",
-        "profile",
-    }
+    {"log_every", "save_every", "evaluate_every", "keep", "device", "threads", "compile", "profile"}
 )
 
 
@@ -60,52 +52,24 @@ class TrainConfig:
     profile: bool = False  # write a trace of a few steps and a table of the slowest kernels
 
     def __post_init__(self) -> None:
-        at_least = {
-            "steps": 1,
-            "batch_size": 1,
-            "accumulation": 1,
-            "warmup_steps": 0,
-            "schedule_steps": 0,
-            "min_rate": 0,
-            "weight_decay": 0,
-            "final_weight_decay": 0,
-            "clip_norm": 0,
-            "seed": 0,
-            "threads": 0,
-            "log_every": 1,
-            "save_every": 0,
-            "evaluate_every": 0,
-            "keep": 1,
-        }
-        for name, smallest in at_least.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= smallest):
-                raise ValueError(f"{name} is {value}; expected a number of {smallest} or more")
-        if not 0 < self.base_rate < math.inf:
-            raise ValueError(f"base_rate is {self.base_rate}; expected a positive number")
+        counts = ("steps", "batch_size", "accumulation", "log_every", "keep")
+        check_range(self, *counts, least=1, below=inf)
+        check_range(self, "base_rate", above=0, below=inf)
+        amounts = ("min_rate", "weight_decay", "final_weight_decay", "clip_norm", "seed", "threads")
+        check_range(self, *amounts, "save_every", "evaluate_every", least=0, below=inf)
+        check_range(self, "betas", least=0, below=1)
+        check_range(self, "layer_decay", above=0, most=1)
+        check_choice(self, "schedule", SCHEDULES)
+        check_choice(self, "precision", get_args(Precision))
+        hint = f"the run has {self.steps} steps, change both together"
+        check_range(self, "warmup_steps", least=0, most=self.steps, hint=hint)
+        if self.schedule_steps:
+            check_range(self, "schedule_steps", least=self.steps, below=inf, hint=f"or 0: {hint}")
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into accumulation "
                 f"{self.accumulation} equal parts; choose a divisor"
             )
-        if self.warmup_steps > self.steps:
-            raise ValueError(
-                f"warmup_steps is {self.warmup_steps}; expected at most steps = "
-                f"{self.steps}; set both together"
-            )
-        if 0 < self.schedule_steps < self.steps:
-            raise ValueError(
-                f"schedule_steps is {self.schedule_steps}, but the run has {self.steps} steps; "
-                "choose as many or more, or 0"
-            )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are {self.betas}; expected two numbers in [0, 1)")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is {self.layer_decay}; expected a number in (0, 1]")
-        for name, known in (("precision", get_args(Precision)), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                names = ", ".join(known)
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {names}")
 
     def peak_rate(self, num_ranks: int) -> float:
         """Return the highest learning rate: the base rate times images per step over 256."""
@@ -114,12 +78,12 @@ class TrainConfig:
     def rate(self, step: int, num_ranks: int) -> float:
         """Return the learning rate of a step, before layer decay."""
         length, peak = self.schedule_steps or self.steps, self.peak_rate(num_ranks)
-        return SCHEDULES[self.schedule](step, length, peak, self.warmup_steps, self.min_rate)
+        return scheduled(step, length, peak, self.warmup_steps, self.min_rate, self.schedule)
 
     def decay(self, step: int) -> float:
         """Return the weight decay of a step."""
         length, end = self.schedule_steps or self.steps, self.final_weight_decay
-        return warmup_cosine(step, length, self.weight_decay, minimum=end or self.weight_decay)
+        return scheduled(step, length, self.weight_decay, minimum=end or self.weight_decay)
 
 
 def pick_device(name: str = "auto") -> torch.device:

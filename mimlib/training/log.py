@@ -20,6 +20,12 @@ from mimlib.places import record_work, write_text
 from mimlib.training.parallel import mean_over_ranks
 
 MIB = 2**20
+SHOWN = {  # by the bar
+    "loss": ("loss", ".4g"),
+    "images_per_second": ("images/s", ".0f"),
+    "mfu": ("MFU", ".0%"),
+    "memory_mib": ("MiB", ".0f"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +108,7 @@ class Log:
     ):
         """Open the files; a run that goes on keeps its lines up to step `start`.
 
-        Args:
-            out: folder of the files; None = no files.
-            start: steps done before.
-            steps: of the whole run.
-            progress: show the bar.
-            history: lines written before, for a run without files.
+        Without the folder `out` there are no files; `history` are then the lines written before.
         """
         self.history = read_lines(out / "log.jsonl", start) if out and start else list(history)
         self.seconds = self.history[-1].get("seconds", 0.0) if self.history else 0.0
@@ -132,17 +133,8 @@ class Log:
                 self.file.flush()
                 for name, value in record.items():
                     self.board.add_scalar(name, value, record["step"])
-        shown = {
-            "loss": ("loss", "{:.4g}"),
-            "images_per_second": ("images/s", "{:.0f}"),
-            "mfu": ("MFU", "{:.0%}"),
-            "memory_mib": ("MiB", "{:.0f}"),
-        }
-        texts = {
-            label: form.format(record[name])
-            for name, (label, form) in shown.items()
-            if name in record
-        }
+        shown = SHOWN.items()
+        texts = {label: f"{record[n]:{form}}" for n, (label, form) in shown if n in record}
         self.bar.set_postfix(texts, refresh=False)
 
     @contextmanager

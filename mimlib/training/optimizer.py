@@ -1,6 +1,7 @@
 """AdamW over parameter groups: which weights decay, and how fast each layer learns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -87,25 +88,14 @@ def clip_gradients(method: Trainable, config: TrainConfig) -> Tensor:
     return together.norm()
 
 
-def moments_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    """Yield the tensors the optimiser keeps."""
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
-
-
 def check_groups(optimizer: torch.optim.Optimizer, stored: dict) -> None:
-    """Raise if a stored optimiser state does not belong to the same parameters in the same order.
-
-    Raises:
-        ValueError: naming the first parameter that differs.
-    """
+    """Raise ValueError if a stored state is not of the same parameters in the same order."""
     for mine, theirs in zip(optimizer.param_groups, stored["param_groups"]):
         theirs.setdefault("decays", mine["decays"])  # older checkpoints lack it
     ours = [name for group in optimizer.param_groups for name in group["names"]]
     theirs = [name for group in stored["param_groups"] for name in group["names"]]
     if ours != theirs:
-        pairs = zip([*ours, None], [*theirs, None], strict=False)
-        mine, other = next(pair for pair in pairs if pair[0] != pair[1])
+        mine, other = next(pair for pair in zip_longest(ours, theirs) if pair[0] != pair[1])
         raise ValueError(
             f"optimiser state is for {len(theirs)} parameters, the model trains {len(ours)}; "
             f"first difference: {other!r} stored, {mine!r} here"

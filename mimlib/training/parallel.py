@@ -31,9 +31,7 @@ def join(device: torch.device) -> Ranks:
 
     Small CPU tensors travel by gloo and GPU tensors by nccl, so agreeing on a stop signal never
     waits for a GPU.
-
-    Raises:
-        ValueError: if torchrun's environment is incomplete or the device is an Apple GPU.
+    Raises ValueError if torchrun's environment is incomplete or the device is an Apple GPU.
     """
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if num_ranks == 1 and not dist.is_initialized():
@@ -78,9 +76,9 @@ def wrap(method: Trainable, device: torch.device, shard: bool = False) -> nn.Mod
     if is_alone():
         return method
     if shard:
-        from mimlib.training import sharding  # slow to import, rarely used
+        from mimlib.training.sharding import shard_in_place  # slow to import, rarely used
 
-        return sharding.shard_in_place(method, device)
+        return shard_in_place(method, device)
     # The name of this option changed; torch 2.15 warns about the old one, 2.11 lacks the new one.
     options = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
@@ -118,26 +116,27 @@ def whole(tensor: Tensor) -> Tensor:
 
 def get_state(method: Trainable, optimizer: Optimizer) -> tuple[dict, dict]:
     """Return the whole state of the method and of the optimiser; all ranks must ask."""
-    if is_sharded(method):
-        from mimlib.training import sharding
+    if not is_sharded(method):
+        return method.state_dict(), optimizer.state_dict()
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-        return sharding.get_state(method, optimizer)
-    return method.state_dict(), optimizer.state_dict()
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_state_dict(method, optimizer, options=options)
 
 
 def set_state(method: Trainable, optimizer: Optimizer, model: dict, moments: dict) -> None:
     """Load what `get_state` returned; every rank gives the whole and keeps its part.
 
-    Raises:
-        RuntimeError: if names or shapes differ.
+    Raises RuntimeError if names or shapes differ.
     """
-    if is_sharded(method):
-        from mimlib.training import sharding
-
-        sharding.set_state(method, optimizer, model, moments)
-    else:
+    if not is_sharded(method):
         method.load_state_dict(model)
         optimizer.load_state_dict(moments)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
+    states = {"model_state_dict": model, "optim_state_dict": moments}
+    set_state_dict(method, optimizer, **states, options=StateDictOptions(full_state_dict=True))
 
 
 def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,14 +151,9 @@ def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weigh_gradients(method: Trainable, weights: Sequence[Tensor]) -> Tensor:
-    """Turn a mean of gradients times their weights into their weighted mean.
+    """Turn a mean of gradients times weights, [] of each micro-batch, into their weighted mean.
 
-    Args:
-        method: its gradients are averaged over micro-batches and ranks already.
-        weights: [] each, of this rank's micro-batches.
-
-    Returns:
-        [] what a mean of this rank has to be multiplied by before it is averaged over ranks.
+    Returns [], what a mean of this rank is to be multiplied by before it is averaged over ranks.
     """
     own = torch.stack([*weights]).float().mean()
     mean = mean_over_ranks({"weight": own})["weight"]

@@ -29,8 +29,8 @@ def resolve_precision(name: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def medium_is_float32() -> bool:
-    """Measure whether matmul precision "medium" still means float32 on this CPU.
+def products_are_float32() -> bool:
+    """Measure whether matrix products are float32, with matmul precision "medium" on this CPU.
 
     On processors without AMX "medium" only selects a faster float32 kernel (2.1 times on Zen 5);
     with AMX it may round to bfloat16. The name does not say which, so a product is compared with
@@ -39,12 +39,7 @@ def medium_is_float32() -> bool:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(512, 512, generator=generator) for _ in range(2))
     exact = left.double() @ right.double()
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        error = (left @ right).double().sub(exact).abs().max() / exact.abs().max()
-    finally:
-        torch.set_float32_matmul_precision(before)
+    error = (left @ right).double().sub(exact).abs().max() / exact.abs().max()
     return float(error) < FLOAT32_ERROR
 
 
@@ -55,11 +50,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def check_threads(threads: int) -> None:
-    """Raise if more threads are asked for than this machine runs.
-
-    Raises:
-        ValueError: saying how many there are.
-    """
+    """Raise ValueError if more threads are asked for than this machine runs."""
     available = num_cores()
     if threads > available:
         raise ValueError(
@@ -76,8 +67,10 @@ def numeric_mode(device: torch.device, threads: int = 0) -> Iterator[None]:
         try:
             if threads:
                 torch.set_num_threads(threads)
-            if device.type == "cpu" and medium_is_float32():
+            if device.type == "cpu":
                 torch.set_float32_matmul_precision("medium")
+                if not products_are_float32():
+                    torch.set_float32_matmul_precision(precision)
             yield
         finally:
             torch.set_float32_matmul_precision(precision)

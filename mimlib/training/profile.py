@@ -2,16 +2,15 @@
 
 import time
 import warnings
-from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from mimlib.protocol import Trainable
-from mimlib.training.reading import map_tensors
 
 TRACE_STEPS = 5  # traced after one warm-up step
 TABLE_ROWS = 30
@@ -40,7 +39,7 @@ def count_flops(method: Trainable, views: Any) -> int:
     shapes = {name: shape_only(tensor) for name, tensor in state.items()}
     try:
         with FlopCounterMode(display=False) as counter:
-            torch.func.functional_call(step, shapes, (map_tensors(shape_only, views),))
+            torch.func.functional_call(step, shapes, (tree_map_only(Tensor, shape_only, views),))
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         _warn_uncounted(type(method).__name__, f"{type(error).__name__}: {error}".splitlines()[0])
         return 0
@@ -113,20 +112,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, num_threads: int) -> f
     return 2 * side**3 / best
 
 
-class NoTrace(nullcontext):
-    """The trace of a run that asked for none."""
-
-    def __enter__(self) -> "NoTrace":
-        return self
-
-    def step(self) -> None:
-        """Do nothing."""
-
-
-def open_trace(out: Path | None, device: torch.device) -> torch.profiler.profile | NoTrace:
+def trace(out: Path, device: torch.device) -> torch.profiler.profile:
     """Trace a few steps into `out/profile/`: trace.json for a viewer, kernels.txt to read."""
-    if out is None:
-        return NoTrace()
     folder = out / "profile"
     folder.mkdir(exist_ok=True)
     activities = [torch.profiler.ProfilerActivity.CPU]

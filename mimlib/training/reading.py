@@ -1,6 +1,6 @@
 """Batches on their way from a source to the device."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from queue import Full, Queue
 from threading import Event, Thread
@@ -16,11 +16,6 @@ from mimlib.training.config import TrainConfig
 from mimlib.training.parallel import Ranks
 
 READ_AHEAD = 2  # batches waiting while a GPU computes
-
-
-def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """Apply `change` to every tensor of nested tuples, named tuples, lists and dicts."""
-    return tree_map_only(Tensor, change, value)
 
 
 def mean_of(
@@ -61,15 +56,10 @@ class StepDraws:
         return self.generator.manual_seed(int(views))
 
 
-def cut(batch: NamedTuple, num_parts: int) -> list[NamedTuple]:
-    """Cut a batch into equal micro-batches along the first axis."""
-    if num_parts == 1:
-        return [batch]
-
-    def part(index: int) -> NamedTuple:
-        return map_tensors(lambda tensor: tensor.chunk(num_parts)[index], batch)
-
-    return [part(index) for index in range(num_parts)]
+def micro_batches(batch: NamedTuple, count: int) -> Iterator[NamedTuple]:
+    """Split a batch into `count` equal ones along the first axis."""
+    for index in range(count):
+        yield tree_map_only(Tensor, lambda tensor: tensor.chunk(count)[index], batch)  # noqa: B023
 
 
 @contextmanager
@@ -87,19 +77,14 @@ def open_batches(
 
 
 def check_sizes(batches: Iterator[NamedTuple], start: int, batch_size: int) -> Iterator[NamedTuple]:
-    """Pass batches on; raise where a source breaks its contract.
-
-    Raises:
-        ValueError: if the source ends or a batch has another size than asked for.
-    """
-    step = start
-    for batch in batches:
+    """Pass batches on; raise ValueError where the source ends or a batch has another size."""
+    step = start - 1
+    for step, batch in enumerate(batches, start):
         size = len(batch[0])
         if size != batch_size:
             raise ValueError(f"batch {step} has {size} images; expected batch_size = {batch_size}")
         yield batch
-        step += 1
-    raise ValueError(f"the source ended before batch {step}; sources must yield without end")
+    raise ValueError(f"the source ended before batch {step + 1}; sources must yield without end")
 
 
 def read_ahead(batches: Iterator[NamedTuple]) -> Iterator[NamedTuple]:
@@ -120,7 +105,7 @@ def read_ahead(batches: Iterator[NamedTuple]) -> Iterator[NamedTuple]:
                 if closed.is_set():
                     return
                 pin = torch.cuda.is_available()
-                offer((map_tensors(Tensor.pin_memory, batch) if pin else batch, None))
+                offer((tree_map_only(Tensor, Tensor.pin_memory, batch) if pin else batch, None))
         except BaseException as error:  # noqa: BLE001, handed to the trainer
             offer((None, error))
 

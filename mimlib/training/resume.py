@@ -22,8 +22,7 @@ FREE_PLACES = (("run", "data", "root"), ("run", "data", "workers"))
 def newest_good(folder: Path) -> tuple[Path | None, dict[str, Any] | None]:
     """Load the newest checkpoint that verifies; (None, None) if the folder has none.
 
-    Raises:
-        CheckpointError: if there are checkpoints and none can be used.
+    Raises CheckpointError if there are checkpoints and none can be used.
     """
     failures = []
     for path in list_checkpoints(folder):
@@ -52,8 +51,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """Turn everything that defines a run into plain values, as a checkpoint stores them.
 
-    Raises:
-        TypeError: if `run_info` holds something that is not a plain value or a dataclass.
+    Raises TypeError if `run_info` holds something that is not a plain value or a dataclass.
     """
 
     def plain(value: Any) -> Any:

@@ -1,12 +1,24 @@
 """Rates as pure functions of the step: resuming needs the step number and nothing else."""
 
-import math
+from math import cos, pi
+
+# How a rate falls from its peak to its minimum while progress runs from 0 to 1. The straight line
+# is the "poly" schedule of power 1 that segmentation is trained with.
+SCHEDULES = {
+    "cosine": lambda progress, peak, low: low + (peak - low) * 0.5 * (1.0 + cos(pi * progress)),
+    "linear": lambda progress, peak, low: peak + (low - peak) * progress,
+}
 
 
-def warmup_cosine(
-    step: float, steps: float, peak: float, warmup_steps: float = 0, minimum: float = 0.0
+def scheduled(
+    step: float,
+    steps: float,
+    peak: float,
+    warmup_steps: float = 0,
+    minimum: float = 0.0,
+    schedule: str = "cosine",
 ) -> float:
-    """Rise linearly from 0 to `peak`, then fall along half a cosine to `minimum`.
+    """Return the rate of a step: a linear rise from 0 to `peak`, then a fall to `minimum`.
 
     MAE appendix A (Loshchilov and Hutter 2017 after the warm-up of Goyal et al. 2017).
     As official: the first step of a warm-up has rate 0.
@@ -17,30 +29,12 @@ def warmup_cosine(
         peak: largest rate.
         warmup_steps: length of the linear part, in the unit of `step`.
         minimum: rate at `step = steps`.
-
-    Returns:
-        The rate of this step.
+        schedule: how it falls, a name of SCHEDULES.
     """
     if step < warmup_steps:
         return peak * step / warmup_steps
     progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return minimum + (peak - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def warmup_linear(
-    step: float, steps: float, peak: float, warmup_steps: float = 0, minimum: float = 0.0
-) -> float:
-    """Rise as `warmup_cosine` does, then fall along a straight line to `minimum`.
-
-    The "poly" schedule of power 1 that segmentation is trained with; arguments as above.
-    """
-    if step < warmup_steps:
-        return peak * step / warmup_steps
-    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return peak + (minimum - peak) * progress
-
-
-SCHEDULES = {"cosine": warmup_cosine, "linear": warmup_linear}
+    return SCHEDULES[schedule](progress, peak, minimum)
 
 
 def is_due(every: int, done: int, last: bool) -> bool:

@@ -5,14 +5,8 @@ from itertools import chain
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.optim import Optimizer
 
 from mimlib.protocol import Trainable
 
@@ -37,15 +31,3 @@ def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
             if hasattr(part, name):
                 register_fsdp_forward_method(part, name)
     return method
-
-
-def get_state(method: Trainable, optimizer: Optimizer) -> tuple[dict, dict]:
-    """Put the state of the method and of the optimiser together on the CPU."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_state_dict(method, optimizer, options=options)
-
-
-def set_state(method: Trainable, optimizer: Optimizer, model: dict, moments: dict) -> None:
-    """Take this rank's part of a whole state."""
-    states = {"model_state_dict": model, "optim_state_dict": moments}
-    set_state_dict(method, optimizer, **states, options=StateDictOptions(full_state_dict=True))

@@ -3,7 +3,7 @@
 restore -> for step: set rates -> train_step -> after_step -> log -> evaluate -> save
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from math import isfinite
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mimlib import __version__
 from mimlib.protocol import Evaluation, Output, Source, Trainable
@@ -25,8 +26,8 @@ from mimlib.training.checkpoint import (
 from mimlib.training.config import TrainConfig, pick_device
 from mimlib.training.log import Log, Meter, Summary
 from mimlib.training.precision import all_finite, check_threads, numeric_mode, resolve_precision
-from mimlib.training.profile import count_flops, matmul_rate, open_trace
-from mimlib.training.reading import StepDraws, cut, map_tensors, mean_of, open_batches
+from mimlib.training.profile import count_flops, matmul_rate, trace
+from mimlib.training.reading import StepDraws, mean_of, micro_batches, open_batches
 from mimlib.training.resume import check_same_run, describe_run, newest_good
 from mimlib.training.schedules import is_due
 from mimlib.training.signals import StopSignal
@@ -110,9 +111,10 @@ class Trainer:
             self.history = stack.enter_context(log).history
             if start < config.steps:
                 batches = open_batches(self.source, config, start, self.ranks, self.device)
-                trace = open_trace(folder if config.profile else None, self.device)
-                batches, trace = stack.enter_context(batches), stack.enter_context(trace)
-                stopped = self.run_steps(start, batches, log, stop, trace.step)
+                batches = stack.enter_context(batches)
+                is_traced = config.profile and folder
+                profiler = stack.enter_context(trace(folder, self.device)) if is_traced else None
+                stopped = self.run_steps(start, batches, log, stop, profiler)
             elif self.evaluations and self.history and self.history[-1]["step"] < start:
                 log.write({"step": start, **self.evaluate()})  # it failed after the last step
         return log.summary(stopped=start < config.steps and stopped)
@@ -123,14 +125,15 @@ class Trainer:
         batches: Iterator[NamedTuple],
         log: Log,
         stop: StopSignal,
-        end_of_step: Callable[[], None],
+        profiler: torch.profiler.profile | None,
     ) -> bool:
         """Run the steps in the order of events; return True if a signal ended them early."""
         config = self.config
         best = matmul_rate(self.device, self.dtype, torch.get_num_threads())
         self.meter.start(log.seconds)
         for step in range(start, config.steps):
-            optim.set_rate(self.optimizer, self.rate(step), config.decay(step))
+            rate = config.rate(step, self.ranks.num_ranks)
+            optim.set_rate(self.optimizer, rate, config.decay(step))
             values, state = self.train_step(next(batches), step)
             with torch.no_grad():
                 self.method.after_step(state, step / config.steps)
@@ -140,7 +143,7 @@ class Trainer:
             stopped = bool(parallel.largest_over_ranks(stop.asked)) and not last
             record = {}
             if done == 1 or last or stopped or done % config.log_every == 0:
-                record |= self.read_meter(step, best)
+                record |= {**self.read_meter(best), "rate": rate}
             if not stopped and self.evaluations and is_due(config.evaluate_every, done, last):
                 try:
                     record |= self.evaluate()
@@ -153,14 +156,11 @@ class Trainer:
             if stopped or is_due(config.save_every, done, last):
                 self.save()
             log.bar.update()
-            end_of_step()
+            if profiler is not None:
+                profiler.step()
             if stopped:
                 return True
         return False
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, before layer decay."""
-        return self.config.rate(step, self.ranks.num_ranks)
 
     def train_step(
         self, batch: NamedTuple, step: int
@@ -171,20 +171,20 @@ class Trainer:
             The scalars to log and the state for `after_step`, averaged over micro-batches; the
             state also over ranks.
         """
-        parts = cut(batch, self.config.accumulation)
-        divided = len(parts) * self.ranks.num_ranks > 1  # the loss is a mean of several
+        num_parts = self.config.accumulation
+        divided = num_parts * self.ranks.num_ranks > 1  # the loss is a mean of several
         results, states, weights = [], [], []
-        for micro_step, part in enumerate(parts):
-            part = map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), part)
+        for micro_step, part in enumerate(micro_batches(batch, num_parts)):
+            part = tree_map_only(Tensor, lambda t: t.to(self.device, non_blocking=True), part)
             with torch.no_grad():
                 views = self.method.sample_views(part, self.draws.start(step, micro_step))
             if self.flops is None:
                 with self.meter.pause():
                     count = 0 if self.config.shard else count_flops(self.method, views)
-                    self.flops = count * len(parts)
-            waiting = micro_step + 1 < len(parts)
+                    self.flops = count * num_parts
+            waiting = micro_step + 1 < num_parts
             with parallel.local_gradients(self.module) if waiting else nullcontext():
-                output = self.forward_backward(views, 1 / len(parts), divided)
+                output = self.forward_backward(views, 1 / num_parts, divided)
             results.append({**output.terms, "loss": output.loss.detach()})
             states.append(output.state)
             weights += [output.weight] if output.weight is not None else []
@@ -202,8 +202,7 @@ class Trainer:
     def forward_backward(self, views: NamedTuple, share: float, weighted: bool) -> Output:
         """Add the gradient of one micro-batch, `share` times, and times its weight if asked to.
 
-        Raises:
-            TypeError: if the loss was not computed in float32.
+        Raises TypeError if the loss was not computed in float32.
         """
         low = self.dtype is not torch.float32
         with torch.autocast(self.device.type, self.dtype if low else None, enabled=low):
@@ -217,16 +216,11 @@ class Trainer:
         (loss if output.weight is None or not weighted else loss * output.weight).backward()
         return output
 
-    def read_meter(self, step: int, best: float) -> dict[str, float]:
-        """Return one log line: means since the last one, rate, speed, MFU against `best`, memory.
-
-        Raises:
-            FloatingPointError: if a loss was not finite.
-        """
+    def read_meter(self, best: float) -> dict[str, float]:
+        """Return means since the last log line, speed, MFU against `best`, memory; all finite."""
         record = self.meter.read()
         if not isfinite(record["loss"]):
             self.check_finite()
-        record["rate"] = self.rate(step)
         if self.flops:
             steps_per_second = record["images_per_second"] / self.meter.images_per_step
             record["mfu"] = self.flops * steps_per_second / best
@@ -261,8 +255,7 @@ class Trainer:
     def restore(self) -> int:
         """Load the newest good checkpoint, unless some steps are done; return the steps done.
 
-        Raises:
-            CheckpointError: if every checkpoint is broken, or the newest is of another run.
+        Raises CheckpointError if every checkpoint is broken, or the newest is of another run.
         """
         path, stored = newest_good(self.out) if self.out and not self.step else (None, None)
         step = stored["step"] if stored else 0
@@ -282,13 +275,10 @@ class Trainer:
         return step
 
     def check_finite(self) -> None:
-        """Raise if a loss so far, a weight or an optimiser moment is not finite.
-
-        Raises:
-            FloatingPointError: with the first bad step and the last good checkpoint.
-        """
+        """Raise FloatingPointError if a loss so far, a weight or a moment is not finite."""
         first_bad = -parallel.largest_over_ranks(-int(self.first_bad))
-        kept = map(parallel.local, [*self.method.parameters(), *optim.moments_of(self.optimizer)])
+        moments = tree_leaves([*self.optimizer.state.values()])
+        kept = map(parallel.local, [*self.method.parameters(), *moments])
         if not parallel.largest_over_ranks(first_bad < NEVER or not all_finite(kept)):
             return
         what = f"the loss of step {first_bad + 1}" if first_bad < NEVER else "a weight or moment"

@@ -113,7 +113,7 @@ POSITIVES = Exercise(
 
 def _carried(target, sources, labels, best, temperature):
     """Mean of labels by exp(cosine / temperature) of the best so many sources."""
-    config = PropagationConfig(neighbours=best, temperature=temperature)
+    config = PropagationConfig(neighbors=best, temperature=temperature)
     cosines = F.normalize(target, dim=1) @ F.normalize(sources, dim=1).T
     return affinity(cosines, config) @ labels
 

@@ -1,6 +1,7 @@
 """Which files make a data set: what folders and lists name, without what systems leave there."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mimlib.data.source import fingerprint
 
 FORMATS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LEFT_BY_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+SPLIT_LINE = re.compile(rf"(.+?)({'|'.join(map(re.escape, FORMATS))})?(\s+-?\d+)*", re.IGNORECASE)
 NAMED = 5  # files that an error names
 WHAT_GOES_WHERE = "data/README.md says what goes where"
 MEASURED = 1000  # items at most whose sizes in bytes are part of an identity
@@ -180,12 +182,15 @@ def spoken_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read a split: one name per line, without folder and ending; further words do not count.
+    """Read a split: one name per line, which may have spaces, without folder and ending.
+
+    Whole numbers behind it, the flags or classes of VOC's and ImageNet's lists, do not count; a
+    name that ends in a number of its own wants its ending.
 
     Raises:
         ValueError: if there is no such file, or nothing in it.
     """
-    names = [line.split()[0] for _, line in spoken_lines(path)]
+    names = [SPLIT_LINE.fullmatch(line)[1] for _, line in spoken_lines(path)]
     if not names:
         raise ValueError(f"{path} names no image; expected one name per line, without ending")
-    return [os.path.splitext(name)[0] if is_image(name) else name for name in names]
+    return names

@@ -7,6 +7,7 @@ metric uses, too.
 Letters: R objects of one image, H and W its sides in pixels.
 """
 
+import hashlib
 import os
 import pickle
 from collections.abc import Sequence
@@ -36,8 +37,6 @@ from mimlib.data.objects.views import (
     tight_boxes,
 )
 from mimlib.data.source import fingerprint
-
-PROTOCOL = 4  # of pickle: the same bytes, and so the same identity, on every Python
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +78,15 @@ class CocoObjects(DetectionSource, FileSource):
         files = Listing(folder, ([record.image_file] for record in records))
         super().__init__(files.check(f"{path} lists them"), config)
         self.annotations_path = path
-        packed = [pickle.dumps(record, PROTOCOL) for record in records]
+        packed = [pickle.dumps(record) for record in records]
         self._ends = np.cumsum([len(each) for each in packed])
         self._bytes = np.frombuffer(b"".join(packed), dtype=np.uint8)
 
     def identity(self) -> str:
-        """Return a hash of the images' files and of what the annotations say of them."""
-        return fingerprint(len(self), np.array(self.files.identity()), self._bytes)
+        """Return a hash of the images' files and of the annotation file."""
+        with open(self.annotations_path, "rb") as file:
+            annotations = hashlib.file_digest(file, "blake2b").hexdigest()
+        return fingerprint(len(self), np.array([self.files.identity(), annotations]))
 
     def record(self, index: int) -> Record:
         """Return what the file says of an image."""

@@ -46,21 +46,13 @@ class DPTHead(nn.Module):
 
     def __init__(
         self,
-        token_widths: Sequence[int],
-        num_outputs: int,
-        scale_widths: Sequence[int] = (96, 192, 384, 768),
-        width: int = 256,
-        last_width: int = 32,
+        token_widths: Sequence[int],  # of the four hooked blocks
+        num_outputs: int,  # C
+        scale_widths: Sequence[int] = (96, 192, 384, 768),  # of the maps before they are projected
+        width: int = 256,  # of the fused maps
+        last_width: int = 32,  # before the last layer
     ) -> None:
-        """Build the head; the defaults are CroCo's.
-
-        Args:
-            token_widths: of the four hooked blocks.
-            num_outputs: C.
-            scale_widths: channels of the maps, finest first, before they are projected.
-            width: channels of the fused maps.
-            last_width: channels before the last layer.
-        """
+        """Build the head; the defaults are CroCo's, finest map first."""
         super().__init__()
         if len(token_widths) != NUM_HOOKS or len(scale_widths) != NUM_HOOKS:
             raise ValueError(
@@ -90,17 +82,11 @@ class DPTHead(nn.Module):
         ])  # fmt: skip
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Float[Tensor, "B C H W"]:
-        """Predict for every pixel.
-
-        Args:
-            maps: of the four hooked blocks, [B, D_i, h, w] each.
-            size: (H, W) of the image.
-        """
+        """Predict for every pixel of an image of this size by the hooked maps [B, D_i, h, w]."""
         fused = self.fused_maps(self.scale_maps(maps))[0]  # [B, width, 8h, 8w]
-        hidden = interpolate(
-            self.predict[0](fused), size=size, mode="bilinear", align_corners=True
-        )  # [B, width / 2, H, W]
-        return self.predict[2](relu(self.predict[1](hidden)))
+        narrow, convolve, predict = self.predict
+        hidden = interpolate(narrow(fused), size=size, mode="bilinear", align_corners=True)
+        return predict(relu(convolve(hidden)))  # from [B, width / 2, H, W]
 
     def scale_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Make maps of 4, 2, 1 and 1/2 cells a patch, each of the width of the fused ones."""
@@ -108,13 +94,11 @@ class DPTHead(nn.Module):
 
     def fused_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Add each map to what comes from the coarser ones, doubled each time; finest first."""
-        fused: list[Tensor] = []
-        for scale in reversed(range(NUM_HOOKS)):
-            above = maps[scale] if not fused else fused[0]
-            added = None if not fused else maps[scale]
-            if added is not None:  # an odd side was rounded up when it was halved
-                above = above[..., : added.shape[-2], : added.shape[-1]]
-            fused.insert(0, self.fuse[scale](above, added))
+        *finer, coarsest = zip(maps, self.fuse)
+        fused = [coarsest[1](coarsest[0], None)]
+        for added, fuse in reversed(finer):
+            above = fused[0][..., : added.shape[-2], : added.shape[-1]]  # of odd sides, rounded up
+            fused.insert(0, fuse(above, added))
         return fused
 
 

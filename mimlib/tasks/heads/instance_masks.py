@@ -26,13 +26,7 @@ class MaskHead(nn.Module):
     """Predict a mask for each class inside a box (Mask R-CNN, section 3)."""
 
     def __init__(self, pool: MultiScaleRoIAlign, width: int, num_classes: int) -> None:
-        """Build the head.
-
-        Args:
-            pool: cuts the maps; a mask has twice its cells.
-            width: channels of the maps, C.
-            num_classes: G.
-        """
+        """Build the head on maps of C = `width` channels; a mask has twice the cells of `pool`."""
         super().__init__()
         norm = partial(LayerNorm2d, eps=1e-6)
         self.pool = pool
@@ -46,7 +40,7 @@ class MaskHead(nn.Module):
         return self.predict(self.convs(self.pool(dict(maps), list(boxes), sides))).float()
 
 
-def cut_masks(
+def crop_masks(
     masks: Bool[Tensor, "objects H W"],
     boxes: Float[Tensor, "R 4"],
     match: Int[Tensor, " R"],

@@ -11,36 +11,6 @@ from torch.nn import functional
 from mimlib.protocol import Features
 
 
-def check_head(num_classes: int, pool: str, has_class_token: bool) -> None:
-    """Refuse a classifier that cannot be built on this encoder.
-
-    Raises:
-        ValueError: if there are fewer than two classes or no class token where one is asked for.
-    """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")
-    if pool == "class_token" and not has_class_token:
-        raise ValueError("pool='class_token' needs an encoder with one; use pool='mean'")
-
-
-def linear_head(width: int, num_classes: int, std: float) -> nn.Linear:
-    """Build a classifier whose weights start near zero: truncated normal, `std`; bias 0."""
-    head = nn.Linear(width, num_classes)
-    nn.init.trunc_normal_(head.weight, std=std)
-    nn.init.zeros_(head.bias)
-    return head
-
-
-def probe_head(width: int, num_classes: int) -> nn.Sequential:
-    """Build the linear probe: standardise each feature, then one linear layer.
-
-    MAE, appendix A.1, "Linear probing": a BatchNorm without affine parameters in front of the
-    classifier, because pixels reconstructed from them do not fix the scale of features.
-    """
-    norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
-    return nn.Sequential(norm, linear_head(width, num_classes, std=0.01))
-
-
 def patch_map(features: Features) -> Float[Tensor, "B D h w"]:
     """Lay the patch tokens out as a map."""
     h, _ = features.grid
@@ -56,17 +26,13 @@ class UpsamplingHead(nn.Module):
     """
 
     def __init__(
-        self, width: int, stride: int, channels: int, num_outputs: int = 1, start: float = 0.0
+        self,
+        width: int,  # of the incoming map, D
+        stride: int,  # pixels per cell of that map
+        channels: int,  # at the first, coarsest stage
+        num_outputs: int = 1,  # numbers per pixel, C
+        start: float = 0.0,  # what an untrained head predicts on average
     ) -> None:
-        """Build the decoder.
-
-        Args:
-            width: channels of the incoming map, D.
-            stride: pixels per cell of that map.
-            channels: channels at the first, coarsest stage.
-            num_outputs: numbers per pixel, C.
-            start: what an untrained head predicts on average.
-        """
         super().__init__()
         num_doublings = max(0, math.ceil(math.log2(stride)) - 1)
         widths = [max(8, channels >> i) for i in range(num_doublings + 1)]
@@ -91,11 +57,7 @@ class UpsamplingHead(nn.Module):
 
 
 def pooled(features: Features, pool: str) -> Float[Tensor, "B D"]:
-    """Describe each image by one vector: its class token, or the mean of its patch tokens.
-
-    Raises:
-        ValueError: if the class token is asked for and the encoder has none.
-    """
+    """Pool an image to one vector: its class token, which must exist, or its mean patch token."""
     if pool == "mean":
         return torch.mean(features.tokens, dim=1)
     if features.class_token is None:

@@ -13,10 +13,13 @@ of the fused maps.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
@@ -26,7 +29,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from mimlib.tasks.heads.instance_masks import MaskHead, cut_masks, mask_loss
+from mimlib.checks import check_positive
+from mimlib.tasks.heads.instance_masks import MaskHead, crop_masks, mask_loss
 
 SHAPES = (0.5, 1.0, 2.0)  # height over width of the anchors
 BOX_CELLS, MASK_CELLS = 7, 14  # sides of what is cut out of the maps for each box
@@ -48,67 +52,64 @@ BOX_RULES = {  # the same of boxes; least score and largest number of what is re
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskRCNNConfig:
+    """The detector on top of a pyramid. Defaults: COCO at 1024 pixels, as MIMDet and ViTDet."""
+
+    num_classes: int  # G, without a background
+    anchor_sizes: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512)  # pixels, finest first
+    width: int = 256  # channels of the feature pyramid and of the heads, C
+    box_convs: int = 4  # convolutions of the head of boxes
+    box_width: int = 1024  # of the vector that describes a box
+    sampled_anchors: int = 256  # of an image, that proposals are learned from
+    sampled_boxes: int = 512  # of an image, that boxes, classes and masks are learned from
+    candidates: int = 2000  # best anchors of each map, half as many in evaluation
+    proposals: int = 1000  # of an image, kept of those where they overlap
+
+    def __post_init__(self) -> None:
+        counts = ("num_classes", "width", "box_width", "sampled_anchors", "sampled_boxes")
+        check_positive(self, *counts, "candidates", "proposals")
+        if list(self.anchor_sizes) != sorted(self.anchor_sizes) or self.anchor_sizes[0] < 1:
+            raise ValueError(f"anchor_sizes {self.anchor_sizes} must be pixels, ascending")
+
+
 class MaskRCNN(nn.Module):
-    """From the maps of a pyramid to boxes, classes and masks."""
+    """From the maps of a pyramid, a fifth and coarsest one added, to boxes, classes and masks."""
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        finest_stride: int,
-        num_classes: int,
-        anchor_sizes: Sequence[int],
-        width: int,
-        box_convs: int,
-        box_width: int,
-        sampled_anchors: int,
-        sampled_boxes: int,
-        candidates: int,
-        proposals: int,
-    ) -> None:
-        """Build the network.
-
-        Args:
-            widths: of the four maps.
-            finest_stride: pixels per cell of the first map, a power of 2.
-            num_classes: G, without the background.
-            anchor_sizes: five, in pixels: one for each map and one for a still coarser one.
-            width: channels of the fused maps, C.
-            box_convs: convolutions of the head of the boxes.
-            box_width: of the vector that describes a box.
-            sampled_anchors: anchors of an image that proposals are learned from.
-            sampled_boxes: proposals of an image that boxes, classes and masks are learned from.
-            candidates: best anchors of each map that become proposals, half as many in evaluation.
-            proposals: kept of an image where they overlap.
-        """
+    def __init__(self, widths: Sequence[int], finest_stride: int, config: MaskRCNNConfig) -> None:
+        """Build the network on four maps, the first one of `finest_stride`, a power of 2."""
         super().__init__()
         norm = partial(LayerNorm2d, eps=1e-6)
+        width, sizes = config.width, config.anchor_sizes
         self.fpn = FeaturePyramidNetwork(list(widths), width, LastLevelMaxPool(), norm)
-        anchors = AnchorGenerator([(size,) for size in anchor_sizes], [SHAPES] * len(anchor_sizes))
+        anchors = AnchorGenerator([(size,) for size in sizes], [SHAPES] * len(sizes))
         self.rpn = ProposalNetwork(
             anchors,
-            ProposalHead(width, len(SHAPES), RPN_CONVS),
+            RPNHead(width, len(SHAPES), RPN_CONVS),
             **ANCHOR_RULES,
-            batch_size_per_image=sampled_anchors,
-            pre_nms_top_n={"training": candidates, "testing": -(-candidates // 2)},
-            post_nms_top_n={"training": proposals, "testing": proposals},
+            batch_size_per_image=config.sampled_anchors,
+            pre_nms_top_n={"training": config.candidates, "testing": -(-config.candidates // 2)},
+            post_nms_top_n={"training": config.proposals, "testing": config.proposals},
         )
         # As official: boxes of 224 = 7 * 32 pixels are cut out of the map of stride 16 = 4 * 4.
         shape = (width, BOX_CELLS, BOX_CELLS)
-        cut = partial(
+        roi_pool = partial(
             MultiScaleRoIAlign,
             [str(i) for i in range(len(widths))],
             sampling_ratio=2,
-            canonical_scale=7 * anchor_sizes[0],
+            canonical_scale=7 * sizes[0],
             canonical_level=finest_stride.bit_length() + 1,
         )
         self.roi_heads = BoxHeads(
-            cut(BOX_CELLS),
-            FastRCNNConvFCHead(shape, [width] * box_convs, [box_width], norm),
-            BoxPredictor(box_width, num_classes + 1),
+            roi_pool(BOX_CELLS),
+            FastRCNNConvFCHead(shape, [width] * config.box_convs, [config.box_width], norm),
+            FastRCNNPredictor(config.box_width, config.num_classes + 1),
             **BOX_RULES,
-            batch_size_per_image=sampled_boxes,
+            batch_size_per_image=config.sampled_boxes,
         )
-        self.mask_head = MaskHead(cut(MASK_CELLS), width, num_classes)
+        for part in (self.rpn.head, self.roi_heads.box_predictor):
+            part.register_forward_hook(_as_float32)
+        self.mask_head = MaskHead(roi_pool(MASK_CELLS), width, config.num_classes)
 
     def losses(
         self, maps: Sequence[Tensor], images: Tensor, targets: list[dict[str, Tensor]]
@@ -135,7 +136,7 @@ class MaskRCNN(nn.Module):
         logits = self.mask_head(fused, boxes, sides)
         cells = logits.shape[-1]
         truths = [
-            cut_masks(target["masks"], box, match, cells)
+            crop_masks(target["masks"], box, match, cells)
             for target, box, match in zip(targets, boxes, matches)
         ]
         losses["mask"] = mask_loss(logits, torch.cat(labels) - 1, torch.cat(truths))
@@ -217,22 +218,9 @@ class BoxHeads(RoIHeads):
         return boxes, matches, labels, self.box_coder.encode(matched, boxes)
 
 
-class ProposalHead(RPNHead):
-    """torchvision's, with results in float32, whatever it computes in."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return scores and boxes of the anchors on each map."""
-        logits, deltas = super().forward(x)
-        return [each.float() for each in logits], [each.float() for each in deltas]
-
-
-class BoxPredictor(FastRCNNPredictor):
-    """torchvision's, with results in float32."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores of the classes and a box for each class."""
-        scores, deltas = super().forward(x)
-        return scores.float(), deltas.float()
+def _as_float32(_module: nn.Module, _inputs: tuple, outputs: Any) -> Any:
+    """Let a part of torchvision's answer in float32, whatever it computes in."""
+    return tree_map_only(Tensor, Tensor.float, outputs)
 
 
 def _labeled(labels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,5 +1,8 @@
 """Heads for semantic segmentation: from four maps of different scales to classes.
 
+A head is built from the widths C_i of the maps, finest first, the channels inside it, the number of
+classes and the share of the channels that are dropped before the last layer.
+
 Letters: B images, C_i channels of map i (finest first), G classes, h and w sides of the finest map.
 """
 
@@ -31,14 +34,6 @@ class UPerNetHead(nn.Module):
     def __init__(
         self, widths: Sequence[int], channels: int, num_classes: int, dropout: float = 0.0
     ) -> None:
-        """Build the head.
-
-        Args:
-            widths: channels of the four maps, C_i, finest first.
-            channels: of everything inside.
-            num_classes: G.
-            dropout: share of the channels that are dropped before the last layer.
-        """
         super().__init__()
         *fine, coarse = widths
         self.pooled = nn.ModuleList(convolution(coarse, channels, 1) for _ in POOLED_SIDES)
@@ -50,7 +45,7 @@ class UPerNetHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "B G h w"]:
         """Return logits at the resolution of the finest map."""
-        merged = [self.look_around(maps[-1])]  # [B, channels, h_i, w_i] each, coarsest first
+        merged = [self.pool_pyramid(maps[-1])]  # [B, channels, h_i, w_i] each, coarsest first
         for lateral, fine in zip(reversed(self.lateral), reversed(maps[:-1])):
             side = lateral(fine)
             merged.append(side + resize(merged[-1], like=side))
@@ -59,7 +54,7 @@ class UPerNetHead(nn.Module):
         together = torch.cat([resize(part, like=smoothed[0]) for part in smoothed], dim=1)
         return self.classify(self.fuse(together))
 
-    def look_around(self, coarse: Tensor) -> Tensor:
+    def pool_pyramid(self, coarse: Tensor) -> Tensor:
         """Add to each cell of a map what is seen in larger and larger parts of the image."""
         parts = [
             resize(conv(pool(coarse, side)), like=coarse)
@@ -73,20 +68,12 @@ class SemanticFPNHead(nn.Module):
 
     Kirillov et al. 2019, "Panoptic Feature Pyramid Networks" (arXiv 1901.02446), section 3.1:
     each doubling is a convolution, group normalisation, ReLU and bilinear interpolation. The number
-    of images in a batch does not matter.
+    of images in a batch does not matter. After the pyramid, of 256 channels in the paper, are half.
     """
 
     def __init__(
         self, widths: Sequence[int], channels: int, num_classes: int, dropout: float = 0.0
     ) -> None:
-        """Build the head.
-
-        Args:
-            widths: channels of the four maps, C_i, finest first.
-            channels: of the feature pyramid, 256 in the paper; half of them after it.
-            num_classes: G.
-            dropout: share of the channels that are dropped before the last layer.
-        """
         super().__init__()
         self.pyramid = FeaturePyramidNetwork(list(widths), channels)
         half = max(1, channels // 2)

@@ -42,12 +42,7 @@ def laplacian_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean of e / s + log s over the valid pixels of the batch; 0 if there are none.
 
-    Args:
-        prediction: flow or disparity, pixels.
-        raw_scale: what the network says about its scale, any number.
-        target: what is true; not read where it is not valid.
-        valid: where it is known.
-        kind: how raw_scale becomes the scale.
+    Prediction and target are flow or disparity in pixels; the target is not read elsewhere.
     """
     known = torch.where(valid[..., None], target, 0.0)
     error = (prediction.float() - known).abs().sum(-1)  # [B, H, W]
