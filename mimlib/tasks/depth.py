@@ -167,9 +167,7 @@ class DPTDepthTask(DepthTask):
 
 
 def reverse_huber(
-    prediction: Float[Tensor, "B H W"],
-    target: Float[Tensor, "B H W"],
-    valid: Bool[Tensor, "B H W"],
+    prediction: Float[Tensor, "B H W"], target: Float[Tensor, "B H W"], valid: Bool[Tensor, "B H W"]
 ) -> Float[Tensor, ""]:
     """Return the mean reverse Huber loss over the valid pixels of the batch; 0 if there are none.
 

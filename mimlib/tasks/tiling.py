@@ -44,9 +44,7 @@ def window_offsets(side: int, window: int, overlap: float) -> list[int]:
     """Return where windows start along a side: evenly spaced, overlapping at least as asked.
 
     There are 1 + ceil((side - window) / ((1 - overlap) window)) of them.
-
-    Raises:
-        ValueError: if the window is larger than the side, or the overlap not in [0, 1).
+    Raises ValueError if the window is larger than the side, or the overlap not in [0, 1).
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap {overlap} is out of range; expected 0 <= overlap < 1")

@@ -22,9 +22,7 @@ def default_hooks(encoder_depth: int, decoder_depth: int = 0) -> tuple[int, ...]
     and 8 blocks for depths 8, 12 and 24), or a quarter of the encoder's where there is no decoder.
 
     # as official: with 8 decoder blocks the first hook is the encoder's second-to-last block.
-
-    Raises:
-        ValueError: if there are fewer than four blocks.
+    Raises ValueError if there are fewer than four blocks.
     """
     last = encoder_depth + decoder_depth - 1
     step = math.ceil(decoder_depth / 3) if decoder_depth else encoder_depth // NUM_HOOKS

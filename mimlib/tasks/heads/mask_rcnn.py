@@ -199,22 +199,17 @@ class BoxHeads(RoIHeads):
         """Choose the proposals to learn from; return them, their objects, labels and deltas."""
         truths = [target["boxes"] for target in targets]
         boxes = self.add_gt_proposals(proposals, truths)
-        matches, labels = self.assign_targets_to_proposals(
-            boxes, truths, [target["labels"] for target in targets]
-        )
+        classes = [target["labels"] for target in targets]
+        matches, labels = self.assign_targets_to_proposals(boxes, truths, classes)
         count, share = self.fg_bg_sampler.batch_size_per_image, BOX_RULES["positive_fraction"]
-        chosen = [
-            choose(label, target["proposal_keys"], count, share)
-            for label, target in zip(labels, targets)
-        ]
+        keys = [target["proposal_keys"] for target in targets]
+        chosen = [choose(*each, count, share) for each in zip(labels, keys)]
         boxes, matches, labels = (
             [field[c] for field, c in zip(fields, chosen)] for fields in (boxes, matches, labels)
         )
         # An image without objects has background alone, whose match is of no account.
-        matched = [
-            (truth if len(truth) else truth.new_zeros(1, 4))[match]
-            for truth, match in zip(truths, matches)
-        ]
+        truths = [truth if len(truth) else truth.new_zeros(1, 4) for truth in truths]
+        matched = [truth[match] for truth, match in zip(truths, matches)]
         return boxes, matches, labels, self.box_coder.encode(matched, boxes)
 
 
@@ -238,14 +233,8 @@ def choose(labels: Tensor, keys: Tensor, count: int, share: float) -> Tensor:
     torchvision draws them from the global generator, in the middle of its forward pass; with keys
     drawn beforehand, uniform in [0, 1), the same views give the same loss.
 
-    Args:
-        labels: [K], above 0: positive, 0: negative, below: neither.
-        keys: [K] or more.
-        count: boxes to choose, if there are as many.
-        share: largest part of them that is positive.
-
-    Returns:
-        A mask [K].
+    Of labels [K], above 0: positive, 0: negative, below: neither, `count` are chosen if there are
+    as many, `share` of them positive at the most. Keys: [K] or more. Returns a mask [K].
     """
     keys = keys[: len(labels)]
     positive = _smallest(keys, labels >= 1, int(count * share))
