@@ -44,22 +44,14 @@ CONFIDENCE = 0.95
 LESSON_SEEDS = 3  # fewer are no receipt
 
 
-class Interval(NamedTuple):
-    """Mean over seeds and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def interval(values: list[float]) -> Interval:
+def interval(values: list[float]) -> tuple[float, float, float]:
     """Return mean and 95 % interval by Student's t; a single value has an infinite interval."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Interval(mean, float("-inf"), float("inf"))
+        return mean, float("-inf"), float("inf")
     error = statistics.stdev(values) / len(values) ** 0.5
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * error
-    return Interval(mean, mean - half, mean + half)
+    return mean, mean - half, mean + half
 
 
 def summarise(values: list[float]) -> dict:
@@ -72,17 +64,17 @@ def judge(rule: Rule, values: Mapping[str, Mapping[str, list[float]]]) -> dict:
     """Apply a rule to values[setting][metric], one value per seed in the same order."""
     sign = 1.0 if rule.higher_is_better else -1.0
     pairs = zip(values[rule.better][rule.metric], values[rule.worse][rule.metric], strict=True)
-    gain = interval([sign * (b - w) for b, w in pairs])
+    gain, low, high = interval([sign * (b - w) for b, w in pairs])
     if rule.margin:
-        yes = -rule.margin < gain.low and gain.high < rule.margin
-        no = gain.low > rule.margin or gain.high < -rule.margin
+        yes = -rule.margin < low and high < rule.margin
+        no = low > rule.margin or high < -rule.margin
     else:
-        yes, no = gain.low > 0, gain.high < 0
+        yes, no = low > 0, high < 0
     words, within = ("equals", f" within {rule.margin}") if rule.margin else ("beats", "")
     return {
         "rule": f"{rule.metric}: {rule.better} {words} {rule.worse}{within}",
-        "gain": gain.mean,
-        "interval": [gain.low, gain.high],
+        "gain": gain,
+        "interval": [low, high],
         "verdict": "reproduced" if yes else "contradicted" if no else "inconclusive",
     }
 

@@ -110,11 +110,7 @@ SEES = Exercise(
     name="convmae.2",
     answer=_sees,
     source=ConvViT.stages,
-    cases=lambda: (
-        ((2, 2, 2), (1, 1, 1), 3),
-        ((2, 2, 2), (2, 1, 1), 5),
-        ((4, 2, 2), (2, 2, 1), 5),
-    ),
+    cases=lambda: (((2, 2, 2), (1, 1, 1), 3), ((2, 2, 2), (2, 1, 1), 5), ((4, 2, 2), (2, 2, 1), 5)),
     wrong={
         partial(_by_formula, grow=lambda kernel: kernel): "a k x k kernel adds k - 1 positions to "
         "the side of what is seen: one of the k was seen before",

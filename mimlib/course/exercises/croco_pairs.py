@@ -69,12 +69,7 @@ def _share_cases():
     draw = torch.Generator().manual_seed(3)
     line = torch.tensor([[0.0, 0.0, 1.0], [0.02, 0.0, 1.0], [0.5, 0.0, 1.0]])
     crowd = 0.3 * torch.rand(40, 3, generator=draw), 0.3 * torch.rand(25, 3, generator=draw)
-    return (
-        (line, line, 3),
-        (line, line[:1], 4),
-        (line[:1], line, 4),
-        (*crowd, 50),
-    )
+    return ((line, line, 3), (line, line[:1], 4), (line[:1], line, 4), (*crowd, 50))
 
 
 def _seen(

@@ -45,10 +45,7 @@ NORMALIZE = Exercise(
         "outside it is a thousand times weaker for flat patches",
         partial(_standardized, power=1.0): "divide by the root of the variance",
     },
-    hints=(
-        "mean and var over dim -1 with keepdim=True",
-        "(patches - mean) / (var + 1e-6).sqrt()",
-    ),
+    hints=("mean and var over dim -1 with keepdim=True", "(patches - mean) / (var + 1e-6).sqrt()"),
 )
 
 

@@ -10,5 +10,4 @@ from mimlib.evidence.claims.selfpatch import SELFPATCH
 from mimlib.evidence.claims.study import Rule, Study
 
 __all__ = ["STUDIES", "Rule", "Study"]
-
 STUDIES = {study.name: study for study in (*MAE, *CONVMAE, *CROCO, *SELFPATCH)}
