@@ -25,7 +25,7 @@ LEAST_AREA, MOST_OBJECTS = 40**2, 8  # pixels of every object, objects of an ima
 WIDTH = 128  # of the encoder
 RATE = 1.5e-3  # highest learning rate of AdamW
 HEAD = {
-    "width": 64, "box_convs": 1, "box_width": 256, "sampled_anchors": 128, "sampled_boxes": 64,
+    "width": 64, "box_convs": 1, "box_width": 256, "sampled_anchors": 128, "sampled_boxes": 32,
     "candidates": 256, "proposals": 128,
 }  # fmt: skip
 
