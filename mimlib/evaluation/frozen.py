@@ -98,9 +98,7 @@ def fit_linear(
     left is logistic regression: min_W,b mean cross-entropy + decay / 2 |W|^2. It is convex and
     solved by L-BFGS from zero on all samples at once: no rate to tune, no seed. Returns the two
     layers in evaluation mode, on the device of the features.
-
-    Raises:
-        ValueError: if features and labels differ in number, none is given, or a label is outside.
+    Raises ValueError if features and labels differ in number, none is given, or a label is outside.
     """
     if len(features) != len(labels) or len(labels) == 0:
         raise ValueError(f"got {len(features)} features and {len(labels)} labels; expected pairs")

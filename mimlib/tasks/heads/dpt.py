@@ -113,10 +113,8 @@ class Fusion(nn.Module):
         """Return a map of twice the side."""
         if added is not None:
             hidden = hidden + self.unit_1(added)
-        hidden = interpolate(
-            self.unit_2(hidden), scale_factor=2, mode="bilinear", align_corners=True
-        )
-        return self.out(hidden)
+        hidden = self.unit_2(hidden)
+        return self.out(interpolate(hidden, scale_factor=2, mode="bilinear", align_corners=True))
 
 
 class ResidualUnit(nn.Module):
