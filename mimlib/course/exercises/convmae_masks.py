@@ -33,12 +33,8 @@ def _at_stage(hidden, side):
 def _stage_cases():
     draw = torch.Generator().manual_seed(3)
     hidden = as_bool(random_mask(3, 15, 11, draw)).unflatten(1, (3, 5))
-    return (
-        (torch.tensor([[[True, False]]]), 2),
-        (torch.tensor([[[True, False], [True, True]]]), 2),
-        (hidden, 2),
-        (hidden, 4),
-    )
+    row, square = torch.tensor([[[True, False]]]), torch.tensor([[[True, False], [True, True]]])
+    return (row, 2), (square, 2), (hidden, 2), (hidden, 4)
 
 
 def _in_one_line(hidden, side):
@@ -77,15 +73,8 @@ def _sees(entries, depths, kernel):
     """Count the pixels along a side that a position of stages 1 and 2 sees, by the encoder."""
     side = 4 * sum(depths[:2]) * kernel * entries[0] * entries[1]
     side -= side % (entries[0] * entries[1] * entries[2])
-    config = ConvViTConfig(
-        widths=(4, 4, 4),
-        depths=depths,
-        heads=1,
-        mlp_ratios=(1, 1, 1),
-        entries=entries,
-        image_size=side,
-        kernel=kernel,
-    )
+    small = {"widths": (4, 4, 4), "heads": 1, "mlp_ratios": (1, 1, 1), "image_size": side}
+    config = ConvViTConfig(**small, depths=depths, entries=entries, kernel=kernel)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         images = torch.rand(1, 3, side, side, requires_grad=True)

@@ -21,11 +21,8 @@ def _turned(heads, places):
 def _turn_cases():
     draw = torch.Generator().manual_seed(5)
     places = torch.tensor([[0, 0], [1, 0], [0, 2], [3, 1]])
-    return (
-        (torch.tensor([[1.0, 0.0, 1.0, 0.0]]), torch.tensor([[1, 2]])),
-        (torch.randn(4, 8, generator=draw), places),
-        (torch.randn(4, 32, generator=draw), places),
-    )
+    one = torch.tensor([[1.0, 0.0, 1.0, 0.0]]), torch.tensor([[1, 2]])
+    return one, *((torch.randn(4, width, generator=draw), places) for width in (8, 32))
 
 
 def _turn_by(heads, places, base=100.0, sign=1):

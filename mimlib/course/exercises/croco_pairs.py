@@ -21,12 +21,8 @@ def _hidden(noise, mask_ratio):
 def _hidden_cases():
     noise = torch.rand(3, 16, generator=torch.Generator().manual_seed(1))
     large = torch.rand(2, 196, generator=torch.Generator().manual_seed(0))
-    return (
-        (torch.tensor([[0.3, 0.1, 0.2]]), 0.34),
-        (torch.tensor([[0.9, 0.5, 0.1, 0.3]]), 0.5),
-        (noise, 0.8),
-        (large, 0.9),
-    )
+    three, four = torch.tensor([[0.3, 0.1, 0.2]]), torch.tensor([[0.9, 0.5, 0.1, 0.3]])
+    return (three, 0.34), (four, 0.5), (noise, 0.8), (large, 0.9)
 
 
 def _below(noise, mask_ratio, sorts=1, count=lambda n, ratio: int(n * ratio)):

@@ -14,12 +14,9 @@ def _normalized(patches):
 
 
 def _patch_cases():
+    slope, flat = torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[0.5, 0.5, 0.5]]])
     random = torch.rand(2, 3, 12, generator=torch.Generator().manual_seed(3))
-    return (
-        (torch.tensor([[[0.0, 1.0, 2.0]]]),),
-        (torch.tensor([[[0.5, 0.5, 0.5]]]),),
-        (random * torch.tensor([1e-3, 1.0, 10.0])[:, None],),
-    )
+    return (slope,), (flat,), (random * torch.tensor([1e-3, 1.0, 10.0])[:, None],)
 
 
 def _standardized(patches, axes=(-1,), unbiased=True, inside=TARGET_EPS, outside=0.0, power=0.5):
@@ -95,11 +92,9 @@ def _undo(prediction, patches):
 
 def _undo_cases():
     draw = torch.Generator().manual_seed(5)
+    small = torch.tensor([[[-1.0, 0.0, 1.0]]]), torch.tensor([[[2.0, 4.0, 6.0]]])
     patches = torch.rand(2, 3, 12, generator=draw)
-    return (
-        (torch.tensor([[[-1.0, 0.0, 1.0]]]), torch.tensor([[[2.0, 4.0, 6.0]]])),
-        (torch.randn(2, 3, 12, generator=draw), patches),
-    )
+    return small, (torch.randn(2, 3, 12, generator=draw), patches)
 
 
 def _undone(prediction, patches, way):

@@ -14,13 +14,10 @@ def _mask(noise, num_masked):
 
 
 def _mask_cases():
+    first, second = torch.tensor([[0.3, 0.1, 0.2]]), torch.tensor([[0.5, 0.1, 0.9, 0.3]])
+    two = torch.tensor([[0.9, 0.5, 0.1, 0.3], [0.2, 0.4, 0.3, 0.1]])
     noise = torch.rand(3, 16, generator=torch.Generator().manual_seed(1))
-    return (
-        (torch.tensor([[0.3, 0.1, 0.2]]), 1),
-        (torch.tensor([[0.5, 0.1, 0.9, 0.3]]), 2),
-        (torch.tensor([[0.9, 0.5, 0.1, 0.3], [0.2, 0.4, 0.3, 0.1]]), 3),
-        (noise, 12),
-    )
+    return (first, 1), (second, 2), (two, 3), (noise, 12)
 
 
 def _split(noise, num_masked, sorts=1, ascending=True, masked_first=False, swap_counts=False):
@@ -58,13 +55,9 @@ MASK = Exercise(
 )
 
 
-def _all(visible, masked):
-    return torch.cat([visible, masked], dim=1)
-
-
 def _put_back(visible, masked, index):
     """[B, V, D] and [B, M, D] -> [B, N, D] in image order."""
-    blank = _all(visible, masked)
+    blank = torch.cat([visible, masked], dim=1)
     return scatter_tokens(scatter_tokens(blank, index.visible, visible), index.masked, masked)
 
 
@@ -76,12 +69,9 @@ def _put_back_cases():
         masked = -torch.arange(1.0, 1 + batch * num_masked * 2).reshape(batch, num_masked, 2)
         return visible, masked, index
 
+    one, two = torch.tensor([[0.5, 0.1]]), torch.tensor([[0.5, 0.1, 0.9]])
     noise = torch.rand(2, 9, generator=torch.Generator().manual_seed(2))
-    return (
-        _case(torch.tensor([[0.5, 0.1]]), 1),
-        _case(torch.tensor([[0.5, 0.1, 0.9]]), 2),
-        _case(noise, 6),
-    )
+    return _case(one, 1), _case(two, 2), _case(noise, 6)
 
 
 PUT_BACK = Exercise(
@@ -90,10 +80,14 @@ PUT_BACK = Exercise(
     source=scatter_tokens,
     cases=_put_back_cases,
     wrong={
-        (lambda v, m, index: _all(v, m)): "visible tokens in front, mask tokens behind: that is "
+        (
+            lambda v, m, index: torch.cat([v, m], 1)
+        ): "visible tokens in front, mask tokens behind: that is "
         "the order they were computed in, not the order of the image. Every token would get the "
         "position of another patch",
-        (lambda v, m, index: gather_tokens(_all(v, m), _all(*index))): "gathering with the order "
+        (
+            lambda v, m, index: gather_tokens(torch.cat([v, m], 1), torch.cat(index, 1))
+        ): "gathering with the order "
         "shuffles a second time; to undo a permutation gather with its inverse (argsort of the "
         "order), or scatter with the order itself",
         (lambda v, m, index: _put_back(v, 0 * m, index)): "the masked tokens have places too",

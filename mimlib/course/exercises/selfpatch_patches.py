@@ -15,10 +15,6 @@ def _neighbors_of(patch, height, width, window):
     return neighbor_table((height, width), window)[0][patch].tolist()
 
 
-def _neighbor_cases():
-    return (5, 4, 4, 3), (0, 4, 6, 3), (23, 4, 6, 3), (0, 14, 14, 3), (8, 6, 7, 5)
-
-
 def _around(
     patch, height, width, window, wrap=lambda place, size: place % size, itself=False, flat=False
 ):
@@ -35,7 +31,7 @@ NEIGHBORS = Exercise(
     name="selfpatch.3",
     answer=_neighbors_of,
     source=neighbor_table,
-    cases=_neighbor_cases,
+    cases=lambda: ((5, 4, 4, 3), (0, 4, 6, 3), (23, 4, 6, 3), (0, 14, 14, 3), (8, 6, 7, 5)),
     wrong={
         partial(_around, wrap=lambda place, size: place): "on a torus everybody has as many "
         "neighbours: take rows and columns modulo the grid instead of leaving them out",

@@ -52,15 +52,11 @@ def _count_visible(num_patches, mask_ratio):
     return MAEConfig(encoder=encoder, mask_ratio=mask_ratio).count_visible(num_patches)
 
 
-def _count_cases():
-    return ((64, 0.75), (196, 0.75), (196, 0.7), (196, 0.9), (64, 0.9), (196, 0.85))
-
-
 COUNTS = Exercise(
     name="start.2",
     answer=_count_visible,
     source=MAEConfig.count_visible,
-    cases=_count_cases,
+    cases=lambda: ((64, 0.75), (196, 0.75), (196, 0.7), (196, 0.9), (64, 0.9), (196, 0.85)),
     wrong={
         (lambda count, ratio: round(count * (1 - ratio))): "rounding to the nearest agrees most of "
         "the time, but MAE cuts the fraction off the VISIBLE share: 196 * 0.1 = 19.6 leaves 19",
