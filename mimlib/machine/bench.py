@@ -95,7 +95,8 @@ def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
     seconds = SECONDS / 10 if quick else SECONDS
     with numeric_mode(device):
         for name, config in models().items():
-            batch = batch_size(config, device, quick)
+            is_slow = device.type == "cpu" and minimal_flops(config) > LARGE
+            batch = (2 if quick else 16) if is_slow else (64 if quick else 256)
             yield measure(name, config, batch, device, seconds)
             for ratio in RATIOS if name in ("MAE notebook size", "ConvMAE notebook size") else ():
                 masked = replace(config, mask_ratio=ratio)
@@ -103,13 +104,6 @@ def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
         count = 16 if quick else 256
         (taken,) = times_of(lambda: world.views(count, WORLD_SIZE, cache=False), seconds=0)
         yield Row(f"world views, {WORLD_SIZE} px", count, images_per_second=count / taken)
-
-
-def batch_size(config: Config, device: torch.device, quick: bool) -> int:
-    """Choose how many images (pairs) to time at once: large models have time for few on a CPU."""
-    if device.type == "cpu" and minimal_flops(config) > LARGE:
-        return 2 if quick else 16
-    return 64 if quick else 256
 
 
 def measure(name: str, config: Config, batch: int, device: torch.device, seconds: float) -> Row:

@@ -48,11 +48,9 @@ def gradients(loss: Tensor, of: nn.Module | Mapping[str, Tensor]) -> dict[str, T
     """
     named = dict(of.named_parameters()) if isinstance(of, nn.Module) else dict(of)
     named = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
-    found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
-    return {
-        name: torch.zeros_like(tensor) if gradient is None else gradient
-        for (name, tensor), gradient in zip(named.items(), found)
-    }
+    zeros = {"allow_unused": True, "materialize_grads": True}
+    found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, **zeros)
+    return dict(zip(named, found))
 
 
 def compare(name: str, mine: object, ours: object, tolerance: float) -> None:

@@ -66,9 +66,6 @@ def paint(image: Tensor, hidden: Tensor, model: Autoencoder) -> tuple[Tensor, Te
 
     Returns:
         The masked image and the reconstruction, [3, H, W] each, in [0, 1].
-
-    Raises:
-        ValueError: if everything or nothing is hidden.
     """
     if hidden.all() or not hidden.any():
         raise ValueError("hide at least one patch and leave at least one visible")
@@ -84,15 +81,14 @@ def patterns(grid: tuple[int, int]) -> dict[str, Tensor]:
     row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     noise = torch.rand(h * w, generator=torch.Generator().manual_seed(0))
     inner = (row >= h // 4) & (row < h - h // 4) & (column >= w // 4) & (column < w - w // 4)
-    masks = {
+    return {
         "random 75 %": noise >= noise.sort().values[h * w // 4],
-        "right half": column >= w // 2,
-        "every other row": row % 2 == 1,
-        "chessboard": (row + column) % 2 == 1,
-        "hole": inner,
-        "frame": ~inner,
+        "right half": (column >= w // 2).flatten(),
+        "every other row": (row % 2 == 1).flatten(),
+        "chessboard": ((row + column) % 2 == 1).flatten(),
+        "hole": inner.flatten(),
+        "frame": ~inner.flatten(),
     }
-    return {name: mask.flatten() for name, mask in masks.items()}
 
 
 def attention_explorer(
@@ -140,15 +136,10 @@ def all_attention(images: Tensor, encoder: Encoder, block: int = -1) -> Tensor:
 
 
 def look_from(weights: Tensor, query: int, grid: tuple[int, int]) -> Tensor:
-    """Return where patch `query` looks: [h, w] out of weights [N, N].
-
-    Raises:
-        ValueError: if there is no such patch.
-    """
+    """Return where patch `query` looks: [h, w] out of weights [N, N]."""
     if not 0 <= query < len(weights):
-        raise ValueError(
-            f"there is no patch {query}; the image has patches 0 to {len(weights) - 1}"
-        )
+        last = len(weights) - 1
+        raise ValueError(f"there is no patch {query}; the image has patches 0 to {last}")
     return rearrange(weights[query], "(h w) -> h w", h=grid[0])
 
 
