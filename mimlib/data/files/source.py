@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mimlib.data.files.listing import Listing
 from mimlib.data.order import Request
-from mimlib.data.source import IndexedSource
+from mimlib.data.source import IndexedSource, fingerprint
 
 REPLACEMENTS = 32  # unreadable items in a row before a data set is given up
 BAD_SHARE = 0.1  # of the items seen that may be unreadable before a data set is given up
@@ -28,6 +28,8 @@ class FileSource(IndexedSource):
     What is looked at and measured (`first`, `once`) is the set itself: there a file that cannot be
     read is an error by its name, as a number measured on other images would not be of this set.
     """
+
+    known: np.ndarray | None = None  # of the items, beside their files; part of their identity
 
     def __init__(self, files: Listing, config: Any, reader: Callable[..., Any] | None = None):
         """Take the files, how they are augmented, and what reads their ground truth."""
@@ -56,8 +58,11 @@ class FileSource(IndexedSource):
         return np.arange(count) * len(self) // count
 
     def identity(self) -> str:
-        """Return a hash of the number, the names and some of the sizes of the files."""
-        return self.files.identity()
+        """Return a hash of the files' names and some of their sizes, and of what else is known."""
+        files = self.files.identity()
+        if self.known is None:
+            return files
+        return fingerprint(len(self), np.array(files), self.known)
 
     def load(self, request: Request) -> tuple[NamedTuple, dict[str, str]]:
         """Answer a request, and say what could not be read: path -> reason."""

@@ -13,7 +13,6 @@ from mimlib.data.files.listing import FORMATS, Listing, is_hidden, is_image, wal
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource
 from mimlib.data.order import Request
-from mimlib.data.source import fingerprint
 from mimlib.data.transforms.crops import Augmentation, cut_image, evaluation_view
 
 
@@ -70,14 +69,7 @@ class FolderSource(FileSource):
 
     def __init__(self, folder: ImageFolder, config: Augmentation, labels: np.ndarray | None):
         super().__init__(folder, config)
-        self.labels = labels
-
-    def identity(self) -> str:
-        """Return a hash of the files and of the numbers of their classes."""
-        files = super().identity()
-        if self.labels is None:
-            return files
-        return fingerprint(len(self), np.array(files), self.labels)
+        self.labels = self.known = labels
 
     def read(self, index: int) -> tuple[Tensor, int]:
         """Read an image [3, H, W] uint8 and say what class it is of; 0 without classes."""

@@ -16,7 +16,6 @@ from mimlib.data.files.listing import Listing, spoken_lines
 from mimlib.data.files.reading import reading
 from mimlib.data.pairs.files import PairFileSource
 from mimlib.data.pairs.views import PairAugmentation
-from mimlib.data.source import fingerprint
 
 UPRIGHT = 60  # degrees; as official: a smaller rotation is "most likely not a true rotation"
 NUMBERS = 10  # of a crop: which images, rotation, four sides of each box
@@ -89,18 +88,14 @@ class CropSource(PairFileSource):
             numbers.extend((number, crop.rotation, *crop.box_1, *crop.box_2))
         files = Listing(root, list(images), f"that {config.crops} lists")
         super().__init__(files.check("the photographs come from their own data sets"), config)
-        self._crops = np.array(numbers).reshape(-1, NUMBERS)  # [crops, NUMBERS] int32
+        self.known = np.array(numbers).reshape(-1, NUMBERS)  # [crops, NUMBERS] int32
 
     def __len__(self) -> int:
-        return len(self._crops)
-
-    def identity(self) -> str:
-        """Return a hash of the photographs and of the rectangles."""
-        return fingerprint(len(self), np.array(self.files.identity()), self._crops)
+        return len(self.known)
 
     def crop(self, index: int) -> CropPair:
         """Return which rectangles make pair `index`; the images by their full paths."""
-        pair, rotation, *sides = self._crops[index].tolist()
+        pair, rotation, *sides = self.known[index].tolist()
         return CropPair(*self.files.paths(pair), rotation, tuple(sides[:4]), tuple(sides[4:]))
 
     def path(self, index: int) -> str:
