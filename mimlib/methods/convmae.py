@@ -29,8 +29,6 @@ from mimlib.methods.autoencoder import Autoencoder, AutoencoderConfig, MAEViews
 from mimlib.methods.objectives.masked import Grid, Patches
 from mimlib.protocol import PatchMask
 
-__all__ = ["ConvMAE", "ConvMAEConfig", "MAEViews"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ConvMAEConfig(AutoencoderConfig):

@@ -58,7 +58,7 @@ class Network(nn.Module):
     """The student or the teacher: an encoder and one head for each thing that is compared."""
 
     def __init__(
-        self, encoder: Encoder, heads: Mapping[str, nn.Module], aggregator: Aggregator | None = None
+        self, encoder: Encoder, heads: Mapping[str, nn.Module], aggregator: Aggregator | None
     ):
         super().__init__()
         self.encoder, self.aggregator = encoder, aggregator

@@ -44,6 +44,7 @@ GPU_TRAINING = TrainConfig(
     save_every=2_000, evaluate_every=5_000,
 )  # fmt: skip
 HELD_OUT_SEED = 1_000_000  # scenes that no training set holds
+OBJECTS = {"target": "label", "aim": "object"}  # views of one thing each
 TUNING_SEED = HELD_OUT_SEED + 2  # scenes that nothing was pre-trained on
 
 
@@ -64,14 +65,12 @@ def semantic_probe(size: int, num_train: int = 512, num_images: int = 256) -> Fr
 
 def object_neighbors(size: int, num_train: int = 1024, num_images: int = 512) -> KNNConfig:
     """Which object the camera looks at, told by the nearest frozen features."""
-    views = _held_out(size, num_train, num_images, target="label", aim="object")
-    return KNNConfig(name="objects", **views)
+    return KNNConfig(name="objects", **_held_out(size, num_train, num_images, **OBJECTS))
 
 
 def object_probe(size: int, num_train: int = 1024, num_images: int = 512) -> FrozenProbeConfig:
     """Which object the camera looks at, told by a linear layer on frozen features."""
-    views = _held_out(size, num_train, num_images, target="label", aim="object")
-    return FrozenProbeConfig(name="objects", **views)
+    return FrozenProbeConfig(name="objects", **_held_out(size, num_train, num_images, **OBJECTS))
 
 
 def _held_out(size: int, num_train: int, num_images: int, **views: str) -> dict[str, object]:

@@ -127,20 +127,18 @@ def _launch_processes(run: Run, out: Path, num_processes: int, progress: bool) -
             for process in ranks.processes:
                 process.terminate()
         except (ProcessRaisedException, ProcessExitedException) as error:
-            told = str(error).strip()
-            before, mark, mistake = told.rpartition(f"{Mistake.__qualname__}: ")
+            text = str(error).strip()
+            before, mark, mistake = text.rpartition(f"{Mistake.__qualname__}: ")
             if mark and before.endswith(f"\n{Mistake.__module__}."):
                 raise Mistake(mistake) from None
-            raise RuntimeError(told) from None
+            raise RuntimeError(text) from None
 
 
 def _train_rank(rank: int, num_ranks: int, port: int, run: Run, out: Path, progress: bool) -> None:
     """Train as one of several processes of this machine, which torch finds by these variables."""
-    os.environ |= {
-        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks)},
-        **{"LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1"},
-        "MASTER_PORT": str(port),
-    }
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks}
+    names |= {"LOCAL_WORLD_SIZE": num_ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()}
     if "OMP_NUM_THREADS" not in os.environ:  # else every rank takes all cores
         torch.set_num_threads(max(1, num_cores() // num_ranks))
     train_here(run, out, progress)

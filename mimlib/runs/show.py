@@ -1,11 +1,12 @@
 """What a run is and costs, worked out without training it: `python -m mimlib show NAME`."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from mimlib.presets.run import Preset, Run
@@ -13,12 +14,6 @@ from mimlib.protocol import Encoder, Output, Trainable
 from mimlib.training.profile import count_flops, saved_bytes
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments of AdamW
-
-
-class ImageViews(NamedTuple):
-    """Images alone."""
-
-    images: Tensor  # [B, 3, H, W] float32
 
 
 class ExampleBatch(NamedTuple):
@@ -32,25 +27,20 @@ class ExampleBatch(NamedTuple):
     valid: Tensor  # [B, H, W] bool
 
 
-class EncoderAlone(Trainable):
-    """What is counted of a task that cannot run on shapes alone."""
+class _EncoderAlone(nn.Module):
+    """What is counted of a task that cannot run on shapes alone: its views are images."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder = encoder
 
-    def sample_views(self, batch: ExampleBatch, generator: torch.Generator) -> ImageViews:
-        """Take the images as floats."""
-        return ImageViews(batch.images.float())
-
-    def forward(self, views: ImageViews) -> Output:
+    def forward(self, images: Tensor) -> Output:
         """Encode the images."""
-        loss = self.encoder(views.images).tokens.float().mean()
-        return Output(loss=loss, terms={})
+        return Output(loss=self.encoder(images).tokens.float().mean(), terms={})
 
 
-def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
-    """Make a blank batch of the run's image size."""
+def example_batch(run: Run, batch_size: int = 2, channels: tuple[int, ...] = ()) -> ExampleBatch:
+    """Make a blank batch of the run's image size; stereo and flow have channels in their target."""
     size = run.data.size if isinstance(run.data.size, tuple) else (run.data.size, run.data.size)
     images = torch.zeros(batch_size, 3, *size, dtype=torch.uint8)
     return ExampleBatch(
@@ -58,39 +48,36 @@ def example_batch(run: Run, batch_size: int = 2) -> ExampleBatch:
         image_1=images,
         image_2=images,
         labels=torch.zeros(batch_size, dtype=torch.int64),
-        target=torch.ones(batch_size, *size),
+        target=torch.ones(batch_size, *size, *channels),
         valid=torch.ones(batch_size, *size, dtype=torch.bool),
     )
 
 
 def example_views(method: Trainable, run: Run, batch_size: int = 2) -> NamedTuple:
     """Draw views of a blank batch."""
+    channels = (method.channels,) if getattr(method, "channels", 0) else ()
     generator = torch.Generator().manual_seed(0)
-    batch = example_batch(run, batch_size)
-    if channels := getattr(method, "channels", 0):  # stereo and flow: a vector for each pixel
-        batch = batch._replace(target=batch.target[..., None].repeat(1, 1, 1, channels))
-    return method.sample_views(batch, generator)
+    return method.sample_views(example_batch(run, batch_size, channels), generator)
 
 
-def parameter_counts(method: Trainable) -> dict[str, int]:
+def parameter_counts(method: Trainable) -> Counter[str]:
     """Count the parameters of every part of a method, trainable or not."""
-    counts = {}
+    counts: Counter[str] = Counter()
     for name, parameter in method.named_parameters():
-        part = name.split(".")[0]
-        counts[part] = counts.get(part, 0) + parameter.numel()
+        counts[name.split(".")[0]] += parameter.numel()
     return counts
 
 
-def costs(run: Run) -> tuple[float, float]:
+def _costs(method: Trainable, run: Run) -> tuple[float, float]:
     """Count training FLOPs and saved activation bytes of one image, on the meta device.
 
     Of a task whose work depends on what it sees, those of its encoder.
     """
-    with torch.device("meta"):
-        method = run.method.build()
-    if not getattr(method, "runs_on_shapes", True):
-        method = EncoderAlone(method.encoder)
-    views = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_views(method, run))
+    if getattr(method, "runs_on_shapes", True):
+        views = example_views(method, run)
+    else:
+        method, views = _EncoderAlone(method.encoder), example_batch(run).images.float()
+    views = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), views)
     return count_flops(method, views) / 2, saved_bytes(method, views) / 2
 
 
@@ -99,8 +86,8 @@ def describe(run: Run, num_ranks: int = 1) -> str:
     with torch.device("meta"):
         method = run.method.build()
     train, counts = run.train, parameter_counts(method)
-    flops, activations = costs(run)
-    total = sum(counts.values())
+    flops, activations = _costs(method, run)
+    total = counts.total()
     peak = train.peak_rate(num_ranks)
     images = train.steps * train.batch_size * num_ranks
     part = "" if getattr(method, "runs_on_shapes", True) else ", of the encoder alone"
@@ -148,14 +135,10 @@ def table(presets: Mapping[str, Preset]) -> str:
         images = row.train.steps * row.train.batch_size
         numbers = (f"{number:,}" for number in (row.parameters, row.train.steps, images))
         rows.append((name, *kinds, *numbers, row.card.splitlines()[0]))
-    widths = [max(len(row[i]) for row in rows) for i in range(6)]
-    return "\n".join(
-        "  ".join(
-            [
-                cell.rjust(w) if i > 2 else cell.ljust(w)
-                for i, (cell, w) in enumerate(zip(row, widths))
-            ]
-            + [row[6]]
-        )
-        for row in rows
-    )
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        words = [cell.ljust(width) for cell, width in zip(row[:3], widths)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[3:6], widths[3:])]
+        lines.append("  ".join([*words, *numbers, row[6]]))
+    return "\n".join(lines)

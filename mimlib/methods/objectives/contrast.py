@@ -70,11 +70,9 @@ class Contrast(nn.Module):
         num_targets: int,
     ) -> tuple[Float[Tensor, ""], None]:
         """Let each of the teacher's first crops be predicted from all other crops."""
-        queries, keys = self.embed(heads[0], student), self.embed(heads[1], teacher[:num_targets])
-        losses = [
-            self.compare(queries[:, :, None], key[None, :, None].expand_as(queries[:, :, None]))
-            for key in keys
-        ]
+        queries = self.embed(heads[0], student)[:, :, None]  # [V, B, 1, E]
+        keys = self.embed(heads[1], teacher[:num_targets])[:, :, None]  # [Q, B, 1, E]
+        losses = [self.compare(queries, key.expand_as(queries)) for key in keys]
         return mean_over_other_crops(torch.stack(losses)), None
 
     def within_crops(

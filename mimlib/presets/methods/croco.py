@@ -32,13 +32,8 @@ def _stopped_half_way(epochs: int, epoch: int, warmup: int, **others: object) ->
 def _of_single_images(row: Preset) -> Preset:
     """Put single images, as many as the pairs have, in the place of the pairs of a row."""
     pairs = row.data
-    images = WorldImagesConfig(
-        count=2 * pairs.count,
-        size=pairs.stored_size,
-        level=pairs.level,
-        seed=pairs.seed,
-        workers=pairs.workers,
-    )
+    same = {name: getattr(pairs, name) for name in ("level", "seed", "workers")}
+    images = WorldImagesConfig(count=2 * pairs.count, size=pairs.stored_size, **same)
     data = HomographyPairsConfig(images=images, size=pairs.size, jitter=pairs.jitter)
     return replace(row, data=data)
 

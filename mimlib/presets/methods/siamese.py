@@ -82,6 +82,15 @@ def _methods(
     }
 
 
+TINY_SWIN = SwinConfig(
+    first_width=16, depths=(1, 2), heads=(1, 2), first_patch=4, window=4, image_size=32
+)
+LESSON_SWIN = SwinConfig(
+    first_width=32, depths=(1, 1, 2), heads=(1, 2, 4), first_patch=2, window=4, image_size=64
+)
+GPU_SWIN = SwinConfig(
+    first_width=96, depths=(2, 6, 2), heads=(3, 6, 12), first_patch=2, window=8, image_size=128
+)
 TINY_CLASSES = DistillationConfig(prototypes=64, hidden=32, bottleneck=16)
 # Two things keep a teacher of this size from saying the same of every image, which the center takes
 # away: batch normalization, and a temperature half that of DINO.
@@ -92,9 +101,7 @@ GPU_CLASSES = DistillationConfig(prototypes=16_384, hidden=2048, bottleneck=256)
 METHODS = {
     "tiny": _methods(
         encoder=replace(scales.TINY, **LEARNED),
-        swin=SwinConfig(
-            first_width=16, depths=(1, 2), heads=(1, 2), first_patch=4, window=4, image_size=32
-        ),
+        swin=TINY_SWIN,
         crops=MultiCropConfig(global_size=32, local_size=24, num_local=2, blur=(0.1, 0.5)),
         images=TINY_CLASSES,
         patches=replace(TINY_CLASSES, prototypes=32),
@@ -104,14 +111,7 @@ METHODS = {
     "lesson": _methods(
         # Positions are the fixed ones of MAE: runs this short do not learn any.
         encoder=ViTConfig(width=96, depth=3, heads=3, patch_size=4, image_size=64),
-        swin=SwinConfig(
-            first_width=32,
-            depths=(1, 1, 2),
-            heads=(1, 2, 4),
-            first_patch=2,
-            window=4,
-            image_size=64,
-        ),
+        swin=LESSON_SWIN,
         # Colors stay: they are what the things of the world are told apart by. No local crops: with
         # them, half of the loss of patches is about 4 x 4 of them, and things are followed less
         # well.
@@ -127,14 +127,7 @@ METHODS = {
     ),
     "gpu": _methods(
         encoder=replace(scales.GPU, **LEARNED),
-        swin=SwinConfig(
-            first_width=96,
-            depths=(2, 6, 2),
-            heads=(3, 6, 12),
-            first_patch=2,
-            window=8,
-            image_size=128,
-        ),  # fmt: skip
+        swin=GPU_SWIN,
         crops=MultiCropConfig(global_size=128, local_size=64, num_local=6, blur=(0.1, 1.2)),
         images=GPU_CLASSES,
         patches=replace(GPU_CLASSES, prototypes=4096),

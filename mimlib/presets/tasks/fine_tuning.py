@@ -14,7 +14,7 @@ from mimlib.encoders.vit import vit_config
 from mimlib.evaluation.validation import ValidationConfig
 from mimlib.presets.methods.autoencoder import IMAGENET_TRAIN_IMAGES
 from mimlib.presets.run import Preset, with_cards
-from mimlib.presets.scales import COSTS, ENCODERS, TUNING_SEED, held_out, in_epochs
+from mimlib.presets.scales import COSTS, ENCODERS, OBJECTS, TUNING_SEED, held_out, in_epochs
 from mimlib.tasks.classification import ClassifierConfig
 from mimlib.tasks.depth import DepthTaskConfig, DPTDepthTaskConfig
 from mimlib.tasks.segmentation import SegmentationTaskConfig
@@ -91,7 +91,7 @@ _depth = partial(_on_world_images, DepthTaskConfig, {"target": "depth", "crop_sc
 _classes = partial(
     _on_world_images,
     partial(ClassifierConfig, num_classes=len(world.CLASSES)),
-    {"target": "label", "aim": "object"},
+    OBJECTS,
 )
 
 
