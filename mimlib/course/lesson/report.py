@@ -13,7 +13,6 @@ from mimlib.machine.origin import hardware, number_type
 from mimlib.presets.run import Run
 
 LONG = 180  # seconds; a lesson that takes longer here says what there is instead
-__all__ = ["band", "banner", "costs_here", "receipt", "table", "verdict"]
 
 
 def band(name: str, value: float, low: float, high: float) -> None:

@@ -198,12 +198,10 @@ def keep_pictures(path: Path) -> None:
     for cell in nbformat.read(path, as_version=4).cells:
         kept = KEPT.search(cell.source) if cell.cell_type == "code" else None
         if kept:
-            (data,) = (
-                o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})
-            )
+            (shown,) = (o.data for o in cell.outputs if "image/png" in o.get("data", {}))
             target = path.parent / kept.group(1)
             target.parent.mkdir(exist_ok=True)
-            target.write_bytes(base64.b64decode(data))
+            target.write_bytes(base64.b64decode(shown["image/png"]))
 
 
 @contextmanager
