@@ -70,11 +70,7 @@ class Encoder(nn.Module, ABC):
         """
 
     def check_levels(self, levels: tuple[int, ...], mask: PatchMask | None = None) -> None:
-        """Refuse levels that are not there, and any under a mask, where no map is whole.
-
-        Raises:
-            ValueError: naming them.
-        """
+        """Raise ValueError for levels that are not there, or any under a mask: no map is whole."""
         if levels and mask is not None:
             raise ValueError("levels are maps of the whole grid; encode without a mask")
         if not all(-self.num_levels <= level < self.num_levels for level in levels):

@@ -91,13 +91,7 @@ class PairDecoder(nn.Module):
             order: the patch that each token of image 1 stands for; None: row by row.
             num_outputs: how many of the last tokens are wanted; None: all.
             levels: blocks whose outputs are returned as maps [B, E, h, w], as those of an
-                encoder are. Only with all tokens, row by row.
-
-        Returns:
-            Tokens [B, M, E] after the final norm, and the maps.
-
-        Raises:
-            ValueError: if levels are asked for of some tokens only or in another order.
+                encoder are; ValueError unless all tokens are wanted, row by row.
         """
         if levels and (order is not None or num_outputs is not None):
             raise ValueError("levels are maps of the whole grid; ask for them without order")
@@ -118,11 +112,7 @@ class PairDecoder(nn.Module):
         grid: tuple[int, int],
         order: Int[Tensor, "B N"] | None = None,
     ) -> tuple[Float[Tensor, "B N E"], Float[Tensor, "B N E"], Sight]:
-        """Tell every token its position, the same way in both images.
-
-        Returns:
-            Tokens and memory, and the rotary positions of both, if they have such.
-        """
+        """Tell every token its position, the same way in both images; the sight is for rotary."""
         if self.rotary:
             head_width = self.config.width // self.config.heads
             table = rotary_table(grid, head_width, tokens.device, self.rotary_base)  # [N, factors]

@@ -90,11 +90,7 @@ class ConvViTConfig(GridConfig):
 
 
 def convvit_config(size: str, image_size: int, **changes) -> ConvViTConfig:
-    """Return the configuration of a named size: S, B or L.
-
-    Raises:
-        ValueError: if the size is unknown.
-    """
+    """Return the configuration of a named size: S, B or L, else raise ValueError."""
     if size not in CONVVIT_SIZES:
         raise ValueError(f"unknown ConvViT size {size!r}; choose one of {', '.join(CONVVIT_SIZES)}")
     names = ("widths", "depths", "heads", "mlp_ratios")
@@ -143,11 +139,7 @@ class ConvViT(GridEncoder):
         mask: PatchMask | None = None,
         levels: tuple[int, ...] = (),
     ) -> Features:
-        """Encode images, see `Encoder`; levels are maps [B, C, h*s, w*s], s positions to a cell.
-
-        Raises:
-            ValueError: if there is no such level, or levels or windows are asked for under a mask.
-        """
+        """Encode images, see `Encoder`; levels are maps [B, C, h*s, w*s], s positions to a cell."""
         self.check_levels(levels, mask)
         grid = grid_of(images, self.stride)
         # Not by `self`: what training wraps as an entrance must not be entered from within.
@@ -163,8 +155,7 @@ class ConvViT(GridEncoder):
     ) -> tuple[Float[Tensor, "B _ C1"], Float[Tensor, "B _ C2"], Float[Tensor, "B K D"]]:
         """Return what each stage makes of the (visible) cells of images that are patches already.
 
-        Returns:
-            [B, K*T, C] of each stage, nested as in layers/cells.py; the last before the final norm.
+        Nested as in layers/cells.py; the last is as it is before the final norm.
         """
         *stages, tokens = self._convolve(patches, grid, mask)
         for block, window in zip(self.blocks3, self.windows_of(grid, mask is None)):

@@ -69,11 +69,7 @@ class GridEncoder(Encoder):
     def attention_maps(
         self, images: Float[Tensor, "B 3 H W"], block: int = -1
     ) -> Float[Tensor, "B A K K"]:
-        """Return the attention weights of one block, K = N + 1 with a class token (row 0).
-
-        Raises:
-            ValueError: if the blocks attend in windows.
-        """
+        """Return the attention weights of one block, K = N + 1 with a class token (row 0)."""
         if self.windows:
             raise ValueError("the blocks attend in windows; ask before `attend_in_windows`")
         grid = grid_of(images, self.stride)
@@ -98,11 +94,7 @@ class GridEncoder(Encoder):
         self.windows = Windows(config.grid, config.heads, self.num_layers, side, global_blocks)
 
     def windows_of(self, grid: tuple[int, int], whole: bool) -> list[Window | None]:
-        """Return the window of each attending block, for images of this grid.
-
-        Raises:
-            ValueError: if windows do not fill the grid, or the images are not `whole`.
-        """
+        """Return the window of each attending block; windows need grids that are `whole`."""
         if not self.windows:
             return [None] * self.num_layers
         if not whole:

@@ -53,11 +53,8 @@ class Pyramid(nn.Module):
     def __init__(self, config: EncoderConfig, blocks: tuple[int, ...] = (-1,)) -> None:
         """Build the layers for an encoder of this config.
 
-        Args:
-            config: of the encoder.
-            blocks: of a ViT, whose outputs are read, before the final norm: one, or four in
-                ascending order (see `quarters`). The last one must be the encoder's last: those
-                after it would not learn.
+        Of a ViT, `blocks` are read: one, or four in ascending order (see `quarters`). The last one
+        must be the encoder's last: those after it would not learn.
 
         Raises:
             ValueError: on other numbers of blocks, or an encoder without maps at these scales, as
@@ -84,10 +81,9 @@ class Pyramid(nn.Module):
     def forward(
         self, encoder: Encoder, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Encode normalised images and return the maps, finest first.
+        """Encode normalized images and return the maps, finest first.
 
-        Returns:
-            [B, C_i, h_i, w_i] with h_i = 4 h, 2 h, h and h / 2 (rounded down), and C_i = widths[i].
+        They are [B, C_i, h_i, w_i] with h_i = 4 h, 2 h, h, h / 2 (rounded down), C_i = widths[i].
         """
         maps = encoder(images, levels=self.levels).levels
         finest, fine, middle, coarse = (scale(m) for scale, m in zip(self.scales, maps))

@@ -91,11 +91,7 @@ class Swin(Encoder):
         mask: PatchMask | None = None,
         levels: tuple[int, ...] = (),
     ) -> Features:
-        """Encode images, see `Encoder`.
-
-        Raises:
-            ValueError: if there is a mask, no such level, or an image of a wrong size.
-        """
+        """Encode images, see `Encoder`; raises ValueError if there is a mask."""
         if mask is not None:
             raise ValueError("Swin attends within windows of whole images; encode without a mask")
         self.check_levels(levels)

@@ -79,11 +79,7 @@ class ViTConfig(GridConfig):
 
 
 def vit_config(size: str, patch_size: int, image_size: int, **changes) -> ViTConfig:
-    """Return the configuration of a named size: Ti, S, B, L or H.
-
-    Raises:
-        ValueError: if the size is unknown.
-    """
+    """Return the configuration of a named size: Ti, S, B, L or H, else raise ValueError."""
     if size not in VIT_SIZES:
         raise ValueError(f"unknown ViT size {size!r}; choose one of {', '.join(VIT_SIZES)}")
     shape = dict(zip(("width", "depth", "heads"), VIT_SIZES[size]))
@@ -120,11 +116,7 @@ class ViT(GridEncoder):
         mask: PatchMask | None = None,
         levels: tuple[int, ...] = (),
     ) -> Features:
-        """Encode images, see `Encoder`; levels are maps [B, D, h, w].
-
-        Raises:
-            ValueError: if there is no such level, or levels or windows are asked for under a mask.
-        """
+        """Encode images, see `Encoder`; levels are maps [B, D, h, w], and windows need no mask."""
         self.check_levels(levels, mask)
         grid = grid_of(images, self.stride)
         tokens, sight = self.enter(patchify(images, self.stride), grid, mask)  # [B, 1 + K, D]

@@ -112,11 +112,9 @@ class Attention(_MultiHead):
     def project(
         self, tokens: Float[Tensor, "B K D"], num_outputs: int | None = None
     ) -> tuple[Float[Tensor, "B _ _ D"], ...]:
-        """Map tokens to queries, keys and values, side by side.
+        """Map tokens to queries, keys and values, side by side: [B, K, 3, D].
 
-        Returns:
-            All three [B, K, 3, D]; or the queries of the last `num_outputs` tokens [B, M, 1, D],
-            and keys and values of all [B, K, 2, D].
+        Or to queries of the last `num_outputs` [B, M, 1, D], and the others of all [B, K, 2, D].
         """
         width = tokens.shape[-1]
         if num_outputs is None:

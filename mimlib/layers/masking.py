@@ -43,10 +43,7 @@ def complementary_masks(
     """Split the patches of each image into random groups; each mask shows one of them.
 
     FastConvMAE (Alpha-VL/FastConvMAE): every patch is visible in exactly one mask. Groups have V =
-    `num_visible` of N patches.
-
-    Returns:
-        Masks of N / V * B images: the first group of all images, the second group, and so on.
+    `num_visible` of N patches; masks are of N / V * B images: first the first group of all.
 
     Raises:
         ValueError: if the groups do not come out even.

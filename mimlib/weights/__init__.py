@@ -72,9 +72,7 @@ def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
 def load_encoder(encoder: Encoder, path: str | Path) -> None:
     """Copy the encoder found in a file into one of the same shape; its image size may differ.
 
-    Args:
-        encoder: to copy into.
-        path: a checkpoint of ours (any method or task), a published one, or a .safetensors file.
+    The file is a checkpoint of ours (any method or task), a published one, or a .safetensors file.
 
     Raises:
         ValueError: if the file is not readable as weights, or does not fit the encoder.
