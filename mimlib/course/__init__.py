@@ -26,7 +26,6 @@ A lesson uses these names:
         live in JupyterLab, a static picture elsewhere; last value of their cell.
 
 Rules of a lesson's cells are in tests/notebooks/test_lint.py, how to render it in CONTRIBUTING.md.
-End figure cells with the picture itself; assert on the numbers a figure shows.
 """
 
 from mimlib.course.exercises.exercise import exercise, hint, solution
