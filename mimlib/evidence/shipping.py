@@ -123,8 +123,10 @@ def ship(
     """Write the receipt of all runs, and the weights of the first; print where they are.
 
     Args:
-        runs: finished runs of the preset, one per seed.
+        name: of the preset.
+        runs: finished runs of it, one per seed.
         label: what else to call the receipt, NAME_LABEL; or empty.
+        receipt_only: keep no network.
         folder: of the receipt, to try out: no network is kept; None: that of the repository.
     """
     path = (folder or RECEIPTS) / f"{'_'.join(filter(None, (name, label)))}.json"

@@ -92,6 +92,7 @@ def run_study(
     """Run what is missing of a study and return its receipt.
 
     Args:
+        study: the claim.
         size: size of the preset: tiny, lesson, small or gpu; empty: the study's own.
         seeds: number of seeds, 0 .. seeds - 1.
         jobs: notebooks at a time; the cores are shared among them.
