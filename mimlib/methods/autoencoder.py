@@ -75,12 +75,11 @@ class Autoencoder(MaskedMethod):
         super().__init__()
         self.config = config
         self.patch_size = config.encoder.patch_size
-        has_class_token = config.encoder.class_token
         width = config.decoder_width
         self.encoder = config.encoder.build()
         self.decoder_embed = nn.Linear(self.encoder.width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        table = sincos_table(config.encoder.grid, width, has_class_token)
+        table = sincos_table(config.encoder.grid, width, config.encoder.class_token)
         self.register_buffer("decoder_pos_embed", table[None])  # [1, N + 1, E]
         self.decoder_blocks = nn.ModuleList(
             Block(

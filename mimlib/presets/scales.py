@@ -83,10 +83,8 @@ def _held_out(size: int, num_train: int, num_images: int, **views: str) -> dict[
     return {"train": train, "held_out": held_out, **counts}
 
 
-def held_out(
-    data: WorldImagesConfig | WorldPairsConfig, count: int | None = None
-) -> ValidationConfig:
-    """Measure on as many images or pairs of held-out scenes; None: half as many, at least 16."""
+def held_out(data: WorldImagesConfig | WorldPairsConfig, count: int = 0) -> ValidationConfig:
+    """Measure on as many images or pairs of held-out scenes; 0: half as many, at least 16."""
     count = count or max(16, data.count // 2)
     source = replace(data, count=count, seed=HELD_OUT_SEED)
     return ValidationConfig(source=source, num_images=count, name="held_out")

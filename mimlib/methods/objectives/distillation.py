@@ -124,8 +124,7 @@ class Distillation(nn.Module):
         of_sizes = losses.split([part.shape[:3].numel() for part in student])
         num_crops = sum(len(part) for part in student)
         shares = (len(part) / num_crops for part in student)
-        loss = sum(share * part.mean() for share, part in zip(shares, of_sizes))
-        return loss, mean
+        return sum(share * part.mean() for share, part in zip(shares, of_sizes)), mean
 
     def of_rows(
         self,
