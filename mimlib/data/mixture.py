@@ -96,11 +96,7 @@ class MixtureSource(IndexedSource):
         return tuple(answers)
 
     def accept(self, answer: tuple) -> NamedTuple:
-        """Make one batch of the sources' answers.
-
-        Raises:
-            ValueError: if they are of different kinds or sizes.
-        """
+        """Make one batch of the sources' answers; ValueError if their kinds or sizes differ."""
         batches = [self.sources[part].accept(one) for part, one in answer]
         kinds = {(type(b), *(tuple(field.shape[1:]) for field in b)) for b in batches}
         if len(kinds) > 1:

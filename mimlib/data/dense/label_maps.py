@@ -68,11 +68,7 @@ class PanopticReader:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the JSON.
-
-        Raises:
-            ValueError: if it is missing, not panoptic, or names a category that COCO has not.
-        """
+        """Read the JSON; ValueError if it is not panoptic, or names a category COCO has not."""
         number = {category: index for index, category in enumerate(COCO_IDS)}
         self.segments: dict[str, np.ndarray] = {}  # file -> [K, 2]: segment, class; ascending
         with reading(f"{path} as COCO panoptic annotations"):
@@ -82,11 +78,7 @@ class PanopticReader:
                 self.segments[entry["file_name"]] = pairs
 
     def __call__(self, path: str | Path) -> Tensor:
-        """Read a label map, as `read_label_map` does.
-
-        Raises:
-            ValueError: if the picture or one of its segments is not in the JSON.
-        """
+        """Read a label map; ValueError if the JSON lacks the picture or one of its segments."""
         name = Path(path).name
         if name not in self.segments:
             raise ValueError(f"the panoptic JSON of {Path(path).parent} has no entry for {name}")

@@ -115,11 +115,9 @@ def read_kitti_flow(path: str | Path) -> Dense:
 
 
 def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
-    """Read a 16-bit depth PNG: 7-Scenes, NYUv2 (millimetres); 0 and 65535 = unknown.
+    """Read a 16-bit depth PNG of steps of `unit` metres; 0 and 65535 = unknown.
 
-    Args:
-        path: of the file.
-        unit: metres of one step; 1/256 for KITTI's depth.
+    7-Scenes and NYUv2 are in millimetres, KITTI's depth in 1/256 metre.
     """
     stored = _gray16(path)
     depth = np.where(np.isin(stored, DEPTH_UNKNOWN), 0.0, stored * unit)

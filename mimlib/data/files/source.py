@@ -71,11 +71,7 @@ class FileSource(IndexedSource):
         return self.batch(items, request), bad
 
     def accept(self, answer: tuple[NamedTuple, dict[str, str]]) -> NamedTuple:
-        """Return the batch of an answer, and warn once of every unreadable file.
-
-        Raises:
-            ValueError: if more than a tenth of what was seen cannot be read.
-        """
+        """Return the batch of an answer, warn once of every unreadable file; ValueError on many."""
         batch, bad = answer
         self._asked += len(batch[0])
         new = {path: why for path, why in bad.items() if path not in self.unreadable}
@@ -125,15 +121,7 @@ def _listed(bad: dict[str, str], most: int = 20) -> str:
 
 
 def check_sizes(files: Sequence[str], *sizes: Sequence[int]) -> None:
-    """Refuse files of one item that have different heights and widths.
-
-    Args:
-        files: their paths.
-        sizes: (height, width) of what each of them holds, the first that of the image.
-
-    Raises:
-        ValueError: naming them all.
-    """
+    """Refuse files of one item that differ in (height, width); the first is the image's."""
     if len({tuple(size) for size in sizes}) > 1:
         held = ", ".join(f"{os.path.basename(f)} {tuple(s)}" for f, s in zip(files, sizes))
         raise ValueError(
@@ -143,11 +131,7 @@ def check_sizes(files: Sequence[str], *sizes: Sequence[int]) -> None:
 
 
 def stack_alike(items: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Stack the fields of items, B of [...] each to [B, ...].
-
-    Raises:
-        ValueError: if they are whole images of different sizes.
-    """
+    """Stack fields, B of [...] each to [B, ...]; ValueError if whole images differ in size."""
     fields = list(zip(*items))
     sizes = sorted({tuple(part.shape[-2:]) for part in fields[0]})
     if len(sizes) > 1:

@@ -40,11 +40,7 @@ class ImageFolder(Listing):
         super().__init__(root, ([os.fsdecode(path)] for path in paths))
 
     def labels(self, class_names: tuple[str, ...]) -> np.ndarray:
-        """Return the class of every image as an index into `class_names`, [len] int64.
-
-        Raises:
-            ValueError: if an image lies in no class folder, or in one that is not among the names.
-        """
+        """Return each image's index into `class_names`, [len] int64; ValueError if it has none."""
         number = {os.fsencode(name): index for index, name in enumerate(class_names)}
         heads = [bytes(path).rpartition(b"/")[0].partition(b"/")[0] for (path,) in self._paths]
         lost = sorted({os.fsdecode(head) for head in heads if head not in number})

@@ -114,11 +114,7 @@ def coco_results(
 
 
 def check_size(record: Record, what: str, got: tuple[int, ...]) -> None:
-    """Refuse a picture or mask of another size than its image.
-
-    Raises:
-        ValueError: naming both.
-    """
+    """Refuse a picture or mask of another size than its image, naming both."""
     if got != (record.height, record.width):
         raise ValueError(
             f"{what} has {got} pixels (height, width), image {record.image_id} "

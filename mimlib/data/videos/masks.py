@@ -38,11 +38,7 @@ class MaskFiles(Sequence[Tensor | None]):
     """
 
     def __init__(self, files: list[Path | None]):
-        """Read the first mask.
-
-        Raises:
-            ValueError: if the first frame has none, or there is no object in it, or too many.
-        """
+        """Read the first mask; ValueError if there is none, no object in it, or too many."""
         self.files = files
         if files[0] is None:
             found = next((path for path in files if path is not None), "none at all")
