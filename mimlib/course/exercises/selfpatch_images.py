@@ -18,22 +18,22 @@ def _objective(prototypes, **temperatures: float):
     return config.build()
 
 
-def _targets(logits, centre, temperature):
+def _targets(logits, center, temperature):
     """Logits [B, G] less the centre [G], by the temperature, as probabilities."""
     objective = _objective(logits.shape[-1], teacher_temperature=temperature)
-    objective.center.copy_(centre)
+    objective.center.copy_(center)
     return objective.sharpen(logits)
 
 
 def _target_cases():
     draw = torch.Generator().manual_seed(11)
-    logits, centre = torch.tensor([[0.3, 0.1, -0.2]]), torch.tensor([0.2, 0.0, 0.0])
+    logits, center = torch.tensor([[0.3, 0.1, -0.2]]), torch.tensor([0.2, 0.0, 0.0])
     many = torch.randn(4, 6, generator=draw).tanh(), torch.randn(6, generator=draw).tanh()
-    return (logits, centre, 0.1), (*many, 0.5)
+    return (logits, center, 0.1), (*many, 0.5)
 
 
-def _taught(logits, centre, temperature, before=1.0, after=0.0, axis=-1, power=1):
-    says = (logits - before * centre) / temperature**power - after * centre
+def _taught(logits, center, temperature, before=1.0, after=0.0, axis=-1, power=1):
+    says = (logits - before * center) / temperature**power - after * center
     return says.softmax(dim=axis)
 
 
