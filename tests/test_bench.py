@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mimlib import cli
 from mimlib.decoders.pair import PairDecoderConfig
@@ -129,8 +130,9 @@ def test_a_higher_mask_ratio_costs_less_as_predicted(name):
 def test_saved_activations(monkeypatch, name, eager, bar):
     """MiB per image in bfloat16; official: 57 and 123. Fused attention is what a GPU takes."""
     monkeypatch.setattr(attention, "_prefer_eager", lambda *heads: eager)
-    method = on_meta(bench.models()[name]).to_empty(device="cpu")
-    assert bench.saved_per_image(method, CPU, torch.bfloat16) / 2**20 < bar
+    with FakeTensorMode():  # shapes and number types of the CPU, no arithmetic
+        saved = bench.saved_per_image(bench.models()[name].build(), CPU, torch.bfloat16)
+    assert 0.6 * bar < saved / 2**20 < bar
 
 
 def test_one_row_is_complete():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from method_cases import CASES, VIT, croco
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mimlib.data.batches import ImageBatch, PairBatch
 from mimlib.decoders.pair import PairDecoderConfig
@@ -261,12 +262,11 @@ def test_saved_activations_of_the_small_decoder(monkeypatch, eager, bar, rotary)
     """MiB per pair in bfloat16; the official code keeps 142. Not eager is fused, as on a GPU."""
     monkeypatch.setattr(attention, "_prefer_eager", lambda *heads: eager)
     config = v2("B", "S") if rotary else v1()
-    with torch.device("meta"):
-        model = config.build()
-    model.to_empty(device="cpu")
     counts = []
-    for batch in (1, 2):
-        views = draw(model, batch, size=(224, 224))
-        with torch.autocast("cpu", torch.bfloat16):
-            counts.append(saved_bytes(model, views))
-    assert (counts[1] - counts[0]) / 2**20 < bar
+    with FakeTensorMode():  # shapes and number types of the CPU, no arithmetic
+        model = config.build()
+        for batch in (1, 2):
+            views = draw(model, batch, size=(224, 224))
+            with torch.autocast("cpu", torch.bfloat16):
+                counts.append(saved_bytes(model, views))
+    assert 0.6 * bar < (counts[1] - counts[0]) / 2**20 < bar

@@ -252,10 +252,11 @@ def test_two_ranks_are_one(tmp_path):
 
 COMPILE = """
 import torch
-from siamese_cases import build, draw_views, trained
+from dataclasses import replace
+from siamese_cases import build, configure, draw_views, trained
 torch.set_num_threads(1)
 for name in ("dino", "selfpatch", "selfpatch-moby"):
-    method = build(name)
+    method = build(name, encoder=replace(configure(name).encoder, depth=1))
     compiled = torch.compile(method, fullgraph=True, backend="aot_eager")
     for seed in range(2):
         views = draw_views(method, seed=seed)

@@ -23,8 +23,11 @@ TAGS = {"parameters", "exercise", "nbval-ignore-output"}
 WIDGETS = ("paint_mask", "attention_explorer")
 LONGEST_CELL = 20  # lines of code; the aim is 15
 LARGEST_FILE = 1.5e6  # bytes
-SECONDS = {"00_start_here": 60}  # of the first run; else MOST_SECONDS
-MOST_SECONDS, MOST_MEMORY_MIB = 150, 2048
+MOST_MEMORY_MIB = 2048
+# The time of lesson 01 is a budget in work: 130 s where `mae_lesson` trains on 2,000 images/s and
+# 300 s where it trains on 500, so 73 s and as long as 113,333 images take. The others by it:
+SHARE = {"00_start_here": 0.25, "01_mae": 1.0}
+MOST_SHARE = 1.15
 
 lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 everything = pytest.mark.parametrize("path", LESSONS + STUDIES, ids=lambda path: path.stem)
@@ -241,6 +244,8 @@ def test_proof_cells_printed_their_verdict(path):
 
 @lessons
 def test_measured_within_budget(path):
-    cost = report.receipt(f"notebooks/{path.stem}")
-    assert cost["seconds"] <= SECONDS.get(path.stem, MOST_SECONDS)
+    first, cost = (report.receipt(f"notebooks/{name}") for name in ("01_mae", path.stem))
+    assert cost["environment"]["hardware"] == first["environment"]["hardware"]
+    assert first["seconds"] <= 73.3 + 113_333 / first["rates"]["images"]
+    assert cost["seconds"] <= SHARE.get(path.stem, MOST_SHARE) * first["seconds"]
     assert cost["peak_memory_mib"] <= MOST_MEMORY_MIB
