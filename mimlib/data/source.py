@@ -145,7 +145,8 @@ class MemorySource(HeldSource):
         super().__init__((images, labels, targets), workers, made_by)
         self.images, self.augmentation = images, augmentation
         self.labels, self.targets = labels, targets
-        self.square = all(image.shape[1] == image.shape[2] for image in images)
+        some = images[:1] if isinstance(images, Tensor) else images  # all of a tensor are alike
+        self.square = all(image.shape[1] == image.shape[2] for image in some)
 
     def load(self, request: Request) -> NamedTuple:
         """Cut the images of a request, and their targets in the same way."""

@@ -55,9 +55,13 @@ MASK = Exercise(
 )
 
 
+def _joined(visible, masked):
+    return torch.cat([visible, masked], dim=1)
+
+
 def _put_back(visible, masked, index):
     """[B, V, D] and [B, M, D] -> [B, N, D] in image order."""
-    blank = torch.cat([visible, masked], dim=1)
+    blank = _joined(visible, masked)
     return scatter_tokens(scatter_tokens(blank, index.visible, visible), index.masked, masked)
 
 
@@ -80,16 +84,12 @@ PUT_BACK = Exercise(
     source=scatter_tokens,
     cases=_put_back_cases,
     wrong={
-        (
-            lambda v, m, index: torch.cat([v, m], 1)
-        ): "visible tokens in front, mask tokens behind: that is "
+        (lambda v, m, index: _joined(v, m)): "visible tokens in front, mask tokens behind: that is "
         "the order they were computed in, not the order of the image. Every token would get the "
         "position of another patch",
-        (
-            lambda v, m, index: gather_tokens(torch.cat([v, m], 1), torch.cat(index, 1))
-        ): "gathering with the order "
-        "shuffles a second time; to undo a permutation gather with its inverse (argsort of the "
-        "order), or scatter with the order itself",
+        (lambda v, m, index: gather_tokens(_joined(v, m), _joined(*index))): "gathering with the "
+        "order shuffles a second time; to undo a permutation gather with its inverse (argsort of "
+        "the order), or scatter with the order itself",
         (lambda v, m, index: _put_back(v, 0 * m, index)): "the masked tokens have places too",
     },
     hints=(

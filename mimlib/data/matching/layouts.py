@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mimlib.data.files.arrays import (
+    import_h5py,
     read_booster_disparity,
     read_spring_disparity,
     read_spring_flow,
@@ -174,6 +175,7 @@ def find_booster(root: Path) -> Iterator[MatchingFiles]:
 
 def find_spring_flow(root: Path) -> Iterator[MatchingFiles]:
     """List Spring's consecutive frames: both cameras, forward and backward."""
+    import_h5py()  # missing, it is better said now than by a worker process
     for flow in find_files(root / "train", "*/flow_*/*.flo5"):
         _, direction, camera, number = flow.stem.split("_")  # flow_FW_left_0001
         frames = flow.parent.parent / f"frame_{camera}"
@@ -183,6 +185,7 @@ def find_spring_flow(root: Path) -> Iterator[MatchingFiles]:
 
 def find_spring_stereo(root: Path) -> Iterator[MatchingFiles]:
     """List Spring's stereo."""
+    import_h5py()
     for truth in find_files(root / "train", "*/disp1_left/*.dsp5"):
         number, scene = truth.stem.rpartition("_")[2], truth.parent.parent
         images = (scene / f"frame_{side}/frame_{side}_{number}.png" for side in ("left", "right"))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from mimlib.data.batches import DensePairBatch
-from mimlib.data.files.arrays import import_h5py
 from mimlib.data.files.listing import Listing
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.source import FileSource, check_sizes, stack_alike
@@ -32,8 +31,6 @@ class MatchingFilesConfig(MatchingAugmentation):
     def build(self) -> "MatchingSource":
         """List the data set; ValueError if a part of it is missing, RuntimeError if h5py is."""
         root, layout = Path(os.path.expanduser(self.root)), LAYOUTS[self.layout]
-        if self.layout.startswith("spring"):
-            import_h5py()  # missing, it is better said now than by a worker process
         kind = f"in the layout {self.layout!r}"
         if self.only + self.without:
             kind += f", only {self.only} without {self.without}"

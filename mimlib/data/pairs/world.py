@@ -6,7 +6,6 @@ Pairs of one image and two homographies are in homography.py, pairs from files i
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from mimlib import world
@@ -89,15 +88,16 @@ class MemoryPairs(HeldSource):
 
     def load(self, request: Request) -> PairBatch | DensePairBatch:
         """Cut and color the pairs of a request; shared crops keep displacements as they are."""
-        draws, rows = request.draws(), torch.from_numpy(request.indices)
+        draws, rows = request.draws(), request.indices.tolist()
         shape, views = self.views[0].shape[-2:], []
         for view, images in enumerate(self.views):
             shared = 0 if self.targets is not None else view
             corners = self.augmentation.corners(draws, shared, len(rows), shape)
-            images = self.augmentation.cut(images[rows], corners)
-            views.append(self.augmentation.color(images, draws, view))
+            cut = self.augmentation.cut([images[row] for row in rows], corners)
+            views.append(self.augmentation.color(cut, draws, view))
         if self.targets is None:
             return PairBatch(*views)
-        target = self.augmentation.cut(self.targets[rows].movedim(-1, 1), corners)
-        valid = self.augmentation.cut(self.valid[rows], corners)
+        targets = [self.targets[row].movedim(-1, 0) for row in rows]  # [C, H, W] each
+        target = self.augmentation.cut(targets, corners)
+        valid = self.augmentation.cut([self.valid[row] for row in rows], corners)
         return DensePairBatch(*views, target.movedim(1, -1), valid)
