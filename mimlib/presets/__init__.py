@@ -1,9 +1,9 @@
 """Every named run. The only place where data, methods, tasks and training meet.
 
-A run comes in four sizes: `_tiny` trains in seconds and serves the tests, `_lesson` learns in a
-minute on two CPU cores, `_gpu` is meant for some minutes on one GPU, and the paper's own size
-wants its data set and many GPUs. Each file of `methods/` and `tasks/` has a table `PRESETS`, whose
-rows are recipe cards; a new file there is found.
+A run comes in four sizes: `_tiny` trains in seconds and serves the tests, `_lesson` learns in
+some minutes on two CPU cores, `_gpu` on one GPU, and the paper's own size wants its data set and
+many GPUs. Each file of `methods/` and `tasks/` has a table `PRESETS`, whose rows are recipe cards;
+a new file there is found.
 """
 
 import difflib

@@ -33,7 +33,7 @@ ENCODERS = {  # by pre-training and size
 }
 COSTS = {
     "tiny": "seconds, for tests",
-    "lesson": "a minute or two on two cores, 64 x 64 views of the world",
+    "lesson": "some minutes on two cores, 64 x 64 views of the world",
     "gpu": "some minutes on one GPU, 128 x 128 views of the world",
 }
 TINY_CARD = "Seconds on one core: for tests and for looking at the machinery."

@@ -68,7 +68,7 @@ ROWS = {
 CARDS = {
     "mae_tiny": scales.TINY_CARD,
     "mae_lesson": """
-        Lesson 01: a minute on two cores, 64 x 64 views of the world, 64 patches of 8 x 8.""",
+        Lesson 01: some minutes on two cores, 64 x 64 views of the world, 64 patches of 8 x 8.""",
     "mae_gpu": scales.GPU_CARD.format("ViT-S"),
     "mae_vitb16_in1k": """MAE ViT-B/16 on ImageNet-1k, 800 epochs (appendix A.1, table 8).
 
@@ -82,7 +82,7 @@ CARDS = {
         MAE ViT-H/14 on ImageNet-1k, 800 epochs; 86.9 % after 1600 and fine-tuning (table 3).""",
     "convmae_tiny": scales.TINY_CARD,
     "convmae_lesson": """
-        Lesson 02: a minute on two cores, 64 x 64 views of the world, 64 cells of 8 x 8.""",
+        Lesson 02: some minutes on two cores, 64 x 64 views of the world, 64 cells of 8 x 8.""",
     "convmae_gpu": scales.GPU_CARD.format("ConvMAE-S"),
     "convmae_vitb16_in1k": """ConvMAE-B on ImageNet-1k, 1600 epochs (section 4.1, PRETRAIN.md).
 

@@ -109,7 +109,7 @@ ROWS = {
 CARDS = {
     "croco_tiny": scales.TINY_CARD,
     "croco_lesson": """
-        Lesson 03: a minute on two cores, pairs of 64 x 64 views, 57 of 64 patches hidden.""",
+        Lesson 03: some minutes on two cores, pairs of 64 x 64 views, 57 of 64 patches hidden.""",
     "croco_gpu": """
         One GPU, some minutes: ViT-S on pairs of 128 x 128 views, 256 patches of 8 x 8.""",
     "croco_homography_tiny": """
