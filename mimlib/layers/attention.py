@@ -18,13 +18,9 @@ from mimlib.layers.recompute import recompute
 from mimlib.layers.rope import rotate
 from mimlib.layers.windows import STRIP_TOKENS, Window
 
-# Measured on an AVX2 CPU (torch 2.15): in float32 the fused kernel wins at every length (with the
-# backward pass by 7 % at 17 tokens and 20 % at 65).
-IS_AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
-# Measured on an AVX-512 CPU (torch 2.15): in bfloat16 the fused kernel loses at every length (up to
-# 7 times slower); in plain float32 it wins from the first number on, with fast float32 products
-# from the second (at 785 tokens it takes 1.4 times as long with the backward pass, at 1024 0.6).
-FUSED_FROM_TOKENS_ON_CPU = 150
+# Measured on CPUs with AVX2 and AVX-512 (torch 2.15): in bfloat16 the fused kernel loses at every
+# length (up to 7 times slower). In plain float32 it is as fast at 17 tokens and half again as fast
+# at 257; with fast float32 products it loses up to here (785 tokens 1.4 times as long, 1024 0.6).
 FUSED_FROM_TOKENS_WITH_FAST_PRODUCTS = 1000
 
 
@@ -196,11 +192,7 @@ def _weights(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tenso
 def _prefer_eager(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> bool:
     if not queries.is_cpu:
         return False
-    if queries.dtype != torch.float32:
-        return True
-    if bias is None and IS_AVX2:
-        return False
-    if keys.shape[-2] < FUSED_FROM_TOKENS_ON_CPU:
+    if queries.dtype != torch.float32 or bias is not None:  # a bias that learns has no kernel
         return True
     if keys.shape[-2] >= FUSED_FROM_TOKENS_WITH_FAST_PRODUCTS:
         return False
