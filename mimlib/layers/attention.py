@@ -196,4 +196,5 @@ def _prefer_eager(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> 
         return True
     if keys.shape[-2] >= FUSED_FROM_TOKENS_WITH_FAST_PRODUCTS:
         return False
-    return torch.get_float32_matmul_precision() != "highest"  # asked last: it breaks a graph
+    # Asking breaks a graph.
+    return not torch.compiler.is_compiling() and torch.get_float32_matmul_precision() != "highest"
