@@ -18,7 +18,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["mimlib.training.trainer", "torch.utils.tensorboard"])  # slow
 
 
-def train(out, batch_size, events, shard=False, uneven=False):
+def train(out, run, events, uneven=False):
     """Train in one process per entry of `events`; return the exit codes and what each told."""
     out.mkdir(exist_ok=True)
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -27,7 +27,7 @@ def train(out, batch_size, events, shard=False, uneven=False):
         for rank in range(len(events))
     ]
     workers = [
-        CONTEXT.Process(target=work, args=(out, batch_size, shard, uneven, event, environment))
+        CONTEXT.Process(target=work, args=(out, run, uneven, event, environment))
         for event, environment in zip(events, ranks, strict=True)
     ]
     for worker in workers:
@@ -38,15 +38,15 @@ def train(out, batch_size, events, shard=False, uneven=False):
     return [worker.exitcode for worker in workers], told
 
 
-def fit_here(out=None, uneven=False):
+def fit_here(out=None, uneven=False, optimizer="adamw"):
     """The same run in this process: one rank of 8 images."""
-    method = Toy("index", uneven=uneven)
-    return method, Trainer(method, ToySource(), settings(8), out=out, progress=False).fit()
+    method, run = Toy("index", uneven=uneven), settings(8, optimizer=optimizer)
+    return method, Trainer(method, ToySource(), run, out=out, progress=False).fit()
 
 
 def test_killed_and_resumed_is_as_if_nothing_happened(tmp_path):
     """kill -9 in step 4, one step after the checkpoint of step 2."""
-    codes, told = train(tmp_path, 8, [{"kill": 3}])
+    codes, told = train(tmp_path, settings(8), [{"kill": 3}])
     assert (codes, told) == ([-signal.SIGKILL], [])
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000002.pt"]
     resumed, summary = fit_here(tmp_path)
@@ -56,18 +56,21 @@ def test_killed_and_resumed_is_as_if_nothing_happened(tmp_path):
     assert [line["loss"] for line in summary.history] == [line["loss"] for line in once.history]
 
 
-@pytest.mark.parametrize("uneven", [False, True])
+@pytest.mark.parametrize(
+    ("optimizer", "uneven"), [("adamw", False), ("adamw", True), ("muon", False)]
+)
 @pytest.mark.parametrize("shard", [False, True])
-def test_two_ranks_are_one_process_even_when_one_is_stopped(tmp_path, shard, uneven):
+def test_two_ranks_are_one_process_even_when_one_is_stopped(tmp_path, shard, optimizer, uneven):
     """A signal reaches rank 1 only; both stop after step 3 and go on to the same end."""
+    run = settings(4, shard, optimizer)
     stopped = {"step": 3, "stopped": True}
-    assert train(tmp_path, 4, [{}, {"interrupt": 2}], shard, uneven) == ([0, 0], [stopped, stopped])
+    assert train(tmp_path, run, [{}, {"interrupt": 2}], uneven) == ([0, 0], [stopped, stopped])
     assert load_checkpoint(list_checkpoints(tmp_path)[0])["step"] == 3
     finished = {"step": 5, "stopped": False}
-    assert train(tmp_path, 4, [{}, {}], shard, uneven) == ([0, 0], [finished, finished])
+    assert train(tmp_path, run, [{}, {}], uneven) == ([0, 0], [finished, finished])
     stored = load_checkpoint(list_checkpoints(tmp_path)[0])
     assert stored["step"] == 5 and stored["config"]["num_ranks"] == 2
-    one, summary = fit_here(uneven=uneven)
+    one, summary = fit_here(uneven=uneven, optimizer=optimizer)
     for name, tensor in weights(one).items():
         torch.testing.assert_close(stored["model"][name], tensor, rtol=1e-5, atol=1e-6)
     assert not same(weights(Toy("index")), stored["model"])

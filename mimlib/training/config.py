@@ -27,6 +27,7 @@ class TrainConfig:
     steps: int  # optimiser steps of the whole run
     batch_size: int  # images per optimiser step and rank, all micro-batches together
     accumulation: int = 1  # micro-batches that one step is cut into; divides batch_size
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of blocks
     base_rate: float = 1.5e-4  # learning rate per 256 images of a step over all ranks
     warmup_steps: int = 0  # steps of linear warm-up from 0
     schedule: Literal["cosine", "linear"] = "cosine"  # how the rate falls after the warm-up
@@ -61,6 +62,7 @@ class TrainConfig:
         check_range(self, "layer_decay", above=0, most=1)
         check_choice(self, "schedule", SCHEDULES)
         check_choice(self, "precision", get_args(Precision))
+        check_choice(self, "optimizer", ("adamw", "muon"))
         hint = f"the run has {self.steps} steps, change both together"
         check_range(self, "warmup_steps", least=0, most=self.steps, hint=hint)
         if self.schedule_steps:

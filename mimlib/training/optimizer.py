@@ -1,5 +1,6 @@
-"""AdamW over parameter groups: which weights decay, and how fast each layer learns."""
+"""AdamW or Muon over parameter groups: which weights decay, and how fast each layer learns."""
 
+import re
 from collections.abc import Iterable
 from itertools import zip_longest
 
@@ -8,7 +9,10 @@ from torch import Tensor, nn
 
 from mimlib.protocol import Trainable
 from mimlib.training.config import TrainConfig
+from mimlib.training.muon import Muon
+from mimlib.training.precision import resolve_precision
 
+HIDDEN = re.compile(r"(^|[._])blocks\d*\.\d+\..*weight$")  # weights inside a block
 CLIP_EPS = 1e-6  # as official: a gradient is shortened to a little less than the limit
 
 
@@ -17,6 +21,7 @@ def parameter_groups(
     weight_decay: float = 0.05,
     layer_decay: float = 1.0,
     no_decay: Iterable[str] = (),
+    split_hidden: bool = False,
 ) -> list[dict]:
     """Sort the trainable parameters into groups of one rate scale and one weight decay.
 
@@ -25,9 +30,11 @@ def parameter_groups(
     Scale (BEiT, MAE table 9): layer_decay ** (L + 1 - layer), with the layer from
     `Encoder.layer_of`: 0 for embeddings, i + 1 for block i; whatever is outside the encoder is
     at L + 1 and keeps the full rate.
+    Hidden: the matrices of blocks, apart if `split_hidden`.
 
     Returns:
-        One dict per group: params, names, weight_decay, decays, rate_scale; embeddings first.
+        One dict per group: params, names, weight_decay, decays, rate_scale, hidden; embeddings
+        first.
 
     Raises:
         ValueError: if no parameter is trainable.
@@ -35,21 +42,23 @@ def parameter_groups(
     encoder = method.trained_encoder
     names_in_encoder = {id(p): name for name, p in encoder.named_parameters()}
     top = encoder.num_layers + 1
-    groups: dict[tuple[int, bool], dict] = {}
+    groups: dict[tuple[int, bool, bool], dict] = {}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         inner = names_in_encoder.get(id(parameter))
         layer = top if inner is None or layer_decay == 1.0 else encoder.layer_of(inner)
         exempt = parameter.ndim <= 1 or name.endswith(".bias") or name.split(".")[-1] in no_decay
+        hidden = split_hidden and parameter.ndim == 2 and HIDDEN.search(name) is not None
         empty = {
             "params": [],
             "names": [],
             "weight_decay": 0.0 if exempt else weight_decay,
             "decays": not exempt,
             "rate_scale": layer_decay ** (top - layer),
+            "hidden": hidden,
         }
-        group = groups.setdefault((layer, exempt), empty)
+        group = groups.setdefault((layer, exempt, hidden), empty)
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
@@ -60,13 +69,18 @@ def parameter_groups(
 
 
 def build_optimizer(method: Trainable, config: TrainConfig) -> torch.optim.AdamW:
-    """Build AdamW in its fused form, the fastest on every device.
+    """Build AdamW in its fused form, the fastest on every device, or Muon on top of it.
 
     Measured on 112 M parameters, one CPU core, 2026: fused 0.06 s a step, the loop 0.2 to 0.3 s,
     foreach 0.3 to 0.8 s.
     """
-    groups = parameter_groups(method, config.weight_decay, config.layer_decay, config.no_decay)
-    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+    muon = config.optimizer == "muon"
+    decays = config.weight_decay, config.layer_decay, config.no_decay
+    groups = parameter_groups(method, *decays, split_hidden=muon)
+    if not muon:
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=True)
+    dtype = resolve_precision(config.precision, groups[0]["params"][0].device)
+    return Muon(groups, dtype, config.betas)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, weight_decay: float) -> None:
@@ -91,7 +105,8 @@ def clip_gradients(method: Trainable, config: TrainConfig) -> Tensor:
 def check_groups(optimizer: torch.optim.Optimizer, stored: dict) -> None:
     """Raise ValueError if a stored state is not of the same parameters in the same order."""
     for mine, theirs in zip(optimizer.param_groups, stored["param_groups"]):
-        theirs.setdefault("decays", mine["decays"])  # older checkpoints lack it
+        for name in ("decays", "hidden"):
+            theirs.setdefault(name, mine[name])  # older checkpoints lack it
     ours = [name for group in optimizer.param_groups for name in group["names"]]
     theirs = [name for group in stored["param_groups"] for name in group["names"]]
     if ours != theirs:

@@ -114,6 +114,15 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
+def share_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return the part of a tensor, whole on every rank, that belongs to a sharded tensor's part."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # slow to import, rarely used
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
 def get_state(method: Trainable, optimizer: Optimizer) -> tuple[dict, dict]:
     """Return the whole state of the method and of the optimiser; all ranks must ask."""
     if not is_sharded(method):

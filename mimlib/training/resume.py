@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,6 +16,7 @@ from mimlib.training.config import FREE_ON_RESUME, TrainConfig
 # Where the data lies and how many processes read it changes no number.
 PRECISION = ("train", "precision")
 IMAGES = ("images",)  # what the source says of its content
+DEFAULTS = {field.name: field.default for field in fields(TrainConfig)}  # of a later field
 FREE_PLACES = (("run", "data", "root"), ("run", "data", "workers"))
 
 
@@ -84,6 +85,9 @@ def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any
     if before.get(PRECISION) == "auto":  # older checkpoints do not say what it came to
         before[PRECISION] = now[PRECISION]
     before.setdefault(IMAGES, now[IMAGES])
+    for name in now.keys() - before.keys():  # fields that came later
+        if name[-2:-1] == ("train",) and name[-1] in DEFAULTS:
+            before[name] = DEFAULTS[name[-1]]
     changed = [
         f"{'.'.join(name)}: {before.get(name, 'absent')!r} stored, {now.get(name, 'absent')!r} now"
         for name in sorted(before.keys() | now.keys())
