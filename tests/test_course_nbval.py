@@ -28,11 +28,16 @@ NOTEBOOKS = {
         (SHOW % "image/gif", "", {"image/gif": "stored"}),
         ("x = 1\nx;", "", {}),
         ("print('mimlib 9.9.9 | device cuda')", "mimlib 0.1.0 | device cpu\n", {}),
+        ("print('loss: 5.1e-01 (expected 0.4 to 0.6)')", "loss: -0.52 (expected 0.4 to 0.6)\n", {}),
         (VARIABLES, "1 2\n", {}),
         (CONNECT, "True\n", {}),
         ("print(sorted(n for n in globals() if 'block' in n))", "[]\n", {}),
     ],
-    "found": [("print(2)", "1\n", {}), ("1 / 0", "", {})],
+    "found": [
+        ("print(2)", "1\n", {}),
+        ("1 / 0", "", {}),
+        ("print('loss: 1 (expected 0 to 2)')", "loss: 1 (expected 0 to 3)\n", {}),
+    ],
     "dead": [("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "", {})],
 }
 

@@ -1,4 +1,4 @@
-"""Reports print what is the same on every machine, and read what was measured elsewhere."""
+"""Reports print values beside what they must be, and read what was measured elsewhere."""
 
 import json
 
@@ -10,9 +10,9 @@ from mimlib.machine.costs import Rates
 from mimlib.presets import preset
 
 
-def test_band_asserts_and_prints_no_measurement(capsys):
+def test_band_asserts_and_prints_the_value_beside_it(capsys):
     assert report.band("loss", 0.51234, 0.4, 0.6) is None, "a cell may end with it"
-    assert capsys.readouterr().out == "loss: inside 0.4 to 0.6\n"
+    assert capsys.readouterr().out == "loss: 0.512 (expected 0.4 to 0.6)\n"
     for bad in (0.39, 0.61, float("nan")):
         with pytest.raises(AssertionError, match="expected between 0.4 and 0.6"):
             report.band("loss", bad, 0.4, 0.6)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mimlib import figures
-from mimlib.figures import style, truth
+from mimlib.evidence.claims import STUDIES
+from mimlib.figures import charts, style, truth
 from mimlib.layers.positions import sincos_table
 
 IMAGES = torch.randint(
@@ -149,11 +150,25 @@ def test_charts_name_their_axes():
     lines = figures.curves({"a": runs, "b": ([1, 3], [1, 0])}, "step", "loss", {"mean": 0.7})
     axis = lines.axes[0]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", "loss")
-    assert {text.get_text() for text in axis.get_legend().get_texts()} == {"a", "b", "mean"}
-    bars = figures.bars({"x": 0.71, "y": 0.72}, "accuracy", {"x": 0.01, "y": 0.02}, {"x": 84.9})
-    assert drawn(bars) and "axis cut" in bars.axes[0].get_ylabel()
-    assert bars.axes[0].get_ylim()[0] > 0.5
-    assert figures.bars({"x": 0.1, "y": 1.0}, "loss").axes[0].get_ylim()[0] == 0
+    words = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert words == {"a, 95 % interval", "b", "mean"}
+
+
+def test_a_band_is_the_interval_of_the_runs():
+    runs = [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
+    axis = figures.curves({"a": ([0, 1], runs)}, "step", "loss", {"mean": 1.0}).axes[0]
+    (band,) = axis.collections
+    low, high = band.get_paths()[0].get_extents().get_points()[:, 1]
+    assert (2 - low, high - 2) == pytest.approx((2.484, 2.484), abs=1e-3), "4.303 * 1 / sqrt(3)"
+    assert "95 % interval" in axis.get_legend().get_texts()[0].get_text()
+
+
+def test_bars_start_from_zero_and_carry_their_values():
+    picture = figures.bars({"x": 0.71, "y": 0.72, "z": -0.01}, "accuracy")
+    (axis,) = picture.axes
+    assert drawn(picture) and axis.get_ylim()[0] < -0.01 and axis.get_ylim()[1] > 0.72
+    assert {"0.71", "0.72", "-0.01"} <= {text.get_text() for text in axis.texts}
+    assert figures.bars({"x": 0.71, "y": 0.72}, "accuracy").axes[0].get_ylim()[0] == 0
 
 
 def test_points_beside_the_line_of_equals():
@@ -167,17 +182,35 @@ def test_points_beside_the_line_of_equals():
     assert words == {"a", "b", "equal"}
 
 
-def test_a_study_is_drawn_from_its_receipt():
+def test_a_study_is_drawn_seed_by_seed():
     metrics = {
-        "on": {"metrics": {"accuracy": {"mean": 0.7, "interval": [0.68, 0.72]}}},
-        "off": {"metrics": {"accuracy": {"mean": 0.6, "interval": [0.5, 0.7]}}},
+        "on": {
+            "metrics": {"accuracy": {"values": [0.69, 0.71], "mean": 0.7, "interval": [0.6, 0.8]}}
+        },
+        "off": {
+            "metrics": {"accuracy": {"values": [0.5, 0.7], "mean": 0.6, "interval": [0.5, 0.7]}}
+        },
     }
-    picture = figures.study({"settings": metrics}, "accuracy")
+    picture = figures.study({"settings": metrics}, "accuracy", {"on": 84.9}, "paper: top-1 in %")
     axis = picture.axes[0]
-    assert drawn(picture) and [t.get_text() for t in axis.get_xticklabels()] == ["on", "off"]
-    assert [bar.get_height() for bar in axis.patches] == [0.7, 0.6]
-    low, high = axis.collections[0].get_paths()[1].vertices[:, 1]
-    assert (low, high) == (0.5, 0.7)
+    assert drawn(picture)
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["on\n(84.9)", "off"]
+    assert "more is better" in axis.get_ylabel() and "paper: top-1" in axis.get_xlabel()
+    dots = [tuple(line.get_ydata()) for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [(0.69, 0.5), (0.71, 0.7)], "one for each seed"
+    ends = [tuple(path.vertices[:, 1]) for path in axis.collections[0].get_paths()]
+    assert np.allclose(ends, [(0.6, 0.8), (0.5, 0.7)])
+    assert {"0.7", "0.6"} <= {text.get_text() for text in axis.texts}
+    words = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert words == {"a seed, of 2", "mean, 95 % interval"}
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_an_axis_says_what_the_rules_of_a_study_take_for_better(name):
+    for rule in STUDIES[name].rules:
+        if not rule.margin:
+            better = "more" if rule.higher_is_better else "less"
+            assert f"({better} is better)" in charts.directed(rule.metric)
 
 
 def test_ground_truth_panels():

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy import stats
 
 from mimlib.figures.style import COLORS, GRAY, Picture, canvas, styled
+
+LESS_IS_BETTER = ("RMSE", "EPE", "[ms", "GFLOP", "tokens", "hidden pixels move", "parameters")
 
 
 @styled
@@ -20,7 +23,7 @@ def curves(
 
     Args:
         series: name -> (x, y); y may hold several runs [R, n]: their mean is drawn, and a band
-            from the lowest to the highest.
+            that is its 95 % interval by Student's t.
         x_label: name and unit.
         y_label: name and unit.
         references: named horizontal lines, for instance baselines.
@@ -31,8 +34,10 @@ def curves(
     for (name, (x, y)), color in zip(series.items(), COLORS * 2):
         y = np.asarray(y, dtype=float)
         if y.ndim == 2:
-            axis.fill_between(x, y.min(axis=0), y.max(axis=0), color=color, alpha=0.2, linewidth=0)
+            half = stats.t.ppf(0.975, len(y) - 1) * y.std(axis=0, ddof=1) / len(y) ** 0.5
             y = y.mean(axis=0)
+            axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
+            name += ", 95 % interval"
         axis.plot(x, y, color=color, label=name, marker="o" if len(x) < 15 else None, markersize=4)
     for (name, value), style in zip((references or {}).items(), ("--", ":", "-.", (0, (1, 3)))):
         axis.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
@@ -43,72 +48,55 @@ def curves(
 
 
 @styled
-def bars(
-    values: Mapping[str, float],
-    y_label: str,
-    halves: Mapping[str, float] | None = None,
-    paper: Mapping[str, float] | None = None,
-    paper_label: str = "paper, other scale",
-) -> Picture:
-    """Draw one bar per name with its 95 % interval, the paper's numbers in gray beside it.
+def bars(values: Mapping[str, float], y_label: str) -> Picture:
+    """Draw one bar per name, from zero, with its value on it.
 
     Args:
-        values: name -> mean over seeds.
+        values: name -> value of one network or one run.
         y_label: name and unit.
-        halves: name -> half width of the 95 % interval.
-        paper: name -> what the paper reports, on an axis of its own: not comparable in size.
-        paper_label: name and unit of the paper's numbers.
     """
-    picture, axes = canvas(1, 1, max(3.2, 0.9 * len(values) + 1.6), 2.8)
+    picture, axes = canvas(1, 1, max(3.2, 0.9 * len(values) + 0.8), 2.6)
     axis = axes[0, 0]
-    places = np.arange(len(values))
-    errors = [halves.get(name, 0.0) for name in values] if halves else None
-    width = 0.4 if paper else 0.65
-    shift = width / 2 if paper else 0.0
-    axis.bar(
-        places - shift, list(values.values()), width, color=COLORS[0], yerr=errors, capsize=4,
-        label="here, 95 % interval" if halves else "here",
-    )  # fmt: skip
-    axis.set_xticks(places, list(values))
-    axis.set(ylabel=y_label)
+    drawn = axis.bar(list(values), list(values.values()), 0.65, color=COLORS[0])
+    axis.bar_label(drawn, fmt="%.3g", padding=2, fontsize=8)
+    axis.axhline(0, color=GRAY, linewidth=0.8)
+    axis.set(ylabel=y_label, xmargin=0.05, ymargin=0.12)
     axis.grid(axis="x", visible=False)
-    if paper:
-        beside = axis.twinx()
-        beside.bar(
-            [place + shift for place, name in zip(places, values) if name in paper],
-            [paper[name] for name in values if name in paper],
-            width, color=GRAY, alpha=0.5, label=paper_label,
-        )  # fmt: skip
-        beside.set_ylabel(paper_label, color=GRAY)
-        beside.grid(False)
-        beside.spines["right"].set_visible(True)
-        _zoom(beside, list(paper.values()), None)
-    _zoom(axis, list(values.values()), errors)
     return picture
 
 
+@styled
 def study(
-    receipt: Mapping,
-    metric: str,
-    paper: Mapping[str, float] | None = None,
-    paper_label: str = "paper, other scale",
+    receipt: Mapping, metric: str, paper: Mapping[str, object] | None = None, paper_label: str = ""
 ) -> Picture:
-    """Draw one metric of a study's receipt: mean and 95 % interval per setting.
+    """Draw one metric of a study's receipt: a dot per seed, beside them mean and 95 % interval.
 
     Args:
         receipt: as `mimlib.evidence.studies.run_study` returns it.
         metric: one of its metrics.
-        paper: setting -> what the paper reports.
+        paper: setting -> what the paper reports, in brackets below: not comparable in size.
         paper_label: name and unit of the paper's numbers.
     """
     found = {label: s["metrics"][metric] for label, s in receipt["settings"].items()}
-    return bars(
-        {label: m["mean"] for label, m in found.items()},
-        metric,
-        {label: (m["interval"][1] - m["interval"][0]) / 2 for label, m in found.items()},
-        paper,
-        paper_label,
+    picture, axes = canvas(1, 1, max(3.2, 1.1 * len(found) + 1.6), 2.8)
+    axis, places = axes[0, 0], np.arange(len(found))
+    seeds = [*zip(*(m["values"] for m in found.values()))]
+    for values in seeds:
+        axis.plot(places - 0.12, values, "o", color=COLORS[0], markersize=4, alpha=0.7)
+    means = np.array([m["mean"] for m in found.values()])
+    ends = np.array([m["interval"] for m in found.values()]).T  # [2, settings]
+    axis.errorbar(
+        places + 0.12, means, abs(ends - means), fmt="s", color=COLORS[5], markersize=5, capsize=4
     )
+    for place, mean in zip(places, means):
+        axis.annotate(f"{mean:.3g}", (place + 0.2, mean), fontsize=8, va="center")
+    told = paper or {}
+    axis.set_xticks(places, [f"{n}\n({told[n]})" if n in told else n for n in found])
+    axis.set(ylabel=directed(metric), xlim=(-0.5, len(found) - 0.3))
+    axis.set_xlabel(f"in brackets {paper_label}, another scale" if paper else "")
+    axis.grid(axis="x", visible=False)
+    axis.legend(handles=_key(len(seeds)), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return picture
 
 
 @styled
@@ -128,11 +116,13 @@ def scatter(
     return picture
 
 
-def _zoom(axis: Axes, values: Sequence[float], errors: Sequence[float] | None) -> None:
-    """Start the axis near the smallest bar when the differences would not be seen from zero."""
-    slack = max(errors) if errors else 0.0
-    low, high = min(values) - slack, max(values) + slack
-    if low > 0 and high - low < 0.35 * high:
-        margin = max(0.6 * (high - low), 0.02 * high)
-        axis.set_ylim(low - margin, high + 0.3 * margin)
-        axis.set_ylabel(axis.get_ylabel() + "\n(axis cut)")
+def directed(metric: str) -> str:
+    """Say whether more or less of a metric is better."""
+    less = any(word in metric for word in LESS_IS_BETTER) and "gained" not in metric
+    return f"{metric}\n({'less' if less else 'more'} is better)"
+
+
+def _key(num_seeds: int) -> list[Line2D]:
+    """Say what the marks of a study are."""
+    kinds = (("o", COLORS[0], f"a seed, of {num_seeds}"), ("s", COLORS[5], "mean, 95 % interval"))
+    return [Line2D([], [], marker=m, color=c, label=name, linestyle="") for m, c, name in kinds]
