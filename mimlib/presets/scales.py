@@ -10,6 +10,7 @@ from mimlib.encoders.convvit import ConvViTConfig, convvit_config
 from mimlib.encoders.vit import ViTConfig, vit_config
 from mimlib.evaluation.cross_view import CrossViewConfig
 from mimlib.evaluation.frozen import FrozenProbeConfig, KNNConfig
+from mimlib.evaluation.holes import HolesConfig
 from mimlib.evaluation.label_propagation import LabelPropagationConfig
 from mimlib.evaluation.propagation import PropagationConfig
 from mimlib.evaluation.validation import ValidationConfig
@@ -17,6 +18,7 @@ from mimlib.training.config import TrainConfig
 
 TINY = ViTConfig(width=32, depth=2, heads=2, patch_size=8, image_size=32)
 LESSON = ViTConfig(width=128, depth=4, heads=4, patch_size=8, image_size=64)
+SMALL = replace(LESSON, class_token=False, rotary=True)
 GPU = vit_config("S", patch_size=8, image_size=128)
 # The same cells of 8 x 8 pixels, in which the first two stages see 4 x 4 and 2 x 2 positions.
 EIGHTH = (2, 2, 2)
@@ -28,8 +30,8 @@ CONV_LESSON = ConvViTConfig(
 )
 CONV_GPU = convvit_config("S", image_size=128, entries=EIGHTH)
 ENCODERS = {  # by pre-training and size
-    "mae": {"tiny": TINY, "lesson": LESSON, "gpu": GPU},
-    "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "gpu": CONV_GPU},
+    "mae": {"tiny": TINY, "lesson": LESSON, "small": SMALL, "gpu": GPU},
+    "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "small": CONV_LESSON, "gpu": CONV_GPU},
 }
 COSTS = {
     "tiny": "seconds, for tests",
@@ -116,4 +118,8 @@ def label_propagation(size: int, patch_size: int, count: int = 64) -> LabelPropa
 
 
 TINY_MEASURES = (semantic_probe(32, num_train=32, num_images=16),)
+SMALL_MEASURES = (
+    semantic_probe(64),
+    HolesConfig(source=WorldImagesConfig(count=256, size=64, seed=HELD_OUT_SEED + 1)),
+)
 GPU_MEASURES = (semantic_probe(128), object_neighbors(128))

@@ -1,0 +1,87 @@
+"""What a masked autoencoder paints into the holes, beside a filling that knows nothing of pictures.
+
+Letters: B images, N patches, P patch side.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mimlib.checks import check_positive
+from mimlib.data.batches import ImageBatch
+from mimlib.evaluation.measurement import evaluating, split
+from mimlib.evaluation.validation import SourceConfig
+from mimlib.layers.masking import as_bool
+from mimlib.layers.patches import grid_of
+from mimlib.protocol import Trainable
+
+ROUNDS = 400  # as good as settled in images of 64 pixels with patches of 8
+
+
+def smooth(
+    images: Float[Tensor, "B 3 H W"], holes: Bool[Tensor, "B 1 H W"], rounds: int = ROUNDS
+) -> Float[Tensor, "B 3 H W"]:
+    """Fill holes with the mean color of what is visible, then relax: Laplace's equation.
+
+    In every round each hidden pixel becomes the mean of its four neighbors.
+    """
+    mean = (images * ~holes).sum((2, 3), keepdim=True) / (~holes).sum((2, 3), keepdim=True)
+    images = torch.where(holes, mean, images)
+    for _ in range(rounds):
+        wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        vertical, horizontal = wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1], wide[..., 1:-1, :-2]
+        images = torch.where(holes, (vertical + horizontal + wide[..., 1:-1, 2:]) / 4, images)
+    return images
+
+
+def hole_pixels(
+    hidden: Bool[Tensor, "B N"], grid: tuple[int, int], patch_size: int
+) -> Bool[Tensor, "B 1 H W"]:
+    """Return which pixels lie in hidden patches."""
+    pixels = hidden.unflatten(1, grid).repeat_interleave(patch_size, 1)
+    return pixels.repeat_interleave(patch_size, 2)[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HolesConfig:
+    """Squared error in the holes of held-out images, the network's and that of smoothing."""
+
+    source: SourceConfig
+    num_images: int = 256
+    batch_size: int = 64  # images measured at once
+    seed: int = 0  # of the masks; the same draws every time
+    name: str = "holes"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "num_images", "batch_size")
+
+    def build(self) -> "Holes":
+        """Make the measurement with its images."""
+        return Holes(self.source.build().first(self.num_images).images, self)
+
+
+class Holes:
+    """Measure what is painted without a look at the truth, colors in [0, 1]."""
+
+    def __init__(self, images: Tensor, config: HolesConfig) -> None:
+        self.name, self.images, self.config = config.name, images, config
+
+    def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
+        """Return the mean squared errors `painted` and `smoothed`, and `ratio`, one by the other."""
+        generator = torch.Generator(device).manual_seed(self.config.seed)
+        squares, count = torch.zeros(2, device=device), 0
+        with evaluating(model):
+            for batch in split(ImageBatch(self.images), self.config.batch_size, device):
+                views, truth = model.sample_views(batch, generator), batch.images / 255
+                grid = grid_of(truth, model.patch_size)
+                holes = hole_pixels(as_bool(views.mask), grid, model.patch_size)
+                painted = model.reconstruct(views, borrow_statistics=False)
+                filled = torch.stack([painted, smooth(truth, holes)])  # [2, B, 3, H, W]
+                squares += ((filled - truth).square() * holes).sum((1, 2, 3, 4))
+                count += 3 * int(holes.sum())
+        painted, smoothed = (squares / count).tolist()
+        return {"painted": painted, "smoothed": smoothed, "ratio": painted / smoothed}
