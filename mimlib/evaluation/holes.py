@@ -71,7 +71,7 @@ class Holes:
         self.name, self.images, self.config = config.name, images, config
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
-        """Return the mean squared errors `painted` and `smoothed`, and `ratio`, one by the other."""
+        """Return the mean squared errors `painted` and `smoothed`, and their `ratio`."""
         generator = torch.Generator(device).manual_seed(self.config.seed)
         squares, count = torch.zeros(2, device=device), 0
         with evaluating(model):
