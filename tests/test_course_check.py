@@ -27,6 +27,8 @@ def test_equal_tensors_print_one_stable_line(capsys):
         ((1, 2), (1, 2, 3), "missing [2], not expected nothing"),
         ((1, 5), (1, 2), "x[1]: got 5, expected 2"),
         (0.5, 0.25, "got 0.5, expected 0.25"),
+        (torch.zeros(2, 3), 0.0, "got shape [2, 3], expected float"),
+        (torch.zeros(2), 0, "got shape [2], expected int"),
         (nn.Linear(2, 3), nn.Linear(3, 2), "weight[0]: got 3, expected 2"),
         (nn.Linear(2, 3, bias=False), nn.Linear(2, 3), "missing ['bias']"),
         (3, nn.Linear(2, 3), "expected 2 parameters and buffers in name and shape, got int"),

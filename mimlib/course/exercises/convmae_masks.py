@@ -87,11 +87,9 @@ def _sees(entries, depths, kernel):
     return found[0], found[1]
 
 
-def _by_formula(
-    entries, depths, kernel, grow=lambda kernel: kernel - 1, deep=True, in_pixels=True, alone=False
-):
-    one, two = (1 + (depth if deep else 1) * grow(kernel) for depth in depths[:2])
-    two = two * entries[1] + (0 if alone else one - 1)
+def _by_formula(entries, depths, kernel, grow=1, deep=True, in_pixels=True, alone=False, entry=1):
+    one, two = (1 + (depth if deep else 1) * (kernel - grow) for depth in depths[:2])
+    two = two * entries[entry] + (0 if alone else one - 1)
     return tuple(side * (entries[0] if in_pixels else 1) for side in (one, two))
 
 
@@ -99,18 +97,16 @@ SEES = Exercise(
     name="convmae.2",
     answer=_sees,
     source=ConvViT.stages,
-    cases=lambda: (((2, 2, 2), (1, 1, 1), 3), ((2, 2, 2), (2, 1, 1), 5), ((4, 2, 2), (2, 2, 1), 5)),
+    cases=lambda: (((2, 2, 2), (1, 1, 1), 3), ((2, 4, 3), (2, 1, 1), 5), ((4, 2, 2), (2, 2, 1), 5)),
     wrong={
-        partial(_by_formula, grow=lambda kernel: kernel): "a k x k kernel adds k - 1 positions to "
-        "the side of what is seen: one of the k was seen before",
-        partial(_by_formula, grow=lambda kernel: kernel // 2): "k // 2 positions are added on each "
-        "of the two sides",
-        partial(_by_formula, deep=False): "every block of a stage looks further: multiply by the "
-        "depth",
+        partial(_by_formula, grow=0): "a kernel adds k - 1 positions: one of the k was seen before",
+        (lambda e, depths, k: _by_formula(e, depths, k // 2 + 1)): "k // 2 are added on each side",
+        partial(_by_formula, deep=False): "every block looks further: multiply by the depth",
         partial(_by_formula, in_pixels=False): "the answer is asked in pixels: a position of stage "
         "1 is entries[0] pixels wide",
         partial(_by_formula, alone=True): "a position of stage 2 sees positions of stage 1, and "
         "each of those has looked around itself before",
+        partial(_by_formula, entry=2): "between stages 1 and 2 lies entries[1]",
     },
     hints=(
         "go backwards: from one position of the map, through the blocks, through the entry",
@@ -139,19 +135,23 @@ def _roughly(encode, *given):
 def _leak_cases():
     draw = torch.Generator().manual_seed(4)
     images, mask = torch.rand(2, 3, 32, 32, generator=draw), random_mask(2, 16, 12, draw)
+    images *= torch.tensor([0.4, 0.9])[:, None, None, None]  # an exchange of images shows
 
     def _of(name, config):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            encoder = config.build().eval()
-        encode = torch.no_grad()(lambda images: encoder(images, mask).tokens)
+            encoder = config.build().eval().requires_grad_(False)  # images may still have slopes
+
+        def encode(images):
+            return encoder(images, mask).tokens
+
         encode.__name__ = f"encode_{name}"  # in messages
         return encode
 
     def encode_slightly(images):
         """Leak so little that nobody would see it in a picture."""
         means = patchify(images, 8).clamp(-1, 1).mean(dim=2, keepdim=True)  # [B, N, 1]
-        return gather_tokens(means, mask.visible) + 1e-5 * means.mean(dim=1, keepdim=True)
+        return gather_tokens(means, mask.visible) + 2e-6 * means.mean(dim=1, keepdim=True)
 
     shape = {"widths": (4, 8, 16), "depths": (1, 1, 1), "heads": 2, "entries": (2, 2, 2)}
     convolutions = ConvViTConfig(**shape, image_size=32)

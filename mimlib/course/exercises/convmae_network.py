@@ -73,7 +73,7 @@ SUMS = Exercise(
         "which shown positions keep",
     },
     hints=(
-        "matrix and bias first, then zero where hidden, then the kernels",
+        "F.linear(maps, matrix, bias) first, then zero where hidden, then the kernels",
         "F.conv2d wants [1, C, h, w], padding=k // 2 and groups=C",
     ),
 )
@@ -132,13 +132,12 @@ FUSED = Exercise(
     source=ConvMAE.fuse,
     cases=_fused_cases,
     wrong={
-        partial(_added, before=_norm, after=None): "first the sum of all three stages, then the "
-        "norm",
+        partial(_added, before=_norm, after=None): "first the sum of all stages, then the norm",
         partial(_added, after=None): "the formula of the paper has no norm; its code has one, "
         "after the sum",
         partial(_added, pick=_first_cells): "the tokens of stage 3 are those of the visible cells: "
         "pick the same cells from the maps, not the first V of them",
-        partial(_added, pick=lambda visible, h, w: visible % w * h + visible // w): "cells are "
+        partial(_added, pick=lambda visible, h, w: visible % h * w + visible // h): "cells are "
         "counted row by row",
     },
     hints=(

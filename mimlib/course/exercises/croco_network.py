@@ -86,7 +86,7 @@ def _look_cases():
         shapes = ((num_tokens, width), (num_memory, width), (width, width), (width, width))
         return *(torch.randn(*shape, generator=draw) for shape in shapes), heads
 
-    return _case(2, 3, 4, 1), _case(4, 6, 8, 2), _case(5, 5, 12, 3)
+    return _case(2, 3, 4, 1), _case(4, 6, 8, 2), _case(5, 5, 12, 2)
 
 
 def _weights(tokens, memory, wq, wk, heads, axis=-1, width=lambda d, heads: d):
@@ -110,11 +110,9 @@ LOOK = Exercise(
         "image 1 spreads one unit of attention over image 2",
         partial(_weights, width=lambda d, heads: d * heads): "divide by the root of the width of "
         "one head, d = D / A, not of the whole token",
-        partial(_weights, width=lambda d, heads: 1): "divide the products by the root of d before "
-        "the softmax",
+        partial(_weights, width=lambda *given: 1): "divide by the root of d before the softmax",
         (lambda tokens, memory, *rest: _weights(tokens, tokens, *rest)): "that is self-attention: "
-        "image 1 asks, so its tokens make the queries; the keys are made from the memory of image "
-        "2",
+        "image 1 asks, so its tokens make the queries; the keys come from the memory of image 2",
         (lambda tokens, memory, *rest: _weights(memory, tokens, *rest)): "image 1 asks and image 2 "
         "answers: exchange the two",
         _cut_across: "the heads are cut out of the channels: unflatten the last axis into (A, d), "
@@ -161,8 +159,7 @@ DOUBT = Exercise(
     wrong={
         partial(_score, price=0.0): "without + log s doubt is free: the network would answer with "
         "the largest scale everywhere",
-        partial(_score, power=2): "a Laplacian has absolute errors: |dx| + |dy|, not the length of "
-        "the difference",
+        partial(_score, power=2): "a Laplacian has absolute errors: |dx| + |dy|, not the length",
         partial(_score, bounded=False): "that is the unbounded kind, s = exp(c); flow keeps s "
         "between 0.25 and 4 pixels",
         partial(_score, share=0.5): "the errors of the two channels are summed, not averaged",

@@ -41,9 +41,8 @@ HIDDEN = Exercise(
         "visible, CroCo what is hidden: int(196 * 0.9) = 176, while MAE would hide 177",
         partial(_below, count=lambda n, ratio: round(n * ratio)): "the count is rounded down, not "
         "to the nearest: int(16 * 0.8) = 12",
-        partial(_below, sorts=2): "those are ranks (argsort of argsort): masks are as random, but "
-        "not the ones that the official code draws from this noise. Compare argsort itself with "
-        "the count",
+        partial(_below, sorts=2): "those are ranks (argsort of argsort): as random, but not the "
+        "masks of the official code, which compares argsort itself with the count",
         (lambda *given: ~_hidden(*given)): "True should mean hidden: you mark what stays visible",
         partial(_below, sorts=0, count=lambda n, ratio: ratio): "that hides another number of "
         "patches in every image; a batch needs equal counts",
@@ -83,17 +82,15 @@ SHARE = Exercise(
     source=covisibility,
     cases=_share_cases,
     wrong={
-        partial(_seen, choose=torch.mean): "the lesser of both ways counts, not their mean: a "
-        "close-up sees all of its own points in the wide view, which sees little of its own in the "
-        "close-up",
+        partial(_seen, choose=torch.mean): "the lesser of both ways counts, not their mean: all of "
+        "a close-up is seen in the wide view, of which the close-up shows little",
         partial(_seen, choose=torch.max): "take the lesser of the two counts, not the larger",
         partial(_seen, choose=lambda both: both[0]): "that is one way only, and changes when the "
         "views are exchanged; count the other way, too, and take the lesser",
         partial(_seen, by_points=True): "divide by the pixels of the image, not by the points: "
         "pixels without depth should count against a pair",
-        partial(_seen, once=False): "you count couples of points; count each point once: .any() "
-        "before .sum()",
-        partial(_seen, radius=5.0): "points are in metres: 5 cm are 0.05",
+        partial(_seen, once=False): "count each point once, not couples: .any() before .sum()",
+        partial(_seen, radius=5.0): "points are in metres: 5 cm are 0.05, and squared 0.0025",
     },
     hints=(
         "torch.cdist gives all distances [K1, K2]; a point is seen if any of its row is below 0.05",

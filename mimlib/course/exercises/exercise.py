@@ -6,6 +6,7 @@ table serves the reader, who gets the hint for the mistake made, and the tests, 
 every listed mistake is recognized.
 """
 
+import copy
 import difflib
 import importlib
 import inspect
@@ -13,12 +14,14 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
+import torch
 
 from mimlib.course import exercises
 from mimlib.course.lesson import check
 
 TOLERANCE = 1e-5  # of floating-point results, as in check.same
+ONE_KIND = {torch.float64: torch.float32, torch.int32: torch.int64}  # an answer may be in either
 
 
 class Mistake(AssertionError):
@@ -72,15 +75,18 @@ def exercise(name: str, function: Callable) -> Callable:
         shown = ", ".join(_short(argument) for argument in arguments)
         call = f"{name}: {getattr(function, '__name__', 'your function')}({shown})"
         try:
-            got = function(*_copy(arguments))
+            got = function(*copy.deepcopy(arguments))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise Mistake(f"{call} raised {what}. Hint: {task.hints[0]}") from error
         if got is NotImplemented or got is Ellipsis:
             print(f"{name}: not attempted yet - continuing with the reference")
             return task.answer
+        if got is None:
+            raise Mistake(f"{call} returned None. Hint: hand the result back with `return`")
+        ours = task.answer(*copy.deepcopy(arguments))
         try:
-            check.compare("result", got, task.answer(*_copy(arguments)), TOLERANCE)
+            check.compare("result", _plain(got), _plain(ours), TOLERANCE)
         except check.Different as difference:
             raise Mistake(f"{call}: {difference}. Hint: {_advice(task, function)}") from None
     print(f"{name}: passed")
@@ -117,24 +123,38 @@ def _advice(task: Exercise, function: Callable) -> str:
 
 def _alike(left: Callable, right: Callable, arguments: tuple) -> bool:
     try:
-        results = [_countable(function(*_copy(arguments))) for function in (left, right)]
-        check.compare("result", *results, TOLERANCE)
+        results = [_plain(function(*copy.deepcopy(arguments))) for function in (left, right)]
+        check.compare("result", *map(_countable, results), TOLERANCE)
     except Exception:
         return False
     return True
 
 
+def _plain(result: object) -> object:
+    """Write alike what says the same: lists and arrays as tensors, tensors of one as numbers."""
+    if isinstance(result, (np.ndarray, np.generic)):
+        result = result.tolist()
+    if isinstance(result, (list, tuple)):
+        parts = [_plain(part) for part in result]
+        try:
+            return torch.stack([torch.as_tensor(part) for part in parts])
+        except (TypeError, RuntimeError):  # of several shapes, or no numbers
+            return parts
+    if isinstance(result, torch.Tensor):
+        result = result.to(ONE_KIND.get(result.dtype, result.dtype))
+        return result if result.ndim else result.item()
+    return result
+
+
 def _countable(result: object) -> object:
     """Replace NaN, which equals nothing, by a number: two answers may share that mistake."""
-    return result.nan_to_num(nan=1e30) if isinstance(result, Tensor) else result
-
-
-def _copy(arguments: tuple) -> tuple:
-    return tuple(a.clone() if isinstance(a, Tensor) else a for a in arguments)
+    if isinstance(result, torch.Tensor):
+        return result.nan_to_num(nan=1e30)
+    return result if result == result else 1e30
 
 
 def _short(argument: object) -> str:
-    if isinstance(argument, Tensor):
+    if isinstance(argument, torch.Tensor):
         large = argument.numel() > 8
         return f"{check.describe(argument)} tensor" if large else str(argument.tolist())
     return getattr(argument, "__name__", repr(argument))

@@ -48,8 +48,7 @@ NORMALIZE = Exercise(
 
 def _loss_cases():
     draw = torch.Generator().manual_seed(4)
-    prediction = torch.rand(3, 4, 6, generator=draw)
-    target = torch.rand(3, 4, 6, generator=draw)
+    prediction, target = torch.rand(2, 3, 4, 6, generator=draw)
     mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1]], dtype=torch.bool)
     tiny = (torch.tensor([[[1.0, 3.0], [9.0, 9.0]]]), torch.zeros(1, 2, 2))
     return ((*tiny, torch.tensor([[True, False]])), (prediction, target, mask))
@@ -67,8 +66,7 @@ LOSS = Exercise(
     wrong={
         (lambda p, t, m: (_error(p, t) * ~m).sum() / (~m).sum()): "that scores the patches the "
         "encoder has seen; copying them is no achievement. True means hidden",
-        (lambda p, t, m: _error(p, t).mean()): "every patch is scored, seen or not: the paper lost "
-        "half a point that way",
+        (lambda p, t, m: _error(p, t).mean()): "you score every patch: the paper lost half a point",
         (lambda p, t, m: (_error(p, t) * m).mean()): "the sum is over masked patches, so divide by "
         "their number, mask.sum(), not by all patches: your loss is too small by the mask ratio",
         (lambda p, t, m: ((_error(p, t) * m).sum(1) / m.sum(1)).mean()): "the average is over the "
@@ -93,13 +91,13 @@ def _undo(prediction, patches):
 def _undo_cases():
     draw = torch.Generator().manual_seed(5)
     small = torch.tensor([[[-1.0, 0.0, 1.0]]]), torch.tensor([[[2.0, 4.0, 6.0]]])
-    patches = torch.rand(2, 3, 12, generator=draw)
+    patches = torch.rand(2, 3, 12, generator=draw) * torch.tensor([1e-3, 1.0, 1.0])[:, None]
     return small, (torch.randn(2, 3, 12, generator=draw), patches)
 
 
-def _undone(prediction, patches, way):
-    _, mean, std = normalize_patches(patches)
-    return way(prediction, mean, std)
+def _undone(x, patches, way=lambda x, mean, std: x * std + mean, unbiased=True, inside=TARGET_EPS):
+    mean, variance = patches.mean(-1, True), patches.var(-1, unbiased=unbiased, keepdim=True)
+    return way(x, mean, (variance + inside).sqrt())
 
 
 UNDO = Exercise(
@@ -108,12 +106,13 @@ UNDO = Exercise(
     source=normalize_patches,
     cases=_undo_cases,
     wrong={
-        partial(_undone, way=lambda x, mean, std: x + mean): "the brightness is right, the "
-        "contrast is missing",
+        partial(_undone, way=lambda x, mean, std: x + mean): "right brightness, no contrast",
         partial(_undone, way=lambda x, mean, std: (x + mean) * std): "undo in reverse order: first "
         "the division (multiply), then the subtraction (add)",
-        partial(_undone, way=lambda x, mean, std: (x - mean) / std): "that normalises a second "
-        "time; undo it instead",
+        partial(_undone, way=lambda x, mean, std: (x - mean) / std): "you normalise again: undo it",
+        partial(_undone, inside=0.0): "multiply by what was divided by, (var + 1e-6).sqrt(): for "
+        "an almost flat patch that is far from the deviation itself",
+        partial(_undone, unbiased=False): "the variance of the division was the unbiased one",
     },
     hints=("x = normalised * std + mean, with the statistics of the true patch",),
 )

@@ -8,11 +8,6 @@ from mimlib.course.exercises.exercise import Exercise
 from mimlib.layers.masking import gather_tokens, mask_from_noise, scatter_tokens
 
 
-def _mask(noise, num_masked):
-    """Noise [B, N] -> indices (visible, masked), each ascending; small noise stays visible."""
-    return tuple(mask_from_noise(noise, num_masked))
-
-
 def _mask_cases():
     first, second = torch.tensor([[0.3, 0.1, 0.2]]), torch.tensor([[0.5, 0.1, 0.9, 0.3]])
     two = torch.tensor([[0.9, 0.5, 0.1, 0.3], [0.2, 0.4, 0.3, 0.1]])
@@ -32,7 +27,7 @@ def _split(noise, num_masked, sorts=1, ascending=True, masked_first=False, swap_
 
 MASK = Exercise(
     name="mae.1",
-    answer=_mask,
+    answer=mask_from_noise,
     source=mask_from_noise,
     cases=_mask_cases,
     wrong={
@@ -40,12 +35,11 @@ MASK = Exercise(
         "each part, so that the same set of patches is always written the same way",
         partial(_split, masked_first=True): "you hide the patches with the smallest noise and show "
         "the rest: swap the parts",
-        partial(_split, swap_counts=True): "the first part has to hold N - num_masked patches: you "
-        "show as many as should be hidden. At 75 % that is three times the encoder's work, and an "
-        "easier puzzle",
+        partial(_split, swap_counts=True): "the first part has to hold N - num_masked patches; at "
+        "75 % you show three times as many, which is an easier puzzle",
         partial(_split, sorts=2): "a second argsort gives the rank of every patch (what undoes the "
         "shuffle), not which patches come first",
-        (lambda noise, num_masked: _mask(noise[:1].expand_as(noise), num_masked)): "each image "
+        (lambda noise, count: mask_from_noise(noise[:1].expand_as(noise), count)): "each image "
         "needs a mask of its own: sort along dim 1 of the whole [B, N]",
     },
     hints=(

@@ -43,16 +43,11 @@ TARGETS = Exercise(
     source=Distillation.sharpen,
     cases=_target_cases,
     wrong={
-        partial(_taught, before=0.0): "the centre is missing: without it one class wins for every "
-        "image",
-        partial(_taught, before=0.0, after=1.0): "the centre is a mean of logits: take it away "
-        "before you divide",
-        partial(_taught, before=-1.0): "the centre is taken away, not added: that would feed the "
-        "winner",
-        partial(_taught, power=-1): "divide by the temperature: a low one must make the teacher "
-        "surer, not less sure",
-        partial(_taught, axis=0): "the softmax runs over the prototypes, the last axis, not over "
-        "the images",
+        partial(_taught, before=0.0): "the centre is missing: without it one class always wins",
+        partial(_taught, before=0.0, after=1.0): "take the centre away before you divide",
+        partial(_taught, before=-1.0): "the centre is taken away: added it would feed the winner",
+        partial(_taught, power=-1): "divide by the temperature: a low one makes the teacher surer",
+        partial(_taught, axis=0): "the softmax runs over prototypes, the last axis, not images",
     },
     hints=("centre first, then the temperature", "((logits - centre) / temperature).softmax(-1)"),
 )
@@ -75,22 +70,18 @@ def _loss_cases():
     return (*_case(2, 1, 1, 3), 1.0), (*_case(5, 2, 4, 6), 0.1)
 
 
-def _mean(
-    student,
-    targets,
-    temperature,
-    pairs=lambda q, v, teachers: q != v,
-    divide=lambda pairs, kinds: pairs,
-    power=1,
-    turned=False,
-):
+def _others(q, v, teachers):
+    return q != v
+
+
+def _mean(student, targets, temperature, pairs=_others, over=(1, 0), power=1, turned=False):
     says = student / temperature**power
     terms = -(targets[:, None] * says.log_softmax(dim=-1)).sum(dim=-1)  # [Q, V, B]
     if turned:
         terms = -(says.softmax(dim=-1) * targets[:, None].log()).sum(dim=-1)
     every = itertools.product(range(len(targets)), range(len(says)))
     chosen = [terms[q, v].mean() for q, v in every if pairs(q, v, len(targets))]
-    return sum(chosen) / divide(len(chosen), says.shape[-1])
+    return sum(chosen) / (len(chosen) ** over[0] * says.shape[-1] ** over[1])
 
 
 IMAGE_LOSS = Exercise(
@@ -99,18 +90,15 @@ IMAGE_LOSS = Exercise(
     source=mean_over_other_crops,
     cases=_loss_cases,
     wrong={
-        partial(_mean, pairs=lambda q, v, teachers: True): "a crop does not teach itself: leave "
-        "out the pairs with v equal to q",
+        partial(_mean, pairs=lambda *given: True): "a crop does not teach itself: skip v == q",
         partial(_mean, pairs=lambda q, v, teachers: v >= teachers): "the other global crop is "
         "taught, too: with two teachers and five crops there are eight pairs",
-        partial(_mean, divide=lambda pairs, kinds: 1): "the mean over pairs, not their sum: divide "
-        "by their number",
+        partial(_mean, over=(0, 0)): "the mean over pairs, not their sum: divide by their number",
         partial(_mean, power=0): "the student has a temperature, too: divide its logits by it "
         "before the softmax",
         partial(_mean, turned=True): "H(p, q) = - sum p log q, with the teacher's probabilities "
         "outside the logarithm",
-        partial(_mean, divide=lambda pairs, kinds: pairs * kinds): "sum over the prototypes; the "
-        "mean is over images and pairs",
+        partial(_mean, over=(1, 1)): "sum over the prototypes; the mean is over images and pairs",
     },
     hints=(
         "two loops, over q and over v, and skip v == q",

@@ -40,6 +40,7 @@ NEIGHBORS = Exercise(
         partial(_around, flat=True): "row and column wrap by themselves: the left neighbour of the "
         "first patch of a row is the last one of the same row, not of the row above",
         partial(_around, itself=True): "the patch is not its own neighbour: leave (0, 0) out",
+        (lambda *given: sorted(_around(*given))): "keep the order of the steps: do not sort places",
         (lambda patch, h, w, window: _around(patch, w, h, window)): "patches are numbered row by "
         "row: place = row * width + column",
     },
@@ -73,9 +74,10 @@ def _cosine(tokens, others):
     return F.cosine_similarity(tokens[:, None], others, dim=-1)
 
 
-def _best(tokens, near, k, rate=_cosine, places=True):
+def _best(tokens, near, k, rate=_cosine, places=True, ascending=True):
     columns = rate(tokens, tokens[near]).topk(k, dim=1).indices
-    return (near.gather(1, columns) if places else columns).sort(dim=1).values
+    found = near.gather(1, columns) if places else columns
+    return found.sort(dim=1).values if ascending else found
 
 
 def _of_all(tokens, near, k):
@@ -94,10 +96,10 @@ POSITIVES = Exercise(
         "tokens; the cosine does not know how long a token is",
         partial(_best, rate=lambda a, b: -(a[:, None] - b).norm(dim=-1)): "the distance knows how "
         "long tokens are; compare directions, by the cosine",
-        partial(_best, rate=lambda a, b: -_cosine(a, b)): "the most similar ones: the largest "
-        "cosines",
+        partial(_best, rate=lambda a, b: -_cosine(a, b)): "the most similar: the largest cosines",
         partial(_best, places=False): "those are numbers of columns of `near`; look up the places: "
         "near.gather(1, ...)",
+        partial(_best, ascending=False): "sort the chosen places: topk orders them by cosine",
         _of_all: "only the candidates of a patch count, not the whole image",
     },
     hints=(

@@ -13,9 +13,8 @@ from mimlib.methods.mae import MAEConfig
 
 
 def _image_cases():
-    small = torch.arange(1 * 3 * 2 * 2).reshape(1, 3, 2, 2)
-    wide = torch.arange(1 * 3 * 4 * 6).reshape(1, 3, 4, 6)
-    batch = torch.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+    small = torch.arange(12.0).reshape(1, 3, 2, 2)
+    wide, batch = torch.arange(72.0).reshape(1, 3, 4, 6), torch.arange(384.0).reshape(2, 3, 8, 8)
     return ((small, 1), (small, 2), (wide, 2), (batch, 4))
 
 
@@ -56,15 +55,17 @@ COUNTS = Exercise(
     name="start.2",
     answer=_count_visible,
     source=MAEConfig.count_visible,
-    cases=lambda: ((64, 0.75), (196, 0.75), (196, 0.7), (196, 0.9), (64, 0.9), (196, 0.85)),
+    cases=lambda: ((64, 0.75), (196, 0.7), (196, 0.9), (64, 0.9), (196, 0.85), (100, 0.9)),
     wrong={
         (lambda count, ratio: round(count * (1 - ratio))): "rounding to the nearest agrees most of "
         "the time, but MAE cuts the fraction off the VISIBLE share: 196 * 0.1 = 19.6 leaves 19",
         (lambda count, ratio: count - int(count * ratio)): "you cut the fraction off the HIDDEN "
         "share, which rounds the visible one up. That is CroCo's rounding: 20 of 196 at 0.9, where "
         "MAE shows 19",
-        (lambda count, ratio: int(count * ratio)): "that is the number of HIDDEN patches (and its "
-        "rounding is off)",
+        (lambda count, ratio: int(count * (1 - ratio) + 1e-9)): "MAE's count is int(N * (1 - "
+        "ratio)) to the last bit: 100 * (1 - 0.9) is 9.999999999999998 in floating point, so that "
+        "9 are left. Tolerances, ceil and N - N * ratio leave 10",
+        (lambda count, ratio: int(count * ratio)): "that is the number of HIDDEN patches",
     },
     hints=(
         "the ratio is the hidden share; what is left is num_patches * (1 - mask_ratio)",
@@ -99,8 +100,7 @@ POSITIONS = Exercise(
         "your table would turn every image on its diagonal",
         partial(_table, pairs=True): "sine and cosine are blocks, q sines and then q cosines, not "
         "pairs next to each other as in the first Transformer",
-        partial(_table, sign=1): "the exponent is negative: frequencies fall from 1 to about "
-        "1/10000",
+        partial(_table, sign=1): "the exponent is negative: frequencies fall from 1 to 1/10000",
     },
     hints=(
         "make the angles of all rows and all columns first: outer products with the frequencies",

@@ -85,6 +85,8 @@ def _parts(item: object) -> Mapping | None:
 def _compare_whole(name: str, mine: object, ours: object, tolerance: float) -> None:
     if isinstance(ours, (Tensor, np.ndarray)):
         _compare_tensors(name, mine, torch.as_tensor(ours), tolerance)
+    elif isinstance(mine, (Tensor, np.ndarray)) and torch.as_tensor(mine).numel() != 1:
+        raise Different(f"{name}: got shape {list(mine.shape)}, expected {describe(ours)}")
     elif isinstance(ours, float):
         if isinstance(mine, bool) or not isinstance(mine, (int, float, Tensor)):
             raise Different(f"{name}: expected a number, got {type(mine).__name__}")
