@@ -78,8 +78,8 @@ def read_pfm_disparity(path: str | Path) -> Dense:
 
 def read_visible_disparity(path: str | Path, mask_path: str | Path) -> Dense:
     """Read disparity as PFM, known only where mask0nocc says that both images show the pixel."""
-    dense, visible = read_pfm_disparity(path), torch.from_numpy(_gray(mask_path) == VISIBLE)
-    return masked(dense, visible, mask_path)
+    dense, visible = read_pfm_disparity(path), read_picture(mask_path, "L") == VISIBLE
+    return masked(dense, torch.from_numpy(visible), mask_path)
 
 
 def read_pfm_flow(path: str | Path) -> Dense:
@@ -126,7 +126,7 @@ def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
 
 def read_mask(path: str | Path) -> Tensor:
     """Read a black and white picture, [H, W] bool: Sintel's `invalid` and `occlusions`."""
-    return torch.from_numpy(_gray(path) > 127)
+    return torch.from_numpy(read_picture(path, "L") > 127)
 
 
 def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
@@ -197,11 +197,6 @@ def _gray16(path: str | Path) -> np.ndarray:
     if not mode.startswith("I"):
         raise ValueError(_too_coarse(path, mode, "one channel"))
     return stored.astype(np.float64)
-
-
-def _gray(path: str | Path) -> np.ndarray:
-    """Read an 8-bit picture as [H, W] uint8, colors as their gray."""
-    return read_picture(path, "L")
 
 
 def _color16(path: str | Path) -> np.ndarray:

@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
-from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import io
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mimlib.data.files.reading import reading
 
@@ -36,8 +35,7 @@ def read_image(path: str | Path) -> Tensor:
         except (RuntimeError, AttributeError):
             pass  # Pillow judges: another format, or a torchvision without its (deprecated) decoder
     with reading(path), Image.open(path) as image:
-        pixels = _to_rgb(ImageOps.exif_transpose(image))
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+        return pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def _orientation_is_plain(data: np.ndarray) -> bool:
@@ -58,18 +56,17 @@ def _orientation_is_plain(data: np.ndarray) -> bool:
     return len(segments) == 1 and segments[0].startswith(b"Exif\0\0") and not wide
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert a picture of any mode to 8-bit RGB, [H, W, 3]."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to 8-bit RGB."""
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no agreed range; save as 8- or 16-bit")
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        gray = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return image.convert("RGB")
 
 
 def read_picture(path: str | Path, mode: str) -> np.ndarray:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image, ImageSequence
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mimlib.data.files.listing import NAMED, is_hidden, is_image
 from mimlib.data.files.pictures import read_image
@@ -100,7 +100,7 @@ def _play(path: Path) -> Iterator[Tensor]:
     """Yield the frames of an animated GIF, WebP or PNG."""
     with reading(path), Image.open(path) as image:
         for frame in ImageSequence.Iterator(image):
-            yield _to_tensor(np.array(frame.convert("RGB")))
+            yield pil_to_tensor(frame.convert("RGB"))
 
 
 def _decode(path: Path) -> Iterator[Tensor]:
@@ -108,8 +108,5 @@ def _decode(path: Path) -> Iterator[Tensor]:
     av = import_av()
     with reading(path), av.open(os.fspath(path)) as container:
         for frame in container.decode(video=0):
-            yield _to_tensor(frame.to_ndarray(format="rgb24"))
-
-
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+            pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            yield rearrange(pixels, "h w c -> c h w")
