@@ -67,8 +67,7 @@ def read_pfm(path: str | Path) -> Tensor:
 def read_pfm_disparity(path: str | Path) -> Dense:
     """Read disparity as PFM: Middlebury, ETH3D (unknown: inf), SceneFlow (may be negative).
 
-    Raises:
-        ValueError: if it has colors, or no positive value, as SceneFlow's for the right image.
+    ValueError if it has colors, or no positive value, as SceneFlow's for the right image.
     """
     disparity = read_pfm(path)
     if disparity.ndim == 3:
@@ -135,11 +134,7 @@ def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
 
 
 def masked(dense: Dense, counted: Tensor, path: str | Path) -> Dense:
-    """Keep as known only what a mask counts, too.
-
-    Raises:
-        ValueError: if the mask (of the file `path`) is of another size.
-    """
+    """Keep as known only what a mask (of the file `path`) counts; ValueError on another size."""
     if counted.shape != dense.valid.shape:
         raise ValueError(
             f"{path} has {tuple(counted.shape)} pixels, its ground truth {tuple(dense.valid.shape)}"
@@ -155,11 +150,7 @@ def bounded(flow: np.ndarray) -> Dense:
 
 
 def positive(values: np.ndarray, path: str | Path) -> Dense:
-    """Keep finite positive numbers [H, W] as what is known.
-
-    Raises:
-        ValueError: if there is a negative number and no positive one.
-    """
+    """Keep finite positive numbers [H, W] as known; ValueError if there are negative ones alone."""
     with np.errstate(invalid="ignore"):
         valid = np.isfinite(values) & (values > 0)
         if not valid.any() and (values < 0).any():

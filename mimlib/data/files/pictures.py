@@ -21,10 +21,8 @@ def read_image(path: str | Path) -> Tensor:
 
     EXIF orientation is applied, gray becomes three equal channels, palettes and CMYK are converted,
     16-bit values are scaled to 8 bits, transparent pixels show white, and of an animation or a
-    multi-page file the first picture is taken. Color profiles are ignored.
-
-    Returns:
-        [3, H, W] uint8; ValueError if the file is missing, truncated, or no image.
+    multi-page file the first picture is taken. Color profiles are ignored. Returns [3, H, W] uint8;
+    ValueError if the file is missing, truncated, or no image.
     """
     path = os.fspath(path)
     if path.lower().endswith(JPEG):
@@ -84,10 +82,7 @@ def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
     """Read a picture of one channel or a palette as the numbers that are stored, and its mode.
 
     Pillow stretches gray of 2 and 4 bits to 0 ... 255, and other ranges likewise: that is undone
-    where it can be, else refused.
-
-    Raises:
-        ValueError: if the file is missing, cannot be read, or its numbers cannot be had.
+    where it can be, else refused by a ValueError, like a file that cannot be read.
     """
     with reading(path), Image.open(path) as image:
         codec, _, _, given = image.tile[0] if image.tile else ("", None, None, "")
@@ -103,11 +98,7 @@ def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
 
 
 def read_indices(path: str | Path) -> np.ndarray:
-    """Read a picture of numbers as [H, W] int64: one channel, or the indices of a palette.
-
-    Raises:
-        ValueError: if the file cannot be read or holds colors.
-    """
+    """Read one channel, or a palette's indices, as [H, W] int64; ValueError if it holds colors."""
     mode, stored = read_samples(path)
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise ValueError(

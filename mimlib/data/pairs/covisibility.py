@@ -34,15 +34,11 @@ def back_project(
 ) -> Cloud:
     """Find the point behind each pixel that has a depth.
 
-    Args:
-        depth: [H, W] metres along the optical axis.
-        valid: [H, W] bool, False where the depth is unknown.
-        intrinsics: [3, 3] from camera coordinates to pixels.
-        world_from_camera: [4, 4] pose.
-        step: look at every step-th row and column only, from the middle of the first cell on.
+    Depths [H, W] are metres along the optical axis, `valid` [H, W] is False where they are unknown;
+    intrinsics [3, 3] lead from camera coordinates to pixels, the pose is [4, 4]. Only every step-th
+    row and column is looked at, from the middle of the first cell on.
 
-    Raises:
-        ValueError: if shapes do not fit, or a valid depth is not positive or not finite.
+    ValueError if shapes do not fit, or a valid depth is not positive or not finite.
     """
     if depth.ndim != 2 or valid.shape != depth.shape:
         raise ValueError(
@@ -69,13 +65,8 @@ def covisibility(
     """Measure how much two views see of the same, in [0, 1].
 
     min(n_1, n_2) over the number of pixels, with n_1 the points of view 1 whose nearest point of
-    view 2 is closer than the radius, and n_2 the other way round.
-
-    Args:
-        cloud_1: of view 1.
-        cloud_2: of view 2.
-        radius: metres.
-        trees: to search in, made before; their pixels may lie denser than those of the clouds.
+    view 2 is closer than the radius in metres, and n_2 the other way round. Trees to search in may
+    be made before; their pixels may lie denser than those of the clouds.
     """
     tree_1, tree_2 = trees or (KDTree(cloud.points) for cloud in (cloud_1, cloud_2))
     shares = [

@@ -36,8 +36,7 @@ class WorldPairsConfig(PairAugmentation):
     def build(self) -> "MemoryPairs":
         """Render the pairs, or read them from the cache; for disparities they are rectified.
 
-        Raises:
-            ValueError: if no pair has a co-visibility within the range.
+        ValueError if no pair has a co-visibility within the range.
         """
         truth = ("image",) if self.target == "none" else ("image", "flow")
         make = world.stereo if self.target == "disparity" else world.pairs

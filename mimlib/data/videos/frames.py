@@ -29,9 +29,8 @@ class Frames:
     def __init__(self, path: str | Path):
         """Look at the path; nothing is decoded yet.
 
-        Raises:
-            ValueError: if there is nothing, or the folder's pictures are no row of frames.
-            RuntimeError: if it is a video file and PyAV is not installed.
+        ValueError if there is nothing, or the folder's pictures are no row of frames; RuntimeError
+        if it is a video file and PyAV is not installed.
         """
         self.path = Path(os.path.expanduser(path))
         if not self.path.exists():
@@ -55,11 +54,8 @@ class Frames:
 def list_frames(folder: Path) -> list[Path]:
     """List the numbered pictures of a folder: 00000.jpg, 00001.jpg ... or frame_1.png ...
 
-    Numbers may start anywhere and go up by more than one, always by as much.
-
-    Raises:
-        ValueError: if there is none, a name has no number, there are several series, two pictures
-            of one number, or a frame is missing.
+    Numbers may start anywhere and go up by more than one, always by as much. ValueError if there is
+    none, a name has no number, there are several series, two pictures of one number, or a gap.
     """
     found = sorted(
         p for p in folder.iterdir() if is_image(p.name) and not is_hidden(p.name) and p.is_file()
