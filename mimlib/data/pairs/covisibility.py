@@ -65,8 +65,13 @@ def covisibility(
     """Measure how much two views see of the same, in [0, 1].
 
     min(n_1, n_2) over the number of pixels, with n_1 the points of view 1 whose nearest point of
-    view 2 is closer than the radius in metres, and n_2 the other way round. Trees to search in may
-    be made before; their pixels may lie denser than those of the clouds.
+    view 2 is closer than the radius, and n_2 the other way round.
+
+    Args:
+        cloud_1: of view 1.
+        cloud_2: of view 2.
+        radius: metres.
+        trees: to search in, made before; their pixels may lie denser than those of the clouds.
     """
     tree_1, tree_2 = trees or (KDTree(cloud.points) for cloud in (cloud_1, cloud_2))
     shares = [

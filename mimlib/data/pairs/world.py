@@ -40,8 +40,7 @@ class WorldPairsConfig(PairAugmentation):
         """
         truth = ("image",) if self.target == "none" else ("image", "flow")
         make = world.stereo if self.target == "disparity" else world.pairs
-        side = self.stored_size
-        found = make(self.count, side, level=self.level, seed=self.seed, truth=truth)
+        found = make(self.count, self.stored_size, self.level, self.seed, truth)
         low, high = self.covisibility
         share = found["covisibility"]
         kept = (share >= low) & (share <= high)

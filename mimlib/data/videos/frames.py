@@ -38,6 +38,7 @@ class Frames:
                 f"there is no video {self.path}; expected a folder of frames or a file"
             )
         self.files = list_frames(self.path) if self.path.is_dir() else None
+        self._is_animation = self.path.suffix.lower() in ANIMATIONS
         if self.files is None and not self._is_animation:
             import_av()  # missing, it is better said now than in the middle of a measurement
 
@@ -45,10 +46,6 @@ class Frames:
         if self.files is not None:
             return map(read_image, self.files)
         return _play(self.path) if self._is_animation else _decode(self.path)
-
-    @property
-    def _is_animation(self) -> bool:
-        return self.path.suffix.lower() in ANIMATIONS
 
 
 def list_frames(folder: Path) -> list[Path]:
