@@ -83,12 +83,7 @@ def models() -> dict[str, Config]:
 
 
 def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
-    """Measure everything, yielding rows as they are done.
-
-    Args:
-        device: where to measure.
-        quick: smaller batches and a tenth of the time; for trying out.
-    """
+    """Measure all, yielding rows as they are done; `quick`: smaller, in a tenth of the time."""
     seconds = SECONDS / 10 if quick else SECONDS
     with numeric_mode(device):
         for name, config in models().items():
