@@ -206,9 +206,8 @@ def main(arguments: list[str]) -> int:
 def parse(arguments: list[str]) -> Show | Train | Follow | Bench | Study | Ship | List | Doctor:
     """Return the command with its fields; 'show' and 'train' take those of their preset as flags.
 
-    Raises:
-        ValueError: if there is no such preset.
-        SystemExit: after help, or a message about what was mistyped.
+    ValueError if there is no such preset; SystemExit after help, or a message about what was
+    mistyped.
     """
     match arguments:
         case [("show" | "train") as name, chosen, *flags] if chosen not in ("-h", "--help"):

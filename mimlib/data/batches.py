@@ -62,6 +62,4 @@ class DetectionBatch(NamedTuple):
     crowd: Tensor  # [B, R] bool: many things in one, or too small: neither learned nor counted
     sizes: Tensor  # [B, 2] int64, height and width of the image as it is stored
     image_ids: Tensor  # [B] int64, names of the images in their data set
-    truth: tuple[
-        list[dict[str, Any]], ...
-    ] = ()  # as COCO writes it, of each image that is measured
+    truth: tuple[list[dict[str, Any]], ...] = ()  # of each image that is measured, in COCO's form

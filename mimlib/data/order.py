@@ -21,11 +21,7 @@ _SHUFFLE, AUGMENT, COLORS = 0, 1, 2  # streams of one seed
 def registers(**counts: int) -> SimpleNamespace:
     """Name the random numbers of an image, one after the other: how many decide what.
 
-    Returns:
-        By name an index into the U numbers, or a slice for more than one.
-
-    Raises:
-        ValueError: if they are more than an image has.
+    By name an index into the U numbers, or a slice for more than one; ValueError beyond U of them.
     """
     if sum(counts.values()) > DRAWS_PER_IMAGE:
         raise ValueError(f"{counts} are more random numbers than the {DRAWS_PER_IMAGE} of an image")
@@ -69,8 +65,7 @@ class EndlessOrder:
     def request(self, step: int, batch_size: int, rank: int = 0, num_ranks: int = 1) -> Request:
         """Return what `rank` sees at `step`: its part of the step's batch_size * num_ranks images.
 
-        Raises:
-            ValueError: if a number is out of its range.
+        ValueError if a number is out of its range.
         """
         if step < 0 or batch_size < 1 or not 0 <= rank < num_ranks:
             raise ValueError(
@@ -101,10 +96,8 @@ class EndlessOrder:
 def augmentation_draws(seed: int, first: int, count: int, stream: int = AUGMENT) -> np.ndarray:
     """Return the random numbers of the images at positions first ... first + count - 1.
 
-    Another stream, COLORS, has others, as independent, where those of AUGMENT are spoken for.
-
-    Returns:
-        [count, U] float64, uniform in [0, 1). Row i depends on (seed, first + i) only.
+    [count, U] float64, uniform in [0, 1); row i depends on (seed, first + i) only. Another stream,
+    COLORS, has others, as independent, where those of AUGMENT are spoken for.
     """
     counter = first * (DRAWS_PER_IMAGE // 4)
     stream = np.random.Philox(key=[seed, stream], counter=[counter, 0, 0, 0])

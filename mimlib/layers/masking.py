@@ -44,9 +44,7 @@ def complementary_masks(
 
     FastConvMAE (Alpha-VL/FastConvMAE): every patch is visible in exactly one mask. Groups have V =
     `num_visible` of N patches; masks are of N / V * B images: first the first group of all.
-
-    Raises:
-        ValueError: if the groups do not come out even.
+    ValueError if the groups do not come out even.
     """
     if not num_visible or num_patches % num_visible:
         raise ValueError(
@@ -66,11 +64,7 @@ def _show_first(order: Int[Tensor, "B N"], num_visible: int) -> PatchMask:
 
 
 def mask_from_bool(hidden: Bool[Tensor, "B N"]) -> PatchMask:
-    """Turn a painted mask (True = hidden) into indices.
-
-    Raises:
-        ValueError: if the images do not hide equally many patches.
-    """
+    """Turn a painted mask (True = hidden) into indices; ValueError if unequally many are hidden."""
     counts = hidden.sum(dim=1).tolist()
     if len(set(counts)) > 1:
         raise ValueError(

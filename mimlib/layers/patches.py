@@ -21,9 +21,8 @@ def normalize(
 ) -> Float[Tensor, "*B 3 H W"]:
     """Subtract the ImageNet mean of RGB, uint8 in [0, 255] or float in [0, 1]; divide by its std.
 
-    Raises:
-        ValueError: if the third last axis is not that of three colors, or (on the CPU, where
-            looking makes nothing wait) if floats are not in [0, 1] or not finite.
+    ValueError if the third last axis is not that of three colors, or (on the CPU, where looking
+    makes nothing wait) if floats are not in [0, 1] or not finite.
     """
     if images.ndim < 3 or images.shape[-3] != 3:
         raise ValueError(
@@ -53,11 +52,7 @@ def denormalize(normalized: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H 
 
 
 def grid_of(images: Shaped[Tensor, "*B H W"], patch_size: int) -> tuple[int, int]:
-    """Count the patches of an image: (rows h, columns w).
-
-    Raises:
-        ValueError: if a side of the image is not a multiple of the patch side.
-    """
+    """Count an image's patches, (rows h, columns w); ValueError if a side is no multiple of P."""
     for side in images.shape[-2:]:
         if side % patch_size or not side:
             below = side // patch_size * patch_size

@@ -55,10 +55,7 @@ def resize_table(
     DeiT and MAE do this when they fine-tune at another resolution. A row in front of the N rows of
     the grid belongs to a class token and is kept. As official, DINO and SelfPatch sample as if the
     new grid were 0.1 cells longer (`nudge`), which was meant against rounding and moves every
-    sample a little.
-
-    Raises:
-        ValueError: if the table has neither N nor N + 1 rows.
+    sample a little. ValueError if the table has neither N nor N + 1 rows.
     """
     num_patches = grid[0] * grid[1]
     num_extra = table.shape[0] - num_patches

@@ -24,10 +24,7 @@ def rotary_table(
     With f = d / 4 and w_k = base^(-k/f) the patch at row r and column c is rotated by the angles
     [r w, r w, c w, c w], one for each channel: rows first. The first d factors are the cosines, the
     others the sines, negative for the first of each pair; see `rotate`. Rows are in raster order,
-    and read by index like those of any position table.
-
-    Raises:
-        ValueError: if the width per head d is not a multiple of 4.
+    and read by index like those of any position table. ValueError if d is not a multiple of 4.
     """
     check_quarters("width per head", head_width)
     h, w = grid

@@ -35,10 +35,8 @@ class RelativeBias(nn.Module):
 
         The bias from cell (r, c) to (i, j) is table[r - i + side - 1, c - j + side - 1]. Sliding
         over the mirrored table has a much cheaper gradient than looking up every pair. With `rows`,
-        first and end, only for pairs from cells in these rows of the grid.
-
-        Raises:
-            ValueError: if the grid is larger than the table.
+        first and end, only for pairs from cells in these rows of the grid. ValueError if the grid
+        is larger than the table.
         """
         h, w = grid
         if max(grid) > self.side:
@@ -91,8 +89,7 @@ class Windows(nn.Module):
     ):
         """Make the tables, for windows of `side` cells and blocks that see the whole grid.
 
-        Raises:
-            ValueError: if windows do not fill the grid or there is no such block.
+        ValueError if windows do not fill the grid or there is no such block.
         """
         super().__init__()
         self.side = side

@@ -66,14 +66,11 @@ def models() -> dict[str, Config]:
     small = ViTConfig(width=128, depth=4, heads=4, patch_size=4, image_size=32)
     small_pair = replace(small, class_token=False, rotary=True)
     decoder = PairDecoderConfig(width=64, depth=2, heads=4)
+    plain = {"decoder_width": 64, "decoder_depth": 2, "decoder_heads": 4}
     small_head = DistillationConfig(prototypes=1024, hidden=256, bottleneck=64)
     return {
-        "MAE notebook size": MAEConfig(
-            encoder=small, decoder_width=64, decoder_depth=2, decoder_heads=4
-        ),
-        "ConvMAE notebook size": ConvMAEConfig(
-            encoder=CONV_LESSON, decoder_width=64, decoder_depth=2, decoder_heads=4
-        ),
+        "MAE notebook size": MAEConfig(encoder=small, **plain),
+        "ConvMAE notebook size": ConvMAEConfig(encoder=CONV_LESSON, **plain),
         "CroCo notebook size": CroCoConfig(encoder=small_pair, decoder=decoder),
         "SelfPatch notebook size": SelfPatchConfig(
             encoder=replace(small, class_token=False, learned_positions=True),
@@ -86,12 +83,7 @@ def models() -> dict[str, Config]:
 
 
 def bench(device: torch.device, quick: bool = False) -> Iterator[Row]:
-    """Measure everything, yielding rows as they are done.
-
-    Args:
-        device: where to measure.
-        quick: smaller batches and a tenth of the time; for trying out.
-    """
+    """Measure all, yielding rows as they are done; `quick`: smaller, in a tenth of the time."""
     seconds = SECONDS / 10 if quick else SECONDS
     with numeric_mode(device):
         for name, config in models().items():

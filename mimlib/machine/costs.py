@@ -81,11 +81,9 @@ def rates(run: Run) -> Rates:
 
 
 def predict(receipt: Mapping, here: Rates) -> float:
-    """Return the seconds that a measured lesson takes at other rates.
+    """Return the seconds that a measured lesson takes at the rates of another machine.
 
-    Args:
-        receipt: of a lesson: `seconds` in all, `work` of each of PARTS, `rates` of its machine.
-        here: rates of the machine asked about.
+    Its receipt has `seconds` in all, `work` of each of PARTS, `rates` of the machine it ran on.
     """
     there, rest, seconds = receipt["rates"], receipt["seconds"], 0.0
     for part, work in receipt["work"].items():

@@ -131,11 +131,7 @@ class ClassScores(Sums):
 
 
 def as_floats(metrics: MetricCollection) -> dict[str, float]:
-    """Return what the metrics have counted as plain numbers.
-
-    Raises:
-        ValueError: if nothing was counted.
-    """
+    """Return what the metrics have counted as plain numbers; ValueError if that is nothing."""
     if not all(metric.update_called for metric in metrics.values()):
         raise ValueError("nothing was counted: none of the held-out images has ground truth")
     return {name: float(value) for name, value in metrics.compute().items()}

@@ -64,33 +64,22 @@ class VideoScores:
     def update(
         self, found: Sequence[Tensor], true: Sequence[Tensor], objects: Sequence[int]
     ) -> None:
-        """Count a video.
+        """Count a video: object ids [H, W] of each frame that counts, as found and in truth.
 
-        Args:
-            found: object ids [H, W] of each frame that counts.
-            true: likewise.
-            objects: the ids that are followed; others are background.
+        `objects` are the ids that are followed; others are background.
         """
         pairs = [(f.cpu().numpy(), t.cpu().numpy()) for f, t in zip(found, true, strict=True)]
         for number in objects:
             masks = [(f == number, t == number) for f, t in pairs]
-            regions = [region_similarity(*both) for both in masks]
-            boundaries = [boundary_accuracy(*both) for both in masks]
-            self.objects.append(
-                {
-                    "j_mean": fmean(regions),
-                    "j_recall": fmean(j > FOUND for j in regions),
-                    "f_mean": fmean(boundaries),
-                    "f_recall": fmean(f > FOUND for f in boundaries),
-                }
-            )
+            scores = {}
+            for name, measure in (("j", region_similarity), ("f", boundary_accuracy)):
+                values = [measure(*both) for both in masks]
+                scores[f"{name}_mean"] = fmean(values)
+                scores[f"{name}_recall"] = fmean(value > FOUND for value in values)
+            self.objects.append(scores)
 
     def compute(self) -> dict[str, float]:
-        """Return j_and_f, j_mean, j_recall, f_mean and f_recall.
-
-        Raises:
-            ValueError: if no object was counted.
-        """
+        """Return j_and_f, j_mean, j_recall, f_mean, f_recall; ValueError if no object counted."""
         if not self.objects:
             raise ValueError("nothing was counted: there is no video with an object to follow")
         means = {name: fmean(each[name] for each in self.objects) for name in self.objects[0]}

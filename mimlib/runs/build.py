@@ -24,11 +24,7 @@ def build(run: Run) -> tuple[Trainable, Source, tuple[Evaluation, ...]]:
 
 
 def weights_file(path: str) -> Path:
-    """Return the file itself, or the newest checkpoint of a run's folder.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-    """
+    """Return the file itself or a folder's newest checkpoint; FileNotFoundError without either."""
     found = latest_checkpoint(Path(path)) if Path(path).is_dir() else Path(path)
     if found is None or not found.is_file():
         raise FileNotFoundError(

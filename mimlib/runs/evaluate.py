@@ -28,14 +28,8 @@ def follow(
 ) -> Mapping[str, float]:
     """Return J and F of all videos, from 0 to 1, and those of pixels alone.
 
-    Args:
-        run: whose encoder it is.
-        weights: folder of a finished run, checkpoint, or published file.
-        videos: DAVIS, or whatever lies in such folders.
-        device: as in TrainConfig.
-
-    Raises:
-        Mistake: (a ValueError) if the weights do not fit or the videos are not complete.
+    The encoder is that of `run`; its weights come from a finished run's folder, a checkpoint or a
+    published file. Mistake (a ValueError) if they do not fit or the videos are not complete.
     """
     with mistakes():
         where = pick_device(device)

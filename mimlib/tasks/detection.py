@@ -129,16 +129,11 @@ class DetectionTask(Trainable):
 def postprocess(
     found: Detections, sides: Sequence[int], seen: Sequence[int] | None = None
 ) -> Detections:
-    """Bring detections from the square the network saw to the image as it is stored.
+    """Bring detections from the pixels of the square the network saw to those of the stored image.
 
-    Args:
-        found: boxes in pixels of the square.
-        sides: height and width of the image.
-        seen: height and width that image had in the square (`Placement.sides`); None: the same.
-
-    Returns:
-        What lies on the image: boxes in its pixels, clipped to it, and masks [R, H, W] bool. A
-        mask fills its whole box, also where that reaches beyond the image.
+    `sides` are height and width of the image, `seen` those it had in the square (None: the same;
+    `Placement.sides`). What lies on the image is returned: boxes clipped to it, and masks
+    [R, H, W] bool. A mask fills its whole box, also where that reaches beyond the image.
     """
     (height, width), seen = sides, seen or sides
     factor = found.boxes.new_tensor([width / seen[1], height / seen[0]]).repeat(2)

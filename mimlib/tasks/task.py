@@ -43,13 +43,9 @@ def check_truth(
 ) -> None:
     """Refuse a batch whose ground truth does not fit its images or cannot be learned from.
 
-    Args:
-        batch: images or pairs, and what is known about the pixels of the (first) images.
-        channels: of the target of pairs, 2 for flow, 1 for disparity; 0: of single images.
-        may_be_empty: whether it is fine that no pixel is valid, as in a part of a held-out set.
-
-    Raises:
-        ValueError: on different sizes, valid displacements that are not finite, or no valid pixel.
+    ValueError on different sizes, valid displacements that are not finite, or no valid pixel,
+    unless the batch `may_be_empty`, as a part of a held-out set may. Targets of pairs have
+    `channels`, 2 for flow, 1 for disparity; 0: of single images.
     """
     images, unit = batch[0], "pairs" if channels else "images"
     if channels and batch.image_2.shape != images.shape:

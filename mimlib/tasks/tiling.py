@@ -71,17 +71,14 @@ def predict_tiled(
     Args:
         predict: network for two images [R * B, 3, *window]; returns displacements in pixels
             [R * B, C, *window], x before y, and raw scales [R * B, *window].
-        image_1: [B, 3, H, W] normalised, like image_2.
-        image_2: of the same size.
+        image_1: [B, 3, H, W] normalised.
+        image_2: of the same size, else a ValueError.
         window: (height, width) of a tile.
         overlap: least share of a window that the next one covers, too.
         confidence: how much a prediction counts.
 
     Returns:
         The prediction [B, C, H, W] and the averaged raw scale [B, H, W].
-
-    Raises:
-        ValueError: if the images differ in size.
     """
     if image_1.shape != image_2.shape:
         raise ValueError(

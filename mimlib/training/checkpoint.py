@@ -44,10 +44,9 @@ def step_of(path: Path) -> int:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the output folder and prove that files can be written to it.
+    """Create the output folder and prove, before any training is lost, that it can be written to.
 
-    Raises:
-        OSError: saying which folder and what to do, before any training is lost.
+    OSError says which folder and what to do.
     """
     folder = Path(folder)
     try:

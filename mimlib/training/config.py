@@ -89,15 +89,10 @@ class TrainConfig:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn a device name into a device that exists here.
+    """Turn a device name into a device that exists here; ValueError if there is no such one.
 
-    Under torchrun each process takes the GPU of its LOCAL_RANK.
-
-    Args:
-        name: auto (a GPU if there is one), cpu, cuda, cuda:<index> or mps.
-
-    Raises:
-        ValueError: if the name is unknown or this machine has no such device.
+    Names are auto (a GPU if there is one), cpu, cuda, cuda:<index> and mps. Under torchrun each
+    process takes the GPU of its LOCAL_RANK.
     """
     has_mps = torch.backends.mps.is_available()
     if name == "auto":

@@ -32,12 +32,8 @@ def parameter_groups(
     at L + 1 and keeps the full rate.
     Hidden: the matrices of blocks, apart if `split_hidden`.
 
-    Returns:
-        One dict per group: params, names, weight_decay, decays, rate_scale, hidden; embeddings
-        first.
-
-    Raises:
-        ValueError: if no parameter is trainable.
+    Returns one dict per group: params, names, weight_decay, decays, rate_scale, hidden; embeddings
+    first. ValueError if no parameter is trainable.
     """
     encoder = method.trained_encoder
     names_in_encoder = {id(p): name for name, p in encoder.named_parameters()}

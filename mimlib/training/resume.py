@@ -76,11 +76,7 @@ def is_free(name: tuple[str, ...]) -> bool:
 
 
 def check_same_run(path: Path, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raise if a checkpoint is of a run that would draw or compute other numbers.
-
-    Raises:
-        CheckpointError: naming every changed field with both values.
-    """
+    """Raise CheckpointError, naming what changed, if a run would draw or compute other numbers."""
     before, now = dict(flatten(stored)), dict(flatten(ours))
     if before.get(PRECISION) == "auto":  # older checkpoints do not say what it came to
         before[PRECISION] = now[PRECISION]

@@ -23,13 +23,8 @@ def scheduled(
     MAE appendix A (Loshchilov and Hutter 2017 after the warm-up of Goyal et al. 2017).
     As official: the first step of a warm-up has rate 0.
 
-    Args:
-        step: number of the step, from 0; fractions are allowed.
-        steps: length of the whole run, in the unit of `step`.
-        peak: largest rate.
-        warmup_steps: length of the linear part, in the unit of `step`.
-        minimum: rate at `step = steps`.
-        schedule: how it falls, a name of SCHEDULES.
+    Steps count from 0, fractions are allowed. A run is `steps` long and has its minimum at the end
+    of them; its first `warmup_steps` are the rise, the fall is one of SCHEDULES.
     """
     if step < warmup_steps:
         return peak * step / warmup_steps

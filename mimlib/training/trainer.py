@@ -167,9 +167,8 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None]:
         """Take one optimiser step without waiting for the device.
 
-        Returns:
-            The scalars to log and the state for `after_step`, averaged over micro-batches; the
-            state also over ranks.
+        Returns the scalars to log and the state for `after_step`, averaged over micro-batches; the
+        state also over ranks.
         """
         num_parts = self.config.accumulation
         divided = num_parts * self.ranks.num_ranks > 1  # the loss is a mean of several

@@ -72,10 +72,8 @@ def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
 def load_encoder(encoder: Encoder, path: str | Path) -> None:
     """Copy the encoder found in a file into one of the same shape; its image size may differ.
 
-    The file is a checkpoint of ours (any method or task), a published one, or a .safetensors file.
-
-    Raises:
-        ValueError: if the file is not readable as weights, or does not fit the encoder.
+    The file is a checkpoint of ours (any method or task), a published one, or a .safetensors file;
+    ValueError if it is not readable as weights, or does not fit the encoder.
     """
     _copy_encoder(encoder, _encoder_part(_stored(path)), path)
 
@@ -88,10 +86,7 @@ def load_decoder(decoder: PairDecoder, path: str | Path) -> None:
 def load_pretrained(method: Trainable, path: str | Path) -> None:
     """Copy the encoder found in a file, and the decoder where file and method have one for pairs.
 
-    A student begins as its teacher does.
-
-    Raises:
-        ValueError: if the file is not readable as weights, or does not fit.
+    A student begins as its teacher does. ValueError as in `load_encoder`.
     """
     stored = _stored(path)
     _copy_encoder(method.encoder, _encoder_part(stored), path)

@@ -51,10 +51,8 @@ def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def official_croco_config(croco_kwargs: Mapping[str, object] | None = None) -> CroCoConfig:
     """Describe the model of a published CroCo file, from its entry `croco_kwargs`.
 
-    Files without that entry hold CroCo v1, whose values are the defaults.
-
-    Raises:
-        ValueError: if the file asks for something that this CroCo does not have.
+    Files without that entry hold CroCo v1, whose values are the defaults. ValueError if the file
+    asks for something that this CroCo does not have.
     """
     given = {
         "img_size": 224, "patch_size": 16, "mask_ratio": 0.9, "enc_embed_dim": 768,

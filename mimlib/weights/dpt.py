@@ -25,10 +25,9 @@ def official_name(name: str) -> str:
 
 
 def load_official_head(head: DPTHead, state: Mapping[str, Tensor]) -> None:
-    """Load the head of a released stereo or flow model; aliases and the unused unit are passed by.
+    """Load the head of a released stereo or flow model; ValueError if a parameter is missing.
 
-    Raises:
-        ValueError: if a parameter is missing.
+    Aliases and the unused unit are passed by.
     """
     wanted = {name: official_name(name) for name in head.state_dict()}
     missing = sorted(theirs for theirs in wanted.values() if theirs not in state)

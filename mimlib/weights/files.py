@@ -19,8 +19,7 @@ UNREADABLE = (
 def read_weights(path: Path) -> Mapping[str, Tensor]:
     """Read a checkpoint or a safetensors file onto the CPU.
 
-    Raises:
-        ValueError: if it is torn, of another kind, or holds more than tensors and plain values.
+    ValueError if it is torn, of another kind, or holds more than tensors and plain values.
     """
     try:
         if path.suffix == ".safetensors":
@@ -46,8 +45,7 @@ def copy_weights(
 ) -> None:
     """Copy tensors of our names, all or none of them.
 
-    Raises:
-        ValueError: naming what is missing, unexpected, of another shape or not finite.
+    ValueError names what is missing, unexpected, of another shape or not finite.
     """
     own = model.state_dict()
     problems = {

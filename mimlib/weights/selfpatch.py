@@ -48,10 +48,8 @@ def is_published(content: Mapping) -> bool:
 def our_names(content: Mapping) -> dict[str, Tensor]:
     """Translate a published file into the state of a SelfPatch.
 
-    One network alone stands for both, and a file without centers leaves them out.
-
-    Raises:
-        ValueError: if a last layer has rows of another length than 1.
+    One network alone stands for both, and a file without centers leaves them out. ValueError if a
+    last layer has rows of another length than 1.
     """
     state = {}
     for network in NETWORKS:

@@ -42,11 +42,8 @@ def class_table(ids: Iterable[int], ignored: Iterable[int]) -> np.ndarray:
 def read_label_map(path: str | Path, table: np.ndarray) -> Tensor:
     """Read a picture of class numbers: 8 or 16 bits of one channel, or a palette's indices.
 
-    Returns:
-        Class ids [H, W] int64 by a `class_table`, UNLABELED where there is none.
-
-    Raises:
-        ValueError: if the file cannot be read, holds colors, or a number that the table lacks.
+    Returns class ids [H, W] int64 by a `class_table`, UNLABELED where there is none; ValueError if
+    the file cannot be read, holds colors, or a number that the table lacks.
     """
     stored = read_indices(path)
     classes = table[stored]

@@ -43,10 +43,7 @@ LAYOUTS = {
         "images/{split}/*", "annotations/{split}/*.png", ids=ADE20K_IDS, ignored=(0, VOID)
     ),
     "voc": Layout(
-        "JPEGImages/*",
-        "SegmentationClass/*.png",
-        "ImageSets/Segmentation/{split}.txt",
-        ids=VOC_IDS,
+        "JPEGImages/*", "SegmentationClass/*.png", "ImageSets/Segmentation/{split}.txt", ids=VOC_IDS
     ),
     "coco_semantic": Layout(
         "images/{split}/*", "semantic_masks/{split}/*.png", ids=COCO_IDS, ignored=(0,)

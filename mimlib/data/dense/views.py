@@ -57,17 +57,11 @@ def augment(
     """Scale, crop, mirror, color and pad an image with its label map.
 
     A scaled image smaller than the crop is padded on the right and below, by the mean color and
-    by UNLABELED.
+    by UNLABELED. Images are [3, H, W] uint8, labels [H, W] int64 class ids or
+    UNLABELED; draws and colors are different random numbers [U] in [0, 1).
 
     # differs from official: cut first and scaled then, which is the same but for rounding; and
     # images that shrink are antialiased.
-
-    Args:
-        image: [3, H, W] uint8.
-        labels: class ids [H, W] int64, UNLABELED where there is none.
-        draws: [U] in [0, 1).
-        colors: [U] in [0, 1), others.
-        config: how much of it.
     """
     placement = choose_crop(labels, draws, config)
     image, labels = cut_image(image, placement, "bilinear"), cut_map(labels, placement)

@@ -26,11 +26,7 @@ class Listing:
     """
 
     def __init__(self, root: str | Path, items: Iterable[Sequence[str | Path]], kind: str = ""):
-        """Take paths relative to `root`, or below it.
-
-        Raises:
-            ValueError: if there is none: nothing "in the layout ...", or what else `kind` says.
-        """
+        """Take paths relative to `root`, or below it; ValueError, with the `kind`, if none."""
         self.root = os.fspath(root)
         above = os.path.join(self.root, "")
         self._paths = np.array(
@@ -53,10 +49,7 @@ class Listing:
     def check(self, advice: str) -> "Listing":
         """Return itself, if every file is there: missing ones are found now, not after hours.
 
-        Folders are listed once; files are not asked for one by one.
-
-        Raises:
-            ValueError: with the first names that are missing, and the advice.
+        Folders are listed once, not files asked for one by one. ValueError names the first missing.
         """
         listed: dict[str, frozenset[str]] = {}
         names = [os.fsdecode(bytes(path)) for path in np.unique(self._paths)]
@@ -95,11 +88,8 @@ def walk_files(
 ) -> Iterator[str]:
     """Yield the files under `root` as relative paths; links are followed, but not in circles.
 
-    Args:
-        root: where to look; yields nothing if it is no folder.
-        endings: in small letters, of which a file has one, in whatever case.
-        below: sub-folder of root to start in.
-        above: folders on the way there.
+    Nothing if it is no folder. A file has one of the endings, given in small letters, in whatever
+    case; `below` is the sub-folder to start in, `above` the folders on the way there.
     """
     here = os.path.join(root, below)
     if not os.path.isdir(here):
@@ -140,11 +130,9 @@ def find_beside(
 ) -> list[tuple[str, str]]:
     """List images with the files of their ground truth, as paths below root, there or not.
 
-    Args:
-        root: of the data set.
-        images: where they lie, * for their names: "rgb/*"; they may end in any format.
-        truth: likewise with its ending: "depth/*.png".
-        names: which to take; None: all that have ground truth, sub-folders included.
+    `images` says where they lie, * for their names: "rgb/*"; they may end in any format. `truth`
+    likewise, with its ending: "depth/*.png". Without names all that have ground truth are taken,
+    sub-folders included.
     """
     (folder, mark), (below, ending) = images.split("*"), truth.split("*")
     pictures = files_by_stem(root / folder)
@@ -185,10 +173,7 @@ def read_names(path: Path) -> list[str]:
     """Read a split: one name per line, which may have spaces, without folder and ending.
 
     Whole numbers behind it, the flags or classes of VOC's and ImageNet's lists, do not count; a
-    name that ends in a number of its own wants its ending.
-
-    Raises:
-        ValueError: if there is no such file, or nothing in it.
+    name that ends in a number of its own wants its ending. ValueError if there is no file or name.
     """
     names = [SPLIT_LINE.fullmatch(line)[1] for _, line in spoken_lines(path)]
     if not names:

@@ -67,8 +67,7 @@ def read_pfm(path: str | Path) -> Tensor:
 def read_pfm_disparity(path: str | Path) -> Dense:
     """Read disparity as PFM: Middlebury, ETH3D (unknown: inf), SceneFlow (may be negative).
 
-    Raises:
-        ValueError: if it has colors, or no positive value, as SceneFlow's for the right image.
+    ValueError if it has colors, or no positive value, as SceneFlow's for the right image.
     """
     disparity = read_pfm(path)
     if disparity.ndim == 3:
@@ -78,8 +77,8 @@ def read_pfm_disparity(path: str | Path) -> Dense:
 
 def read_visible_disparity(path: str | Path, mask_path: str | Path) -> Dense:
     """Read disparity as PFM, known only where mask0nocc says that both images show the pixel."""
-    dense, visible = read_pfm_disparity(path), torch.from_numpy(_gray(mask_path) == VISIBLE)
-    return masked(dense, visible, mask_path)
+    dense, visible = read_pfm_disparity(path), read_picture(mask_path, "L") == VISIBLE
+    return masked(dense, torch.from_numpy(visible), mask_path)
 
 
 def read_pfm_flow(path: str | Path) -> Dense:
@@ -126,7 +125,7 @@ def read_depth_png(path: str | Path, unit: float = 1e-3) -> Dense:
 
 def read_mask(path: str | Path) -> Tensor:
     """Read a black and white picture, [H, W] bool: Sintel's `invalid` and `occlusions`."""
-    return torch.from_numpy(_gray(path) > 127)
+    return torch.from_numpy(read_picture(path, "L") > 127)
 
 
 def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
@@ -135,11 +134,7 @@ def read_sintel_flow(path: str | Path, invalid_path: str | Path) -> Dense:
 
 
 def masked(dense: Dense, counted: Tensor, path: str | Path) -> Dense:
-    """Keep as known only what a mask counts, too.
-
-    Raises:
-        ValueError: if the mask (of the file `path`) is of another size.
-    """
+    """Keep as known only what a mask (of the file `path`) counts; ValueError on another size."""
     if counted.shape != dense.valid.shape:
         raise ValueError(
             f"{path} has {tuple(counted.shape)} pixels, its ground truth {tuple(dense.valid.shape)}"
@@ -155,11 +150,7 @@ def bounded(flow: np.ndarray) -> Dense:
 
 
 def positive(values: np.ndarray, path: str | Path) -> Dense:
-    """Keep finite positive numbers [H, W] as what is known.
-
-    Raises:
-        ValueError: if there is a negative number and no positive one.
-    """
+    """Keep finite positive numbers [H, W] as known; ValueError if there are negative ones alone."""
     with np.errstate(invalid="ignore"):
         valid = np.isfinite(values) & (values > 0)
         if not valid.any() and (values < 0).any():
@@ -197,11 +188,6 @@ def _gray16(path: str | Path) -> np.ndarray:
     if not mode.startswith("I"):
         raise ValueError(_too_coarse(path, mode, "one channel"))
     return stored.astype(np.float64)
-
-
-def _gray(path: str | Path) -> np.ndarray:
-    """Read an 8-bit picture as [H, W] uint8, colors as their gray."""
-    return read_picture(path, "L")
 
 
 def _color16(path: str | Path) -> np.ndarray:

@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
-from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import io
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mimlib.data.files.reading import reading
 
@@ -22,10 +21,8 @@ def read_image(path: str | Path) -> Tensor:
 
     EXIF orientation is applied, gray becomes three equal channels, palettes and CMYK are converted,
     16-bit values are scaled to 8 bits, transparent pixels show white, and of an animation or a
-    multi-page file the first picture is taken. Color profiles are ignored.
-
-    Returns:
-        [3, H, W] uint8; ValueError if the file is missing, truncated, or no image.
+    multi-page file the first picture is taken. Color profiles are ignored. Returns [3, H, W] uint8;
+    ValueError if the file is missing, truncated, or no image.
     """
     path = os.fspath(path)
     if path.lower().endswith(JPEG):
@@ -36,8 +33,7 @@ def read_image(path: str | Path) -> Tensor:
         except (RuntimeError, AttributeError):
             pass  # Pillow judges: another format, or a torchvision without its (deprecated) decoder
     with reading(path), Image.open(path) as image:
-        pixels = _to_rgb(ImageOps.exif_transpose(image))
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+        return pil_to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def _orientation_is_plain(data: np.ndarray) -> bool:
@@ -58,18 +54,17 @@ def _orientation_is_plain(data: np.ndarray) -> bool:
     return len(segments) == 1 and segments[0].startswith(b"Exif\0\0") and not wide
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert a picture of any mode to 8-bit RGB, [H, W, 3]."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to 8-bit RGB."""
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no agreed range; save as 8- or 16-bit")
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion would clip at 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        gray = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    return image.convert("RGB")
 
 
 def read_picture(path: str | Path, mode: str) -> np.ndarray:
@@ -87,10 +82,7 @@ def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
     """Read a picture of one channel or a palette as the numbers that are stored, and its mode.
 
     Pillow stretches gray of 2 and 4 bits to 0 ... 255, and other ranges likewise: that is undone
-    where it can be, else refused.
-
-    Raises:
-        ValueError: if the file is missing, cannot be read, or its numbers cannot be had.
+    where it can be, else refused by a ValueError, like a file that cannot be read.
     """
     with reading(path), Image.open(path) as image:
         codec, _, _, given = image.tile[0] if image.tile else ("", None, None, "")
@@ -106,11 +98,7 @@ def read_samples(path: str | Path) -> tuple[str, np.ndarray]:
 
 
 def read_indices(path: str | Path) -> np.ndarray:
-    """Read a picture of numbers as [H, W] int64: one channel, or the indices of a palette.
-
-    Raises:
-        ValueError: if the file cannot be read or holds colors.
-    """
+    """Read one channel, or a palette's indices, as [H, W] int64; ValueError if it holds colors."""
     mode, stored = read_samples(path)
     if mode not in ("L", "P", "1") and not mode.startswith("I"):
         raise ValueError(

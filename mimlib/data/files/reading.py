@@ -21,11 +21,7 @@ def reading(what: str | Path, advice: str = "") -> Iterator[None]:
 
 
 def import_optional(name: str, what: str, advice: str = "") -> ModuleType:
-    """Import a package that one kind of file needs, and nothing else.
-
-    Raises:
-        RuntimeError: if it is not installed.
-    """
+    """Import a package that one kind of file alone needs; RuntimeError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

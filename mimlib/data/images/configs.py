@@ -39,9 +39,7 @@ class WorldImagesConfig(Augmentation):
     def build(self) -> MemorySource:
         """Render the views, or read them from the cache."""
         truth = ("image",) if self.target in ("none", "label") else ("image", self.target)
-        views = world.views(
-            self.count, self.size, level=self.level, seed=self.seed, truth=truth, aim=self.aim
-        )
+        views = world.views(self.count, self.size, self.level, self.seed, truth, self.aim)
         return MemorySource(
             views["image"],
             self,

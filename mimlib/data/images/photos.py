@@ -67,12 +67,9 @@ def stereo_motorcycle(size: int | None = None) -> Stereo:
     """Return the Middlebury 2014 "Motorcycle" pair with its ground truth, as in scikit-image.
 
     Calibration of the 500 x 741 images, from scikit-image's documentation: focal length 994.978,
-    principal points 31.086 apart, baseline 193.001 mm.
-
-    Args:
-        size: None for the whole images, 500 x 741; else the center squares, resized to this side.
-            Lengths in pixels are scaled with them; the crop is the same in both images, so
-            disparities keep their meaning.
+    principal points 31.086 apart, baseline 193.001 mm. With a size the center squares, resized to
+    this side: lengths in pixels are scaled with them; the crop is the same in both images, so
+    disparities keep their meaning.
     """
     left, right = (read_image(_inside("skimage", name)) for name in MOTORCYCLE[:2])
     with np.load(_inside("skimage", MOTORCYCLE[2])) as file:

@@ -62,8 +62,7 @@ def change_shape(
 ) -> DensePairBatch:
     """Scale, crop and mirror a pair without the axis of the batch.
 
-    Raises:
-        ValueError: if the image is smaller than the crop, or a disparity is to be mirrored.
+    ValueError if the image is smaller than the crop, or a disparity is to be mirrored.
     """
     size = config.size
     item = resize_pair(item, draw_sides(item.valid.shape, draws, config))

@@ -53,14 +53,9 @@ class Annotations(NamedTuple):
 def read_annotations(path: Path, missing_masks: MissingMasks = "refuse") -> Annotations:
     """Read instances_*.json, or the things of panoptic_*.json.
 
-    Args:
-        path: of the file.
-        missing_masks: whether objects without a mask are refused or get their whole box for one.
-
-    Raises:
-        ValueError: if the file is missing or no JSON in this form; on ids that are no whole numbers
-            or occur twice, images and categories that are not listed, objects without a mask, and
-            boxes, areas or masks that cannot be.
+    Objects without a mask are refused, or get their whole box for one. ValueError if the file is
+    missing or no JSON in this form; on ids that are no whole numbers or occur twice, images and
+    categories that are not listed, and boxes, areas or masks that cannot be.
     """
     content = _read_json(path)
     try:
@@ -194,10 +189,8 @@ def _box(part: Mapping[str, Any]) -> tuple[float, float, float, float]:
 def _is_missing(part: Mapping[str, Any], segmentation: Any) -> bool:
     """Tell whether an object has no mask at all; run lengths are looked at when they are decoded.
 
-    Polygons of fewer than three corners cover nothing beside others that do (as official).
-
-    Raises:
-        ValueError: on polygons with half a corner, or numbers that are not finite.
+    Polygons of fewer than three corners cover nothing beside others that do (as official); those
+    with half a corner, or numbers that are not finite, are a ValueError.
     """
     if segmentation is None:
         return True

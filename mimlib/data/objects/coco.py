@@ -1,8 +1,7 @@
 """COCO's files of boxes and masks: instances_*.json, and panoptic_*.json with its PNGs.
 
-Category ids have gaps (COCO's 80 run from 1 to 90). Labels are their ranks, from 0 without gaps;
-`category_ids` leads back. Masks are polygons or run lengths (RLE), read by pycocotools, which the
-metric uses, too.
+Labels are ranks of category ids, which `category_ids` leads back to. Masks are polygons or run
+lengths (RLE), read by pycocotools, which the metric uses, too.
 
 Letters: R objects of one image, H and W its sides in pixels.
 """

@@ -13,11 +13,7 @@ from mimlib.data.objects.annotations import LEAST_POLYGON, Annotated, Record
 
 
 def decode_mask(annotated: Annotated, record: Record) -> Tensor:
-    """Decode polygons, or run lengths of either kind, to [H, W] bool.
-
-    Raises:
-        ValueError: if it is broken, or of another size than the image.
-    """
+    """Decode polygons or run lengths to [H, W] bool; ValueError if broken or of another size."""
     height, width, given = record.height, record.width, annotated.segmentation
     what = f"the mask of annotation {annotated.annotation_id}"
     try:
@@ -92,13 +88,9 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Write what was found in an image as COCO's servers and tools take it, ready for JSON.
 
-    Args:
-        image_id: of the image, as in its annotations.
-        boxes: [R, 4] xyxy in pixels of the image as it is stored.
-        labels: [R], from 0 without gaps.
-        scores: [R] in [0, 1].
-        masks: [R, H, W] bool.
-        category_ids: of labels 0, 1, ... (`CocoObjects.category_ids`).
+    Boxes are [R, 4] xyxy in pixels of the image as it is stored, labels [R] from 0 without gaps,
+    scores [R] in [0, 1], masks [R, H, W] bool. The image is called as in its annotations, and
+    `category_ids` are those of labels 0, 1, ... (`CocoObjects.category_ids`).
     """
     rows = zip(boxes.tolist(), labels.tolist(), scores.tolist(), encode_masks(masks))
     return [

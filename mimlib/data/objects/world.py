@@ -42,13 +42,8 @@ class WorldObjects(DetectionSource, HeldSource):
 
     def __init__(self, config: WorldDetectionConfig):
         self.augmentation, self.smallest = config, config.smallest
-        self.views = world.views(
-            config.count,
-            config.size,
-            level=config.level,
-            seed=config.seed,
-            truth=("image", "instances", "boxes"),
-        )
+        truth = ("image", "instances", "boxes")
+        self.views = world.views(config.count, config.size, config.level, config.seed, truth)
         self.views["instances"] = self.views["instances"].to(torch.uint8)  # [n, H, W]
         super().__init__(self.views.values(), config.workers, world.maker())
 

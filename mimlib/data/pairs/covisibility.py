@@ -34,15 +34,11 @@ def back_project(
 ) -> Cloud:
     """Find the point behind each pixel that has a depth.
 
-    Args:
-        depth: [H, W] metres along the optical axis.
-        valid: [H, W] bool, False where the depth is unknown.
-        intrinsics: [3, 3] from camera coordinates to pixels.
-        world_from_camera: [4, 4] pose.
-        step: look at every step-th row and column only, from the middle of the first cell on.
+    Depths [H, W] are metres along the optical axis, `valid` [H, W] is False where they are unknown;
+    intrinsics [3, 3] lead from camera coordinates to pixels, the pose is [4, 4]. Only every step-th
+    row and column is looked at, from the middle of the first cell on.
 
-    Raises:
-        ValueError: if shapes do not fit, or a valid depth is not positive or not finite.
+    ValueError if shapes do not fit, or a valid depth is not positive or not finite.
     """
     if depth.ndim != 2 or valid.shape != depth.shape:
         raise ValueError(

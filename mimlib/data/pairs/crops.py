@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mimlib.data.files.listing import Listing, spoken_lines
 from mimlib.data.files.reading import reading
@@ -117,5 +117,4 @@ def cut_box(path: str, box: tuple[int, int, int, int], size: int) -> Tensor:
     shrinks = (right - left) * (bottom - top) > LANCZOS_FROM * size**2
     method = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
     with reading(f"{box} of {path}"), Image.open(path) as image:
-        pixels = np.array(image.convert("RGB").resize((size, size), method, box=box))
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+        return pil_to_tensor(image.convert("RGB").resize((size, size), method, box=box))

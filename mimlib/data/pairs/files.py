@@ -8,13 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mimlib.data.batches import PairBatch
-from mimlib.data.files.listing import (
-    WHAT_GOES_WHERE,
-    Listing,
-    is_image,
-    spoken_lines,
-    walk_files,
-)
+from mimlib.data.files.listing import WHAT_GOES_WHERE, Listing, is_image, spoken_lines, walk_files
 from mimlib.data.files.pictures import read_image
 from mimlib.data.files.reading import reading
 from mimlib.data.files.source import FileSource

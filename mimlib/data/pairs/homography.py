@@ -95,14 +95,8 @@ def draw_homographies(draws: np.ndarray, side: int, config: HomographyPairsConfi
 
     A tilt lengthens the left, right, top or bottom side by the same amount at both ends: an
     integer of pixels from 1 to the largest skew. What leaves the image is lost, nothing is blank.
-
-    Args:
-        draws: [B, 3] in [0, 1): direction, skew, rotation.
-        side: of the images, pixels.
-        config: ranges.
-
-    Returns:
-        [B, 3, 3] float64 from pixels of the view to pixels of the image.
+    Draws are [B, 3] in [0, 1): direction, skew, rotation; the `side` of the images is in pixels.
+    Returns [B, 3, 3] float64 from pixels of the view to pixels of the image.
     """
     direction = (4 * draws[:, 0]).astype(np.int64)
     largest = math.ceil(config.tilt * side)
@@ -151,15 +145,12 @@ def shifts(corners: np.ndarray) -> np.ndarray:
 
 
 def warp(images: Tensor, homographies: np.ndarray, size: int) -> Tensor:
-    """Read square views out of images, bicubically.
+    """Read square views of `size` pixels out of images [B, 3, H, W] uint8, bicubically.
+
+    The homographies [B, 3, 3] lead from pixels of the view to pixels of the image.
 
     # differs from official: beyond its border the image is mirrored, where the official code
     # shows black corners that give the rotation away.
-
-    Args:
-        images: [B, 3, H, W] uint8.
-        homographies: [B, 3, 3] from pixels of the view to pixels of the image.
-        size: side of the views in pixels.
     """
     line = np.arange(size) + 0.5
     x, y = np.meshgrid(line, line)

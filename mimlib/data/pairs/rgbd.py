@@ -99,11 +99,7 @@ class RGBDSequence:
 
 
 def find_sequences(root: str) -> list[RGBDSequence]:
-    """List the sequences below a folder, frames with all three files only.
-
-    Raises:
-        ValueError: if there is no such frame.
-    """
+    """List the sequences below a folder, frames with all three files only; ValueError if none."""
     sequences = []
     for folder, _, names in sorted(os.walk(root)):
         frames, present = [], set(names)

@@ -36,13 +36,11 @@ class WorldPairsConfig(PairAugmentation):
     def build(self) -> "MemoryPairs":
         """Render the pairs, or read them from the cache; for disparities they are rectified.
 
-        Raises:
-            ValueError: if no pair has a co-visibility within the range.
+        ValueError if no pair has a co-visibility within the range.
         """
         truth = ("image",) if self.target == "none" else ("image", "flow")
         make = world.stereo if self.target == "disparity" else world.pairs
-        side = self.stored_size
-        found = make(self.count, side, level=self.level, seed=self.seed, truth=truth)
+        found = make(self.count, self.stored_size, self.level, self.seed, truth)
         low, high = self.covisibility
         share = found["covisibility"]
         kept = (share >= low) & (share <= high)

@@ -25,14 +25,11 @@ def jitter_colors(
 
     Every change is a blend f x + (1 - f) reference, with the reference black (brightness), the
     mean gray of the image (contrast) or the gray of the pixel (saturation), clipped to the range
-    of pixels; f is uniform in 1 - strength ... 1 + strength. As torchvision's ColorJitter.
+    of pixels; f is uniform in 1 - strength ... 1 + strength. As torchvision's ColorJitter. Images
+    are [B, 3, H, W] uint8; draws [B, 4] in [0, 1) are three factors and the order; the strength, of
+    all three or of each, is 0 (nothing happens) to 1.
 
     # differs from official: rounded to 8 bits once, at the end, and not after each change.
-
-    Args:
-        images: [B, 3, H, W] uint8.
-        draws: [B, 4] in [0, 1): three factors and the order.
-        strength: 0 (nothing happens) to 1, of all three or of each.
     """
     if not np.any(strength):
         return images
@@ -59,16 +56,12 @@ def shift_hues(images: Tensor, turns: np.ndarray) -> Tensor:
 
 
 def distort_colors(image: Tensor, draws: np.ndarray) -> Tensor:
-    """Change brightness, contrast, saturation and hue, each with probability one half.
+    """Change brightness, contrast, saturation and hue of [3, H, W] uint8, each in half the cases.
 
     SSD (arXiv 1512.02325, section 2.2, after Howard, arXiv 1312.5402): brightness is added to,
     contrast multiplied, saturation and hue changed in HSV; contrast comes second or last.
 
     # differs from official: rounded to 8 bits once, at the end, and not after each change.
-
-    Args:
-        image: [3, H, W] uint8.
-        draws: [U] in [0, 1).
     """
     brightness, contrast, saturation, hue = draws[DISTORT.changed] < 0.5
     amounts = (2 * draws[DISTORT.amounts] - 1).tolist()

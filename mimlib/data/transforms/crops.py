@@ -114,18 +114,10 @@ def _place(draws: np.ndarray, shapes: np.ndarray, sides: np.ndarray) -> np.ndarr
 
 
 def crop_corners(draws: np.ndarray, shapes: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Choose the top left corner of a crop, each place equally likely.
+    """Choose the top left corner of a crop, [B, 2] int64, each place equally likely.
 
-    Args:
-        draws: [B, 2] in [0, 1), for row and column.
-        shapes: height and width of the image, or of each, in pixels.
-        sides: height and width of the crop, or of each.
-
-    Returns:
-        [B, 2] int64 (top, left).
-
-    Raises:
-        ValueError: if an image is smaller than the crop.
+    Draws are [B, 2] in [0, 1), for row and column; shapes and sides height and width of the image
+    and the crop in pixels, or of each. ValueError if an image is smaller than the crop.
     """
     room = np.asarray(shapes) - np.asarray(sides) + 1
     if (room < 1).any():
@@ -189,14 +181,10 @@ def pad_corner(values: Tensor, size: int, fill: float | Sequence[int]) -> Tensor
 
 
 def evaluation_view(image: Tensor, size: int, share: float) -> Tensor:
-    """Resize the short side to size / share and cut the center, [3, size, size].
+    """Resize the short side of [3, H, W] uint8 to size / share and cut the center out of it.
 
-    MAE's evaluation on ImageNet is size 224 and share 224/256: resize to 256, center crop.
-
-    Args:
-        image: [3, H, W] uint8.
-        size: side of the result in pixels.
-        share: part of the short side that is kept, in (0, 1].
+    MAE's evaluation on ImageNet is size 224 and share 224/256: resize to 256, center crop. Size in
+    pixels; the share of the short side that is kept lies in (0, 1].
     """
     short = min(image.shape[-2:])
     if max(image.shape[-2:]) > STRIP * short:  # a 1 x 5000 strip would become 256 x 1,280,000

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image, ImageSequence
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from mimlib.data.files.listing import NAMED, is_hidden, is_image
 from mimlib.data.files.pictures import read_image
@@ -29,9 +29,8 @@ class Frames:
     def __init__(self, path: str | Path):
         """Look at the path; nothing is decoded yet.
 
-        Raises:
-            ValueError: if there is nothing, or the folder's pictures are no row of frames.
-            RuntimeError: if it is a video file and PyAV is not installed.
+        ValueError if there is nothing, or the folder's pictures are no row of frames; RuntimeError
+        if it is a video file and PyAV is not installed.
         """
         self.path = Path(os.path.expanduser(path))
         if not self.path.exists():
@@ -39,6 +38,7 @@ class Frames:
                 f"there is no video {self.path}; expected a folder of frames or a file"
             )
         self.files = list_frames(self.path) if self.path.is_dir() else None
+        self._is_animation = self.path.suffix.lower() in ANIMATIONS
         if self.files is None and not self._is_animation:
             import_av()  # missing, it is better said now than in the middle of a measurement
 
@@ -47,19 +47,12 @@ class Frames:
             return map(read_image, self.files)
         return _play(self.path) if self._is_animation else _decode(self.path)
 
-    @property
-    def _is_animation(self) -> bool:
-        return self.path.suffix.lower() in ANIMATIONS
-
 
 def list_frames(folder: Path) -> list[Path]:
     """List the numbered pictures of a folder: 00000.jpg, 00001.jpg ... or frame_1.png ...
 
-    Numbers may start anywhere and go up by more than one, always by as much.
-
-    Raises:
-        ValueError: if there is none, a name has no number, there are several series, two pictures
-            of one number, or a frame is missing.
+    Numbers may start anywhere and go up by more than one, always by as much. ValueError if there is
+    none, a name has no number, there are several series, two pictures of one number, or a gap.
     """
     found = sorted(
         p for p in folder.iterdir() if is_image(p.name) and not is_hidden(p.name) and p.is_file()
@@ -100,7 +93,7 @@ def _play(path: Path) -> Iterator[Tensor]:
     """Yield the frames of an animated GIF, WebP or PNG."""
     with reading(path), Image.open(path) as image:
         for frame in ImageSequence.Iterator(image):
-            yield _to_tensor(np.array(frame.convert("RGB")))
+            yield pil_to_tensor(frame.convert("RGB"))
 
 
 def _decode(path: Path) -> Iterator[Tensor]:
@@ -108,8 +101,5 @@ def _decode(path: Path) -> Iterator[Tensor]:
     av = import_av()
     with reading(path), av.open(os.fspath(path)) as container:
         for frame in container.decode(video=0):
-            yield _to_tensor(frame.to_ndarray(format="rgb24"))
-
-
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
+            pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            yield rearrange(pixels, "h w c -> c h w")

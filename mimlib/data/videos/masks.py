@@ -76,15 +76,11 @@ class MaskFiles(Sequence[Tensor | None]):
 
 
 def open_video(frames: str | Path, masks: str | Path) -> Video:
-    """Open a video with its masks.
+    """Open a video, a folder of frames, an animation or a video file, with its masks.
 
-    Args:
-        frames: a folder of frames, an animation or a video file.
-        masks: the mask of the first frame, a picture; or, beside a folder of frames, a folder of
-            masks that are called as their frames. Frames without a mask are followed, not scored.
-
-    Raises:
-        ValueError: if something is missing: a frame in between, the first mask, a mask's frame.
+    That is the mask of the first frame, a picture; or, beside a folder of frames, a folder of masks
+    that are called as their frames. Frames without a mask are followed, not scored. ValueError if
+    something is missing: a frame in between, the first mask, a mask's frame.
     """
     opened, masks = Frames(frames), Path(os.path.expanduser(masks))
     if not masks.is_dir():

@@ -34,11 +34,8 @@ def random_boxes(
     The area is uniform in `scale` times the image's, the aspect ratio log-uniform in 3/4 ... 4/3,
     sides are whole pixels. A box that does not fit is drawn again, ten times at most; then the
     largest centered box of an allowed ratio is taken. Of images that were stretched, height and
-    width before are `stretched_from` [B, 2]; boxes are then of the stretched ones, in parts of
-    pixels.
-
-    Raises:
-        ValueError: if `stretched_from` is not of these images.
+    width before are `stretched_from` [B, 2], else a ValueError; boxes are then of the stretched
+    ones, in parts of pixels.
     """
     height, width = _sides_before(images, stretched_from)  # [B, 1] or [1]
     shape = (num_crops, len(images), TRIES)
