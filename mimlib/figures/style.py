@@ -119,8 +119,11 @@ def bright(image: Tensor) -> Tensor:
 
 
 def lit(image: Tensor, weights: Tensor, patch_size: int) -> Tensor:
-    """Return an image [3, H, W] as bright as the attention that its patches get, [h, w]."""
-    weights = weights.detach().float().cpu().numpy()
+    """Return an image [3, H, W] as bright as the root of the attention that its patches get.
+
+    Weights are [h, w]; by the root weak attention is seen, too.
+    """
+    weights = weights.detach().float().cpu().sqrt().numpy()
     light = np.kron(weights / weights.max(), np.ones((patch_size, patch_size)))  # [H, W]
     return bright(image) * torch.from_numpy(DARKEST + (1 - DARKEST) * light)
 
