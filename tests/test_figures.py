@@ -167,7 +167,7 @@ def test_bars_start_from_zero_and_carry_their_values():
     picture = figures.bars({"x": 0.71, "y": 0.72, "z": -0.01}, "accuracy")
     (axis,) = picture.axes
     assert drawn(picture) and axis.get_ylim()[0] < -0.01 and axis.get_ylim()[1] > 0.72
-    assert {"0.71", "0.72", "-0.01"} <= {text.get_text() for text in axis.texts}
+    assert {"0.710", "0.720", "-0.0100"} <= {text.get_text() for text in axis.texts}
     assert figures.bars({"x": 0.71, "y": 0.72}, "accuracy").axes[0].get_ylim()[0] == 0
 
 
@@ -200,7 +200,7 @@ def test_a_study_is_drawn_seed_by_seed():
     assert dots == [(0.69, 0.5), (0.71, 0.7)], "one for each seed"
     ends = [tuple(path.vertices[:, 1]) for path in axis.collections[0].get_paths()]
     assert np.allclose(ends, [(0.6, 0.8), (0.5, 0.7)])
-    assert {"0.7", "0.6"} <= {text.get_text() for text in axis.texts}
+    assert {"0.700", "0.600"} <= {text.get_text() for text in axis.texts}
     words = {text.get_text() for text in axis.get_legend().get_texts()}
     assert words == {"a seed, of 2", "mean, 95 % interval"}
 

@@ -58,7 +58,7 @@ def bars(values: Mapping[str, float], y_label: str) -> Picture:
     picture, axes = canvas(1, 1, max(3.2, 0.9 * len(values) + 0.8), 2.6)
     axis = axes[0, 0]
     drawn = axis.bar(list(values), list(values.values()), 0.65, color=COLORS[0])
-    axis.bar_label(drawn, fmt="%.3g", padding=2, fontsize=8)
+    axis.bar_label(drawn, fmt="%#.3g", padding=2, fontsize=8)
     axis.axhline(0, color=GRAY, linewidth=0.8)
     axis.set(ylabel=y_label, xmargin=0.05, ymargin=0.12)
     axis.grid(axis="x", visible=False)
@@ -89,11 +89,11 @@ def study(
         places + 0.12, means, abs(ends - means), fmt="s", color=COLORS[5], markersize=5, capsize=4
     )
     for place, mean in zip(places, means):
-        axis.annotate(f"{mean:.3g}", (place + 0.2, mean), fontsize=8, va="center")
+        axis.annotate(f"{mean:#.3g}", (place + 0.2, mean), fontsize=8, va="center")
     told = paper or {}
     axis.set_xticks(places, [f"{n}\n({told[n]})" if n in told else n for n in found])
     axis.set(ylabel=directed(metric), xlim=(-0.5, len(found) - 0.3))
-    axis.set_xlabel(f"in brackets {paper_label}, another scale" if paper else "")
+    axis.set_xlabel(f"in brackets: {paper_label},\nnot comparable in size" if paper else "")
     axis.grid(axis="x", visible=False)
     axis.legend(handles=_key(len(seeds)), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return picture

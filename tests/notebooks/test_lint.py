@@ -190,10 +190,12 @@ def test_exercises(path):
         assert theirs == list(inspect.signature(task.answer).parameters), task.name
         used.append(task)
     assert 3 <= len(used) <= 5
-    text = "\n".join(cell.source for cell in section(read(path), "Exercises"))
+    text = "\n".join(cell.source for cell in read(path) if not cell.is_code)
+    listed = "\n".join(cell.source for cell in section(read(path), "Exercises"))
     for task in used:
-        label = rf"^\*\*{re.escape(task.name)}\*\* \(\d+ min, difficulty [123] of 3\): \S"
+        label = rf"^\*\*(Exercise )?{re.escape(task.name)}\*\* \(\d+ min, difficulty [123] of 3"
         assert re.search(label, text, re.MULTILINE), f"say of {task.name} how long and how hard"
+        assert task.name in listed, f"{task.name} is not listed among the exercises"
     assert sum("not attempted yet" in cell.text for cell in cells) == len(used)
 
 
