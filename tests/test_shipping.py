@@ -99,7 +99,7 @@ def test_a_network_that_is_not_there_is_named(tmp_path, monkeypatch):
         shipping.shipped(NAME)
 
 
-@pytest.mark.parametrize("name", ["croco_small", "dino_small", "selfpatch_small"])
+@pytest.mark.parametrize("name", ["croco_small", "dino_small", "mae_small", "selfpatch_small"])
 def test_what_is_shipped_fits_its_preset(name):
     kept = shipping.shipped(name)
     assert all(value.isfinite().all() for value in kept.state_dict().values())
