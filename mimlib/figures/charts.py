@@ -78,7 +78,7 @@ def study(
         paper_label: name and unit of the paper's numbers.
     """
     found = {label: s["metrics"][metric] for label, s in receipt["settings"].items()}
-    picture, axes = canvas(1, 1, max(3.2, 1.1 * len(found) + 1.6), 2.8)
+    picture, axes = canvas(1, 1, max(3.6, 1.35 * len(found) + 1.6), 2.8)
     axis, places = axes[0, 0], np.arange(len(found))
     seeds = [*zip(*(m["values"] for m in found.values()))]
     for values in seeds:
