@@ -124,7 +124,7 @@ def test_outputs_are_text_and_png(path):
 @everything
 def test_no_raw_floats_are_printed(path):
     for cell in codes(path):
-        text = re.sub(r": \S+ \(expected ", "", cell.text)  # what report.band has held
+        text = re.sub(r": \S+ \(expected |, within \S+", "", cell.text)  # bands, proofs
         raw = re.search(r"\d\.\d{4,}|\d\.\d+e[-+]?\d+", text)
         assert not raw, f"cell {cell.count} prints {raw.group()}: print a band or fewer digits"
 
