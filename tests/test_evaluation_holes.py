@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from mimlib.data.images.configs import WorldImagesConfig
+from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.evaluation.holes import HolesConfig, hole_pixels, smooth
 from mimlib.layers.masking import as_bool
 from mimlib.layers.patches import normalize
+from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.mae import MAE, MAEConfig
 
 ENCODER = ViTConfig(width=16, depth=1, heads=2, patch_size=8, image_size=32)
@@ -71,6 +73,23 @@ def test_a_network_keeps_its_mode_and_is_measured_with_masks_of_its_own_ratio():
     found = HolesConfig(source=HELD_OUT, num_images=6, batch_size=4).build().run(method, CPU)
     assert found["ratio"] == pytest.approx(found["painted"] / found["smoothed"])
     assert found["ratio"] > 1 and method.training, "an untrained network is no match"
+
+
+def test_images_that_are_seen_in_several_parts_are_measured_in_all_of_them():
+    shape = ConvViTConfig(
+        widths=(8, 16, 32), depths=(1, 1, 1), heads=2, entries=(2, 2, 2), image_size=32
+    )
+    small = {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    method = ConvMAEConfig(encoder=shape, complementary=True, **small).build()
+    found = HolesConfig(source=HELD_OUT, num_images=6).build().run(method, CPU)
+    assert found["ratio"] > 1 and found["smoothed"] < 0.2
+
+
+def test_what_cannot_be_measured_is_said():
+    with pytest.raises(ValueError, match="Linear paints no holes"):
+        HolesConfig(source=HELD_OUT, num_images=6).build().run(torch.nn.Linear(1, 1), CPU)
+    hidden = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    assert (smooth(torch.rand(1, 3, 4, 4), hidden) == 0).all(), "all hidden: black, not NaN"
 
 
 def test_sizes_that_measure_nothing_are_refused():

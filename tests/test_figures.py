@@ -213,6 +213,34 @@ def test_an_axis_says_what_the_rules_of_a_study_take_for_better(name):
             assert f"({better} is better)" in charts.directed(rule.metric)
 
 
+@pytest.mark.parametrize(
+    ("metric", "better"),
+    [
+        ("depth REL, fine-tuned", "less"),
+        ("flow off by more than 1 px", "less"),
+        ("pre-training loss", "less"),
+        ("semantic probe mIoU, frozen", "more"),
+        ("label propagation J&F", "more"),
+    ],
+)
+def test_metrics_without_a_rule_have_a_direction_too(metric, better):
+    assert f"({better} is better)" in charts.directed(metric)
+
+
+def test_a_stored_picture_keeps_its_colors():
+    ramp = torch.arange(256, dtype=torch.uint8).repeat(3, 16, 1)  # 256 colors at least
+    shown = pixels_of(figures.images([ramp], size=3.2))
+    assert len(np.unique(shown[shown.shape[0] // 2], axis=0)) > 30
+    names = torch.tensor([0, 1, 2]).repeat(3, 16, 8)
+    picture = figures.class_maps(IMAGES, {"truth": names}, ["wall", "floor", "lamp"])
+    stored = (pixels_of(picture)[..., :3] * 255).round().reshape(-1, 3)
+    for patch in picture.legends[0].get_patches():
+        wanted = np.array(patch.get_facecolor()[:3]) * 255
+        assert (abs(stored - wanted).max(axis=1) <= 6).sum() > 50, "as in its legend"
+    noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert len(figures.images([noise])._repr_png_()) < 45_000, "a palette, not true colors"
+
+
 def test_ground_truth_panels():
     image = IMAGES[0]
     ids = torch.arange(24).expand(16, 24) // 4

@@ -8,7 +8,10 @@ from scipy import stats
 
 from mimlib.figures.style import COLORS, GRAY, Picture, canvas, styled
 
-LESS_IS_BETTER = ("RMSE", "EPE", "[ms", "GFLOP", "tokens", "hidden pixels move", "parameters")
+LESS_IS_BETTER = (
+    *("RMSE", "REL", "EPE", "off by", "loss", "[ms", "GFLOP", "tokens", "hidden pixels move"),
+    "parameters",
+)
 
 
 @styled
@@ -33,6 +36,8 @@ def curves(
     axis = axes[0, 0]
     for (name, (x, y)), color in zip(series.items(), COLORS * 2):
         y = np.asarray(y, dtype=float)
+        if y.ndim == 2 and len(y) == 1:
+            y = y[0]
         if y.ndim == 2:
             half = stats.t.ppf(0.975, len(y) - 1) * y.std(axis=0, ddof=1) / len(y) ** 0.5
             y = y.mean(axis=0)
@@ -80,7 +85,7 @@ def study(
     found = {label: s["metrics"][metric] for label, s in receipt["settings"].items()}
     picture, axes = canvas(1, 1, max(3.6, 1.35 * len(found) + 1.6), 2.8)
     axis, places = axes[0, 0], np.arange(len(found))
-    seeds = [*zip(*(m["values"] for m in found.values()))]
+    seeds = [*zip(*(m["values"] for m in found.values()), strict=True)]
     for values in seeds:
         axis.plot(places - 0.12, values, "o", color=COLORS[0], markersize=4, alpha=0.7)
     means = np.array([m["mean"] for m in found.values()])

@@ -59,12 +59,13 @@ class Picture(Figure):
 
 
 def _smaller(png: io.BytesIO) -> bytes:
-    """Store a picture with a palette of 256 colors, rare ones kept: half the bytes."""
+    """Store a picture with a palette of 256 colors, the nearest ones merged: half the bytes."""
     with Image.open(png) as image:
         buffer = io.BytesIO()
-        few = image.convert("RGB").quantize(
-            256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-        )
+        rgb = image.convert("RGB")
+        exact = rgb.getcolors(256) is not None
+        how = Image.Quantize.MEDIANCUT if exact else Image.Quantize.FASTOCTREE
+        few = rgb.quantize(256, how, dither=Image.Dither.NONE)
         few.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
