@@ -71,10 +71,12 @@ def test_a_slow_machine_is_told_before_what_it_costs_and_what_there_is_instead(s
     monkeypatch.setattr(report, "rates", lambda run: Rates(300.0, 50.0, 50.0, 50.0))
     monkeypatch.setattr(report, "hardware", lambda: "1 core of Snail")
     monkeypatch.setattr(report, "number_type", lambda: "float32")
+    monkeypatch.setattr(places, "weights", lambda: shelf)
     first, second = report.costs_here("x", preset("mae_lesson")).splitlines()
     assert "about 230 s and 0.75 GiB here, on 1 core of Snail (float32)" in first  # 180 + 20 + 30
     assert "100 s on 2 cores of Bird (bfloat16)" in first
     assert 'PRESET = "tiny" runs every cell in about 20 s' in second and "shipped" not in second
+    (shelf / "croco_small.safetensors").touch()
     keep(shelf, "notebooks/x", COST | {"preset": "croco_lesson"})
     assert 'shipped("croco_small") is trained' in report.costs_here("x", preset("croco_lesson"))
     monkeypatch.setattr(report, "rates", lambda run: Rates(900.0, 100.0, 200.0, 50.0))
