@@ -30,7 +30,7 @@ CONV_LESSON = ConvViTConfig(
 )
 CONV_GPU = convvit_config("S", image_size=128, entries=EIGHTH)
 ENCODERS = {  # by pre-training and size
-    "mae": {"tiny": TINY, "lesson": LESSON, "small": SMALL, "gpu": GPU},
+    "mae": {"tiny": TINY, "lesson": LESSON, "gpu": GPU},
     "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "gpu": CONV_GPU},
 }
 COSTS = {
