@@ -35,12 +35,10 @@ def curves(
     picture, axes = canvas(1, 1, 5.4, 2.9)
     axis = axes[0, 0]
     for (name, (x, y)), color in zip(series.items(), COLORS * 2):
-        y = np.asarray(y, dtype=float)
-        if y.ndim == 2 and len(y) == 1:
-            y = y[0]
-        if y.ndim == 2:
-            half = stats.t.ppf(0.975, len(y) - 1) * y.std(axis=0, ddof=1) / len(y) ** 0.5
-            y = y.mean(axis=0)
+        runs = np.atleast_2d(np.asarray(y, dtype=float))
+        y = runs.mean(axis=0)
+        if len(runs) > 1:
+            half = stats.t.ppf(0.975, len(runs) - 1) * stats.sem(runs)
             axis.fill_between(x, y - half, y + half, color=color, alpha=0.2, linewidth=0)
             name += ", 95 % interval"
         axis.plot(x, y, color=color, label=name, marker="o" if len(x) < 15 else None, markersize=4)

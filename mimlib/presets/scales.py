@@ -30,12 +30,13 @@ CONV_LESSON = ConvViTConfig(
 )
 CONV_GPU = convvit_config("S", image_size=128, entries=EIGHTH)
 ENCODERS = {  # by pre-training and size
-    "mae": {"tiny": TINY, "lesson": LESSON, "gpu": GPU},
-    "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "gpu": CONV_GPU},
+    "mae": {"tiny": TINY, "lesson": LESSON, "small": SMALL, "gpu": GPU},
+    "convmae": {"tiny": CONV_TINY, "lesson": CONV_LESSON, "small": CONV_LESSON, "gpu": CONV_GPU},
 }
 COSTS = {
     "tiny": "seconds, for tests",
     "lesson": "some minutes on two cores, 64 x 64 views of the world",
+    "small": "half an hour of one core at most, 64 x 64 views of the world",
     "gpu": "some minutes on one GPU, 128 x 128 views of the world",
 }
 TINY_CARD = "Seconds on one core: for tests and for looking at the machinery."

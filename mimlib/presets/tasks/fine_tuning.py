@@ -1,7 +1,6 @@
 """Runs that fine-tune a pre-trained encoder: classes, depth and semantic segmentation."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from mimlib import world
@@ -23,12 +22,12 @@ from mimlib.training.config import IMAGES_PER_BASE_RATE, TrainConfig
 ADAMW = {"betas": (0.9, 0.999), "no_decay": ("pos_embed", "cls_token")}  # MAE, table 9
 EPOCH = IMAGENET_TRAIN_IMAGES // 1024  # steps
 NYU_TRAIN_IMAGES = 795  # of 1,449 labeled ones
-CROCO_SMALL = "data/weights/croco_small.safetensors"
 ADE20K_SIZE, ADE20K_STRIDE = 512, 341  # pixels: crops and windows, and windows' distance
 ADE20K_BATCH = 16
 DEPTH = {  # images, steps, batch | parameters with the encoder of MAE, of ConvMAE
     "tiny": (32, 20, 8, 73_409, 83_073),
     "lesson": (512, 160, 32, 915_201, 805_377),
+    "small": (4096, 1_500, 32, 915_073, 805_377),
     "gpu": (8192, 4_000, 128, 21_613_313, 22_107_137),
 }
 CLASSES = {
@@ -39,6 +38,7 @@ CLASSES = {
 SEGMENTATION = {  # channels before them
     "tiny": (16, 32, 20, 8, 74_790, 80_030),
     "lesson": (32, 512, 160, 32, 1_092_670, 908_830),
+    "small": (32, 4096, 1_500, 32, 1_092_542, 908_830),
     "gpu": (128, 8192, 4_000, 128, 24_829_822, 24_671_518),
 }
 
@@ -58,9 +58,10 @@ def cross(
     for index, (pretraining, encoders) in enumerate(ENCODERS.items()):
         name = task if pretraining == "mae" else f"{task}_{pretraining}"
         for size, (*values, mae, convmae) in sizes.items():
-            card = f"{what} on the encoder of `{pretraining}_{size}`: {COSTS[size]}."
+            source = f"{pretraining}_{size}"
+            card = f"{what} on the encoder of `{source}`: {COSTS[size]}."
             parts = make(encoders[size], *values)
-            start = f"runs/{pretraining}_{size}"
+            start = f"data/weights/{source}.safetensors" if size == "small" else f"runs/{source}"
             count = (mae, convmae)[index]
             rows[f"{name}_{size}"] = Preset(count, *parts, pretrained=start, card=card)
     return rows
@@ -165,7 +166,6 @@ WORLD = {
     **cross("segmentation", "UPerNet", SEGMENTATION, _segmentation),
 }
 ROWS = {
-    "depth_small": replace(WORLD["depth_lesson"], pretrained=CROCO_SMALL),
     "depth_vitb16_nyu": _nyuv2(104_532_353, vit_config("B", 16, 256, class_token=False)),
     "finetune_vitb16_in1k": _in1k(86_569_192, vit_config("B", 16, 224, **SHAPE)),
     # As official 85,374,824, and 1,536 of the encoder's own norm, passed by.
@@ -178,8 +178,6 @@ ROWS = {
     ),
 }
 CARDS = {
-    "depth_small": """
-        The same as `depth_lesson`, from the encoder of `croco_small`, beside `flow_small`.""",
     "finetune_vitb16_in1k": """
         MAE's fine-tuning of ViT-B/16 (appendix A.1, table 9), 100 epochs at batch 1024.
 
