@@ -87,8 +87,8 @@ def _held_out(size: int, num_train: int, num_images: int, **views: str) -> dict[
 
 
 def held_out(data: WorldImagesConfig | WorldPairsConfig, count: int = 0) -> ValidationConfig:
-    """Measure on as many images or pairs of held-out scenes; 0: half as many, at least 16."""
-    count = count or max(16, data.count // 2)
+    """Measure on as many images or pairs of held-out scenes; 0: half as many, 16 to 1,024."""
+    count = count or min(max(16, data.count // 2), 1024)
     source = replace(data, count=count, seed=HELD_OUT_SEED)
     return ValidationConfig(source=source, num_images=count, name="held_out")
 

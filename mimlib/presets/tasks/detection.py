@@ -40,7 +40,7 @@ GPU_HEAD = {
 WORLD = {  # head, images, steps, batch | parameters with the encoder of MAE, of ConvMAE
     "tiny": (TINY_HEAD, 16, 4, 4, 92_324, 97_564),
     "lesson": (LESSON_HEAD, 512, 300, 16, 1_458_684, 1_274_844),
-    "small": (LESSON_HEAD, 4096, 3_000, 16, 1_458_556, 1_274_844),
+    "small": (LESSON_HEAD, 4096, 1_200, 16, 1_458_556, 1_274_844),
     "gpu": (GPU_HEAD, 16_384, 8_000, 64, 27_551_420, 27_393_116),
 }
 

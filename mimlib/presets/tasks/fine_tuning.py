@@ -1,6 +1,7 @@
 """Runs that fine-tune a pre-trained encoder: classes, depth and semantic segmentation."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from mimlib import world
@@ -21,13 +22,15 @@ from mimlib.training.config import IMAGES_PER_BASE_RATE, TrainConfig
 
 ADAMW = {"betas": (0.9, 0.999), "no_decay": ("pos_embed", "cls_token")}  # MAE, table 9
 EPOCH = IMAGENET_TRAIN_IMAGES // 1024  # steps
+# Of fine-tuned networks that are shipped. Segmentation after 500 steps: mIoU 0.24 with AdamW.
+SHIPPED = {"optimizer": "muon", "base_rate": 8e-2, "threads": 1, "evaluate_every": 250}
 NYU_TRAIN_IMAGES = 795  # of 1,449 labeled ones
 ADE20K_SIZE, ADE20K_STRIDE = 512, 341  # pixels: crops and windows, and windows' distance
 ADE20K_BATCH = 16
 DEPTH = {  # images, steps, batch | parameters with the encoder of MAE, of ConvMAE
     "tiny": (32, 20, 8, 73_409, 83_073),
     "lesson": (512, 160, 32, 915_201, 805_377),
-    "small": (4096, 1_500, 32, 915_073, 805_377),
+    "small": (8192, 2_000, 32, 915_073, 805_377),
     "gpu": (8192, 4_000, 128, 21_613_313, 22_107_137),
 }
 CLASSES = {
@@ -38,7 +41,7 @@ CLASSES = {
 SEGMENTATION = {  # channels before them
     "tiny": (16, 32, 20, 8, 74_790, 80_030),
     "lesson": (32, 512, 160, 32, 1_092_670, 908_830),
-    "small": (32, 4096, 1_500, 32, 1_092_542, 908_830),
+    "small": (32, 4096, 1_000, 32, 1_092_542, 908_830),
     "gpu": (128, 8192, 4_000, 128, 24_829_822, 24_671_518),
 }
 
@@ -60,10 +63,13 @@ def cross(
         for size, (*values, mae, convmae) in sizes.items():
             source = f"{pretraining}_{size}"
             card = f"{what} on the encoder of `{source}`: {COSTS[size]}."
-            parts = make(encoders[size], *values)
-            start = f"data/weights/{source}.safetensors" if size == "small" else f"runs/{source}"
-            count = (mae, convmae)[index]
-            rows[f"{name}_{size}"] = Preset(count, *parts, pretrained=start, card=card)
+            method, data, train, evaluations = make(encoders[size], *values)
+            start = f"runs/{source}"
+            if size == "small":
+                train = replace(train, **SHIPPED)
+                start = f"data/weights/{source}.safetensors"
+            parts = (mae, convmae)[index], method, data, train, evaluations
+            rows[f"{name}_{size}"] = Preset(*parts, pretrained=start, card=card)
     return rows
 
 
