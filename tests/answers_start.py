@@ -76,63 +76,63 @@ def whole_numbers(images, patch_size):
     return by_rearrange(images, patch_size).long()
 
 
-@right("start.2")
+@right("start.3")
 def by_int(num_patches, mask_ratio):
     return int(num_patches * (1 - mask_ratio))
 
 
-@right("start.2")
+@right("start.3")
 def by_math_floor(num_patches, mask_ratio):
     return math.floor((1.0 - mask_ratio) * num_patches)
 
 
-@right("start.2")
+@right("start.3")
 def by_numpy_trunc(num_patches, mask_ratio):
     return np.trunc(num_patches * (1 - mask_ratio)).astype(np.int32)
 
 
-@right("start.2")
+@right("start.3")
 def by_tensor(num_patches, mask_ratio):
     return (torch.tensor(num_patches) * torch.tensor(1 - mask_ratio, dtype=torch.float64)).long()
 
 
-@wrong("start.2", "leave 10")
+@wrong("start.3", "leave 10")
 def less_by_the_ceiling(num_patches, mask_ratio):
     return num_patches - math.ceil(num_patches * mask_ratio)
 
 
-@wrong("start.2", "leave 10")
+@wrong("start.3", "leave 10")
 def with_a_tolerance(num_patches, mask_ratio):
     return math.floor(num_patches * (1 - mask_ratio) + 1e-9)
 
 
-@wrong("start.2", "leave 10")
+@wrong("start.3", "leave 10")
 def less_the_product(num_patches, mask_ratio):
     return int(num_patches - num_patches * mask_ratio)
 
 
-@wrong("start.2", "leave 10")
+@wrong("start.3", "leave 10")
 def in_single_precision(num_patches, mask_ratio):
     return torch.floor(num_patches * (1 - torch.tensor(mask_ratio)))
 
 
-@wrong("start.2", "CroCo's rounding")
+@wrong("start.3", "CroCo's rounding")
 def as_croco(num_patches, mask_ratio):
     return num_patches - int(num_patches * mask_ratio)
 
 
-@wrong("start.2", "got 58.8")
+@wrong("start.3", "got 58.8")
 def not_rounded(num_patches, mask_ratio):
     return num_patches * (1 - mask_ratio)
 
 
-@wrong("start.2", "got shape [2], expected int")
+@wrong("start.3", "got shape [2], expected int")
 def both_counts(num_patches, mask_ratio):
     visible = by_int(num_patches, mask_ratio)
     return torch.tensor([visible, num_patches - visible])
 
 
-@right("start.3")
+@right("start.2")
 def by_outer_products(grid, width):
     frequency = 1 / 10000 ** (torch.arange(width // 4) / (width // 4))
     rows = torch.outer(torch.arange(grid[0]).float(), frequency)[:, None].expand(-1, grid[1], -1)
@@ -141,7 +141,7 @@ def by_outer_products(grid, width):
     return torch.cat(parts, dim=-1).flatten(0, 1)
 
 
-@right("start.3")
+@right("start.2")
 def by_numpy_in_double_precision(grid, width):
     frequency = 10000.0 ** (-np.arange(width // 4) / (width // 4))
     row, column = np.mgrid[: grid[0], : grid[1]].reshape(2, -1, 1)
@@ -149,7 +149,7 @@ def by_numpy_in_double_precision(grid, width):
     return np.concatenate([np.sin(a), np.cos(a), np.sin(b), np.cos(b)], axis=1)
 
 
-@right("start.3")
+@right("start.2")
 def by_plain_loops(grid, width):
     quarter, table = width // 4, []
     for row in range(grid[0]):
@@ -160,7 +160,7 @@ def by_plain_loops(grid, width):
     return table
 
 
-@right("start.3")
+@right("start.2")
 def by_complex_waves(grid, width):
     quarter = width // 4
     places = torch.cartesian_prod(*(torch.arange(side) for side in grid)).flip(1)  # column, row
@@ -168,7 +168,7 @@ def by_complex_waves(grid, width):
     return torch.stack([waves.imag, waves.real], dim=2).flatten(1)
 
 
-@wrong("start.3", "the first half encodes the COLUMN")
+@wrong("start.2", "the first half encodes the COLUMN")
 def rows_first(grid, width):
     return (
         by_numpy_in_double_precision(grid, width)
@@ -177,7 +177,7 @@ def rows_first(grid, width):
     )
 
 
-@wrong("start.3", "outer products")
+@wrong("start.2", "outer products")
 def one_step_short(grid, width):
     """As torch.linspace(0, 1, q) spaces the exponents, with both ends."""
     frequency = 10000 ** -torch.linspace(0, 1, width // 4)
@@ -186,7 +186,7 @@ def one_step_short(grid, width):
     return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], dim=1)
 
 
-@wrong("start.3", "the exponent is negative")
+@wrong("start.2", "the exponent is negative")
 def faster_and_faster(grid, width):
     frequency = 10000.0 ** (np.arange(width // 4) / (width // 4))
     row, column = np.mgrid[: grid[0], : grid[1]].reshape(2, -1, 1)
@@ -194,6 +194,6 @@ def faster_and_faster(grid, width):
     return np.concatenate([np.sin(a), np.cos(a), np.sin(b), np.cos(b)], axis=1)
 
 
-@wrong("start.3", "got shape [2, 1, 4], expected [2, 4]")
+@wrong("start.2", "got shape [2, 1, 4], expected [2, 4]")
 def not_in_one_row(grid, width):
     return by_outer_products(grid, width).unflatten(0, grid).transpose(0, 1)

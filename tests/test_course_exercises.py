@@ -65,7 +65,7 @@ def test_every_exercise_has_hints_and_those_of_its_mistakes_differ():
 
 def test_the_smallest_failing_case_is_shown():
     with pytest.raises(exercises.Mistake, match=r"\(196, 0\.7\)"):
-        exercises.exercise("start.2", lambda count, ratio: count - int(count * ratio))
+        exercises.exercise("start.3", lambda count, ratio: count - int(count * ratio))
 
 
 def test_answers_of_every_file_of_exercises_are_known():

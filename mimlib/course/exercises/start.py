@@ -52,7 +52,7 @@ def _count_visible(num_patches, mask_ratio):
 
 
 COUNTS = Exercise(
-    name="start.2",
+    name="start.3",
     answer=_count_visible,
     source=MAEConfig.count_visible,
     cases=lambda: ((64, 0.75), (196, 0.7), (196, 0.9), (64, 0.9), (196, 0.85), (100, 0.9)),
@@ -90,7 +90,7 @@ def _table(grid, width, sign=-1, rows_first=False, pairs=False):
 
 
 POSITIONS = Exercise(
-    name="start.3",
+    name="start.2",
     answer=_positions,
     source=sincos_table,
     cases=lambda: (((1, 2), 4), ((2, 1), 4), ((2, 3), 8), ((4, 4), 64)),
