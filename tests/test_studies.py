@@ -60,7 +60,7 @@ def of_metric(**rows):
     ("a", "b", "verdict"),
     [
         ([0.9, 0.91, 0.92], [0.5, 0.52, 0.51], "reproduced"),
-        ([0.7, 0.71, 0.72], [0.69, 0.7, 0.7], "reproduced"),
+        ([0.7, 0.71, 0.72], [0.69, 0.7, 0.705], "reproduced"),
         ([0.5, 0.51, 0.52], [0.9, 0.91, 0.92], "contradicted"),  # above the floor: a finding
         ([0.5, 0.51, 0.52], [0.4, 0.41, 0.42], "floor"),  # the blind answer is as good
         ([0.58, 0.68, 0.59], [0.4, 0.41, 0.42], "floor"),  # untrained, for one seed
