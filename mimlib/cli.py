@@ -136,7 +136,7 @@ class Study:
 
     names: Names  # of claims, mae.1 for one
     size: str = ""  # tiny, lesson, small or gpu; empty: its own
-    seeds: int = 3
+    seeds: int = 0  # of each setting; 0: as many as the claim's receipt has
     jobs: int = 1  # notebooks at a time
     receipts: Path | None = None  # folder of the receipts, for trying out
 

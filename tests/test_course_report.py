@@ -109,3 +109,17 @@ def test_verdict_prints_rules(shelf, capsys):
     report.verdict("mae.9", ("seconds",))
     table = capsys.readouterr().out.splitlines()[3]
     assert "seconds" in table and "accuracy" not in table, "only what was asked for"
+
+
+def test_a_floor_has_a_row_and_no_costs(shelf, capsys):
+    metric = {"values": [0.4, 0.5], "mean": 0.45, "interval": [0.4, 0.5]}
+    rows = {"a": {"accuracy": metric, "step [ms]": metric}, "blind": {"accuracy": metric}}
+    rule = {"verdict": "floor", "rule": "a beats b", "gain": 0.1, "interval": [-1, 1]}
+    study = {"claim": "", "paper": "", "rules": [rule], "verdict": "floor", "seeds": 5}
+    study |= {"settings": {label: {"metrics": row} for label, row in rows.items()}}
+    (shelf / "mae.9.json").write_text(json.dumps(study | {"environments": []}))
+    report.verdict("mae.9", ("step [ms]", "accuracy"))
+    printed = capsys.readouterr().out
+    assert "floor: a beats b" in printed and "verdict: floor at this scale (5 seeds)" in printed
+    rows = [line.split() for line in printed.splitlines() if "+-" in line]
+    assert [(row[0], row.count("+-")) for row in rows] == [("a", 2), ("blind", 1)]

@@ -203,14 +203,19 @@ def test_a_study_is_drawn_seed_by_seed():
     assert {"0.700", "0.600"} <= {text.get_text() for text in axis.texts}
     words = {text.get_text() for text in axis.get_legend().get_texts()}
     assert words == {"a seed, of 2", "mean, 95 % interval"}
+    metrics["blind"] = metrics["off"]
+    axis = figures.study({"settings": metrics}, "accuracy").axes[0]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["on", "off", "blind"]
+    metrics["on"]["metrics"]["step [ms]"] = metrics["off"]["metrics"]["accuracy"]
+    axis = figures.study({"settings": metrics}, "step [ms]").axes[0]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["on"], "the others do not have it"
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_an_axis_says_what_the_rules_of_a_study_take_for_better(name):
     for rule in STUDIES[name].rules:
-        if not rule.margin:
-            better = "more" if rule.higher_is_better else "less"
-            assert f"({better} is better)" in charts.directed(rule.metric)
+        better = "more" if rule.higher_is_better else "less"
+        assert f"({better} is better)" in charts.directed(rule.metric)
 
 
 @pytest.mark.parametrize(

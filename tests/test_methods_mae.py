@@ -5,6 +5,7 @@ import torch
 from method_cases import CASES, PATCH
 
 from mimlib.encoders.vit import vit_config
+from mimlib.layers.masking import as_bool
 from mimlib.layers.patches import patchify
 from mimlib.methods.mae import MAEConfig
 
@@ -70,3 +71,53 @@ def test_every_token_gets_the_position_of_its_patch():
 def test_wrong_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         CASE.build(**changes)
+
+
+def test_mask_tokens_may_go_through_the_encoder():
+    """All patches are encoded, and still nothing of hidden ones gets in."""
+    plain, model = CASE.build(), CASE.build(encode_masked=True)
+    views = CASE.draw(model)
+    other = CASE.replace_pixels(views, as_bool(views.mask))
+    memories = [
+        model.encode(patchify(v.images, PATCH), v.mask, (4, 4)).detach() for v in (views, other)
+    ]
+    assert memories[0].shape == (2, 1 + 16, 24) and torch.equal(*memories)
+    assert torch.equal(model(views).prediction, model(other).prediction)
+    assert model(views).prediction.shape == plain(views).prediction.shape
+    assert plain.state_dict().keys() == model.state_dict().keys(), "one mask token, elsewhere"
+    model(views).loss.backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_the_mask_token_is_embedded_and_told_its_position():
+    model = CASE.build(encode_masked=True)
+    views = CASE.draw(model)
+    hidden = as_bool(views.mask)[:, :, None]
+    filled = torch.where(hidden, model.mask_token, patchify(views.images, PATCH))
+    expected = model.encoder.encode(filled, (4, 4))  # in the order of the grid
+    order = torch.cat(views.mask, dim=1) + 1
+    rows = torch.cat([torch.zeros(2, 1, dtype=torch.long), order], dim=1)
+    found = model.encode(patchify(views.images, PATCH), views.mask, (4, 4))
+    expected = expected.gather(1, rows[:, :, None].expand(found.shape))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mae", "mae-no-class", "convmae"])
+def test_the_loss_may_count_visible_patches_too(name):
+    case = CASES[name]
+    plain, model = case.build(), case.build(predict_visible=True)
+    views = case.draw(model)
+    some, every = plain(views), model(views)
+    count = views.mask.masked.shape[1]
+    assert every.prediction.shape[1] == 16 and every.mask.all()
+    torch.testing.assert_close(every.prediction[:, -count:], some.prediction, atol=1e-5, rtol=0)
+    assert torch.equal(every.target[:, -count:], some.target)
+    error = (every.prediction - every.target).square().mean()
+    torch.testing.assert_close(every.loss, error, atol=1e-6, rtol=0)
+    patches = patchify(views.images, PATCH)
+    standard = (patches - patches.mean(2, keepdim=True)) / (
+        patches.var(2, keepdim=True) + 1e-6
+    ).sqrt()
+    order = torch.cat(views.mask, dim=1)[:, :, None].expand(every.target.shape)
+    torch.testing.assert_close(every.target, standard.gather(1, order), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.reconstruct(views), plain.reconstruct(views))

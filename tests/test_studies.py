@@ -15,7 +15,7 @@ import yaml
 from mimlib import cli
 from mimlib.course.lesson import start as lesson
 from mimlib.evidence import receipts, studies
-from mimlib.evidence.claims import STUDIES, Rule
+from mimlib.evidence.claims import FLOORS, STUDIES, Rule, convmae, croco, mae, terms
 from mimlib.presets import preset
 from mimlib.presets.run import override
 from mimlib.runs import show
@@ -52,8 +52,52 @@ def test_a_margin_claims_no_difference():
     assert studies.judge(rule, far)["verdict"] == "contradicted"
 
 
-def test_one_contradiction_decides():
-    assert studies.overall(["reproduced", "contradicted"]) == "contradicted"
+def of_metric(**rows):
+    return {label: {"m": values} for label, values in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ([0.9, 0.91, 0.92], [0.5, 0.52, 0.51], "reproduced"),
+        ([0.7, 0.71, 0.72], [0.69, 0.7, 0.705], "reproduced"),
+        ([0.5, 0.51, 0.52], [0.9, 0.91, 0.92], "contradicted"),  # above the floor: a finding
+        ([0.5, 0.51, 0.52], [0.4, 0.41, 0.42], "floor"),  # the blind answer is as good
+        ([0.58, 0.68, 0.59], [0.4, 0.41, 0.42], "floor"),  # untrained, for one seed
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_rule_whose_better_setting_does_not_beat_the_floors_says_so(a, b, verdict, sign):
+    rows = {"a": a, "b": b, "untrained": [0.57, 0.6, 0.59], "blind": [0.55] * 3}
+    values = of_metric(**{label: [sign * v for v in row] for label, row in rows.items()})
+    rule = Rule(metric="m", better="a", worse="b", higher_is_better=sign > 0)
+    assert studies.judge(rule, values, ("untrained", "blind"))["verdict"] == verdict
+    assert studies.judge(rule, values)["verdict"] != "floor"
+
+
+def test_a_margin_as_wide_as_the_gain_over_the_floor_says_nothing():
+    values = of_metric(a=[0.8, 0.81, 0.82], b=[0.8, 0.82, 0.81], untrained=[0.88, 0.9, 0.89])
+    for margin, verdict in ((0.05, "reproduced"), (0.1, "floor")):
+        rule = Rule(metric="m", better="a", worse="b", margin=margin, higher_is_better=False)
+        assert studies.judge(rule, values)["verdict"] == "reproduced"
+        assert studies.judge(rule, values, ("untrained",))["verdict"] == verdict
+    wrong_way = Rule(metric="m", better="a", worse="b", margin=0.05)
+    assert studies.judge(wrong_way, values, ("untrained",))["verdict"] == "floor"
+
+
+def test_what_floors_do_not_have_or_a_rule_itself_names_is_judged_without_them():
+    values = of_metric(a=[2.0, 2.1, 2.0], b=[1.0, 1.1, 1.2], untrained=[3.0, 3.1, 3.0])
+    rule = Rule(metric="m", better="a", worse="b")
+    assert studies.judge(rule, values, ("untrained",))["verdict"] == "floor"
+    named = Rule(metric="m", better="untrained", worse="a")
+    assert studies.judge(named, values, ("untrained",))["verdict"] == "reproduced"
+    values["untrained"] = {"other": [0.0] * 3}
+    assert studies.judge(rule, values, ("untrained",))["verdict"] == "reproduced"
+
+
+def test_the_worst_verdict_decides():
+    assert studies.overall(["reproduced", "floor", "contradicted"]) == "contradicted"
+    assert studies.overall(["reproduced", "floor", "inconclusive"]) == "floor"
     assert studies.overall(["reproduced", "inconclusive"]) == "inconclusive"
     assert studies.overall(["reproduced", "reproduced"]) == "reproduced"
 
@@ -63,6 +107,28 @@ def test_every_rule_names_settings_of_its_study(study):
     assert (studies.NOTEBOOKS / study.notebook).is_file()
     for rule in study.rules:
         assert {rule.better, rule.worse} <= set(study.settings)
+
+
+COUNTED = {  # not learned: there is no floor
+    *(convmae.LEAK, convmae.TOKENS, convmae.FLOPS, mae.FLOPS, terms.STEP),
+    *(croco.PARAMETERS, croco.FLOPS),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda s: s.name)
+def test_every_study_has_floors_in_every_learned_metric(study):
+    networks = [setting.get("NETWORK", "trained") for setting in study.settings.values()]
+    assert networks.count("blind") == 1 and "untrained" in networks
+    assert any(network not in FLOORS for network in networks)
+    (always,) = (
+        {ast.unparse(key) for key in node.value.keys}
+        for node in ast.walk(ast.parse(Notebook(study.notebook).code))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "metrics"
+    )
+    for rule in study.rules:
+        matching = study.settings[rule.better].get("MATCHING", "stereo")
+        written = {repr(rule.metric), f"f{rule.metric.replace(matching, '{MATCHING}')!r}"}
+        assert bool(always & written) != (rule.metric in COUNTED), rule.metric
 
 
 @pytest.mark.parametrize("size", ["tiny", "its own", "gpu"])
@@ -142,7 +208,7 @@ class Notebook:
         tasks = ("segmentation", "detection") if "fine_tune" in self.code else ("",)
         for text in (ast.unparse(text) for text in texts if isinstance(text, ast.JoinedStr)):
             changes = {"method.encoder": run.method.encoder}
-            if "MATCHING" in text and names.get("KEEP", "everything") == "everything":
+            if "MATCHING" in text and names.get("NETWORK") != "encoder":
                 changes["method.decoder"] = run.method.decoder
             for task in tasks:
                 further = preset(eval(text, {}, names | {"task": task, "kind": kind}))
@@ -165,7 +231,7 @@ def test_settings_may_have_a_share_of_the_steps_at_every_size():
     for size, whole in (("lesson", study.share_of_steps), ("gpu", 1.0), ("tiny", 1.0)):
         for label, share in study.shares.items():
             run = studies.plan(study, size, label).run
-            base, train = preset(run.name).train, run.train
+            base, train = override(preset(run.name), study.common).train, run.train
             assert train.steps == round(whole * share * base.steps), label
             assert train.warmup_steps == round(whole * share * base.warmup_steps)
             batch = study.share_of_batch if size == "lesson" else 1.0
@@ -205,13 +271,19 @@ def test_a_study_resumes_and_shares_runs(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
     receipt = studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
-    assert len(calls) == 4 and receipt["verdict"] == "inconclusive"
-    assert receipt["settings"]["raw pixels"]["overrides"] == {"method.normalize_target": False}
+    assert len(calls) == 8 and receipt["verdict"] == "floor", "all settings measure the same"
+    assert (receipt["seeds"], receipt["first_seed"]) == (2, 10)
+    raw = terms.MUON | {"method.normalize_target": False}
+    assert receipt["settings"]["raw pixels"]["overrides"] == raw
+    assert receipt["settings"]["blind"]["parameters"] == {"NETWORK": "blind"}
     studies.run_study(STUDIES["mae.3"], "tiny", seeds=3, runs=tmp_path)
-    assert [(label, seed) for label, seed, _ in calls[4:]] == [("raw pixels", 2), ("normalised", 2)]
+    assert [(label, seed) for label, seed, _ in calls[8:]] == [
+        (label, 12) for label in ("raw pixels", "normalised", "untrained", "blind")
+    ]
     del calls[:]
     studies.run_study(STUDIES["mae.4"], "tiny", seeds=3, runs=tmp_path)
-    assert "1 block" not in {label for label, *_ in calls}, "the tiny preset itself was run already"
+    labels = {label for label, *_ in calls}
+    assert labels == {"2 blocks", "8 blocks"}, "the tiny preset itself and floors were run already"
 
 
 CLEAN = {"commit": "abc", "dirty": False, "hardware": "2 cores of Bird"}
@@ -222,15 +294,15 @@ def test_a_changed_mimlib_runs_again(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
     monkeypatch.setattr(studies, "origin", lambda: CLEAN)
-    for version, runs in (("a", 4), ("a", 4), ("b", 8)):
+    for version, runs in (("a", 8), ("a", 8), ("b", 16)):
         monkeypatch.setattr(studies, "sources_of", lambda run, code=(), v=version: v)
         studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
         assert len(calls) == runs
     assert not list(tmp_path.glob("uncommitted"))
     monkeypatch.setattr(studies, "origin", lambda: CLEAN | {"dirty": True})
     studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path)
-    assert len(calls) == 12, "what uncommitted code has made is no result of the commit"
-    assert all("uncommitted" in path.parts for *_, path in calls[8:])
+    assert len(calls) == 24, "what uncommitted code has made is no result of the commit"
+    assert all("uncommitted" in path.parts for *_, path in calls[16:])
 
 
 def test_a_receipt_says_of_each_run_where_it_was_made(tmp_path, monkeypatch):
@@ -240,14 +312,15 @@ def test_a_receipt_says_of_each_run_where_it_was_made(tmp_path, monkeypatch):
     def run_notebook(plan, seed, path, jobs):
         inner(plan, seed, path, jobs)
         result = json.loads(path.read_text())
-        result["environment"] = places[seed == 1 and plan.label == "raw pixels"]
+        result["environment"] = places[seed == 11 and plan.label == "raw pixels"]
         path.write_text(json.dumps(result))
 
     monkeypatch.setattr(studies, "_run_notebook", run_notebook)
     receipt = studies.run_study(STUDIES["mae.3"], "tiny", seeds=3, runs=tmp_path)
     assert [places.index(made) for made in receipt["environments"]] == [0, 1]
     made_by = {label: setting["made_by"] for label, setting in receipt["settings"].items()}
-    assert made_by == {"raw pixels": [0, 1, 0], "normalised": [0, 0, 0]}
+    assert made_by.pop("raw pixels") == [0, 1, 0]
+    assert [*made_by.values()] == [[0, 0, 0]] * 3
     assert receipts.origins(receipt) == places
     old = json.loads((studies.RECEIPTS / "mae.1.json").read_text())
     assert "processor not recorded" in receipts.hardware_of(receipts.origins(old)[0])
@@ -272,6 +345,9 @@ def test_a_receipt_of_uncommitted_code_is_refused(tmp_path, monkeypatch, capsys)
         path.write_text(path.read_text().replace('"environment": {}', f'"environment": {MADE}'))
     assert cli.main(["study", "mae.3", "--seeds", "3"]) == 0
     assert (shelf / "mae.3.json").is_file()
+    del calls[:]
+    assert cli.main(["study", "mae.3", "--receipts", "tried"]) == 0
+    assert {seed for _, seed, _ in calls} == {13, 14}, "a study says how many seeds it takes"
 
 
 def test_notebooks_of_one_run_share_its_folder(tmp_path, monkeypatch):
@@ -280,18 +356,18 @@ def test_notebooks_of_one_run_share_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "_run_notebook", stand_in(calls))
     for name in ("croco.1", "croco.7"):
         studies.run_study(STUDIES[name], "tiny", seeds=2, runs=tmp_path)
-    paths = {label: path for label, seed, path in calls if seed == 0}
-    shared = ("90 %", "no pre-training", "encoder", "encoder and decoder")
+    paths = {label: path for label, seed, path in calls if seed == 10}
+    shared = ("90 %", "untrained", "encoder", "encoder and decoder")
     assert len({paths[label].parent for label in shared}) == 1
     assert len({paths[label] for label in shared}) == 4
     assert paths["50 %"].parent != paths["90 %"].parent
     del calls[:]
     receipt = studies.run_study(STUDIES["croco.6"], "tiny", seeds=2, runs=tmp_path)
-    folders = {label: path.parent for label, seed, path in calls if seed == 0}
-    assert folders["CroCo"] == folders["no pre-training"] == paths["90 %"].parent
+    folders = {label: path.parent for label, seed, path in calls if seed == 10}
+    assert folders["CroCo"] == folders["untrained"] == paths["90 %"].parent
     assert folders["MAE"] != folders["CroCo"]
     assert receipt["settings"]["MAE"]["preset"] == "mae_tiny"
-    assert receipt["settings"]["MAE"]["parameters"] == {"METHOD": "mae", "KEEP": "encoder"}
+    assert receipt["settings"]["MAE"]["parameters"] == {"METHOD": "mae", "NETWORK": "encoder"}
 
 
 def test_two_commands_do_not_work_in_one_folder_at_once(tmp_path, monkeypatch):
@@ -315,7 +391,7 @@ def test_two_commands_do_not_work_in_one_folder_at_once(tmp_path, monkeypatch):
     for thread in commands:
         thread.join()
     assert max(most) == 1, "two notebooks trained in one folder"
-    assert len(calls) == len(set(calls)) == 3 * 2, "what another command had done was done again"
+    assert len(calls) == len(set(calls)) == 4 * 2, "what another command had done was done again"
 
 
 def test_a_failing_notebook_is_named(tmp_path, monkeypatch):
@@ -326,6 +402,6 @@ def test_a_failing_notebook_is_named(tmp_path, monkeypatch):
     notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}}
     notebook |= {"nbformat": 4, "nbformat_minor": 5}
     (tmp_path / STUDIES["mae.3"].notebook).write_text(json.dumps(notebook))
-    with pytest.raises(RuntimeError, match="mae.3, (raw pixels|normalised), seed 0 failed.*ipynb"):
+    with pytest.raises(RuntimeError, match="mae.3, (raw pixels|normalised), seed 10 failed.*ipynb"):
         studies.run_study(STUDIES["mae.3"], "tiny", seeds=2, runs=tmp_path / "runs")
     assert not list(tmp_path.rglob("mae_ablation_*.json"))

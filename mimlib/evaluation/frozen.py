@@ -19,7 +19,7 @@ from torch.nn import functional
 from mimlib.checks import check_positive
 from mimlib.data.batches import DenseBatch
 from mimlib.data.source import IndexedSource
-from mimlib.evaluation.measurement import evaluating
+from mimlib.evaluation.measurement import answer_blind, evaluating
 from mimlib.evaluation.validation import SourceConfig
 from mimlib.layers.patches import normalize
 from mimlib.metrics.dense import as_floats, classification_metrics, segmentation_metrics
@@ -238,11 +238,23 @@ class FrozenEvaluation:
         features, labels = self._samples(model.encoder, train)
         queries, truth = self._samples(model.encoder, held_out)
         samples = (each.to(device) for each in (features, labels, queries))
-        predicted = self.config.classify(*samples)
-        is_dense = isinstance(held_out, DenseBatch)
+        return self._score(self.config.classify(*samples).cpu(), truth)
+
+    def run_blind(self, stride: int) -> Mapping[str, float]:
+        """Return the same of the commonest class, of each patch of a side of `stride` pixels."""
+        truths = [
+            majority_classes(*batch[1:], stride, self.config.num_classes)
+            if isinstance(batch, DenseBatch)
+            else (batch.labels, batch.labels >= 0)
+            for batch in self.images
+        ]
+        return self._score(*answer_blind(*truths))
+
+    def _score(self, predicted: Tensor, truth: Tensor) -> Mapping[str, float]:
+        is_dense = isinstance(self.images[1], DenseBatch)
         collect = segmentation_metrics if is_dense else classification_metrics
         metrics = collect(self.config.num_classes)
-        metrics.update(predicted.cpu(), truth)
+        metrics.update(predicted, truth)
         return as_floats(metrics)
 
     def _samples(self, encoder: Encoder, batch: NamedTuple) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 
@@ -56,14 +57,16 @@ class LabelPropagation:
         pixels = self._pixels[stride]
         return {**found, **{f"pixels_{name}": value for name, value in pixels.items()}}
 
-    def score(self, features: FeatureMaps, stride: int, device: torch.device) -> dict[str, float]:
-        """Propagate the objects of all videos by some features of their frames."""
+    def score(self, features: FeatureMaps | None, stride: int, device: torch.device) -> dict:
+        """Propagate the objects of all videos by some features of their frames; None: they stay."""
         scores = VideoScores()
         for video in self.videos:
             first = video.masks[0]
             found, true = [], []
             frames, how = video.frames, self.config.propagation
-            answers = propagate(frames, first.to(device), features, stride, how)
+            answers = repeat(first)
+            if features is not None:
+                answers = propagate(frames, first.to(device), features, stride, how)
             # as official: neither the first frame nor the last one counts
             for index, answer in zip(range(1, len(video.masks) - 1), answers):
                 mask = video.masks[index]

@@ -1,11 +1,11 @@
-"""What every measurement needs: evaluation mode, parts of a batch."""
+"""What every measurement needs: evaluation mode, parts of a batch, answers that never look."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -25,3 +25,22 @@ def split(batch: NamedTuple, batch_size: int, device: torch.device) -> Iterator[
     """Split a batch into batches of at most `batch_size` items, on the device."""
     for parts in zip(*(field.split(batch_size) for field in batch)):
         yield type(batch)(*(part.to(device) for part in parts))
+
+
+def answer_blind(labeled: tuple, held_out: tuple) -> tuple[Tensor, Tensor]:
+    """Return the best answer that is the same for all images, and what is true, where it is valid.
+
+    From targets [B, ...] of labeled images and where they are valid, place by place: the commonest
+    class id, the lowest on a tie; the mean depth [B, H, W] (of squared errors); the median of each
+    component of displacements [B, H, W, C]. Valid nowhere: class 0, or the mean of all places.
+    """
+    (target, valid), (truth, counted) = labeled, held_out
+    if not target.is_floating_point():
+        ids = range(int(target[valid].max()) + 1)
+        best = torch.stack([((target == g) & valid).sum(dim=0) for g in ids]).argmax(dim=0)
+    else:
+        known = target.clone()
+        known[~valid] = torch.nan
+        best = known.nanmean(dim=0) if target.ndim == 3 else known.nanmedian(dim=0).values
+        best = best.nan_to_num(float(known.nanmean()))
+    return best.expand_as(truth)[counted], truth[counted]

@@ -26,11 +26,7 @@ def read(name: str) -> dict:
 
 
 def write(path: Path, receipt: Mapping) -> None:
-    """Store a receipt; among the committed ones only if a commit says what code made it.
-
-    Raises:
-        Mistake: as `refuse_uncommitted`.
-    """
+    """Store a receipt; among the committed ones only if a commit says what code made it."""
     if places.receipts().resolve() in path.resolve().parents:
         refuse_uncommitted(origins(receipt))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,11 +34,7 @@ def write(path: Path, receipt: Mapping) -> None:
 
 
 def refuse_uncommitted(found: Iterable[Origin]) -> None:
-    """Raise unless all of it was made by committed code.
-
-    Raises:
-        Mistake: saying what is not, and what to do.
-    """
+    """Raise a Mistake unless all of it was made by committed code."""
     for made in found:
         if made.get("commit") is None or made.get("dirty") is not False:
             raise Mistake(

@@ -120,14 +120,10 @@ def _metrics(histories: Sequence[Sequence[dict]]) -> dict:
 def ship(
     name: str, runs: Sequence[Path], label: str, receipt_only: bool, folder: Path | None
 ) -> None:
-    """Write the receipt of all runs, and the weights of the first; print where they are.
+    """Write the receipt of a preset's finished runs, and the weights of the first; print where.
 
-    Args:
-        name: of the preset.
-        runs: finished runs of it, one per seed.
-        label: what else to call the receipt, NAME_LABEL; or empty.
-        receipt_only: keep no network.
-        folder: of the receipt, to try out: no network is kept; None: that of the repository.
+    A label is added to the name of the receipt, NAME_LABEL. In a folder other than the repository's
+    one tries out: no network is kept.
     """
     path = (folder or RECEIPTS) / f"{'_'.join(filter(None, (name, label)))}.json"
     receipts.write(path, receipt_of(name, runs))

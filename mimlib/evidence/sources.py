@@ -24,12 +24,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def sources_of(config: object, code: Iterable[str] = ()) -> str:
-    """Hash the sources behind a result.
-
-    Args:
-        config: a resolved run, a dataclass of dataclasses.
-        code: Python cells that measure it.
-    """
+    """Hash the sources behind a result: of a resolved run, and of Python cells that measure it."""
     paths = modules()
     ahead = {name for name in paths if name.startswith(ALWAYS)}
     ahead |= set(_modules_in(config)).union(*(_imports(ast.parse(cell)) for cell in code))

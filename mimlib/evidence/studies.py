@@ -17,7 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from mimlib import places
 from mimlib.evidence import receipts
-from mimlib.evidence.claims import STUDIES, Rule, Study
+from mimlib.evidence.claims import FLOORS, STUDIES, Rule, Study
 from mimlib.evidence.receipts import distinct, refuse_uncommitted
 from mimlib.evidence.sources import sources_of
 from mimlib.machine.origin import origin
@@ -41,7 +41,11 @@ from mimlib.runs.mistakes import Mistake, mistakes
 NOTEBOOKS = places.studies()
 RECEIPTS = places.receipts()
 CONFIDENCE = 0.95
+Values = Mapping[
+    str, Mapping[str, list[float]]
+]  # setting, metric -> one value per seed, in one order
 LESSON_SEEDS = 3  # fewer are no receipt
+FIRST_SEED = 10  # rules, metrics and settings were chosen with those before it
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -60,30 +64,46 @@ def summarise(values: list[float]) -> dict:
     return {"values": values, "mean": mean, "interval": ends}
 
 
-def judge(rule: Rule, values: Mapping[str, Mapping[str, list[float]]]) -> dict:
-    """Apply a rule to values[setting][metric], one value per seed in the same order."""
+def gain_of(rule: Rule, values: Values, better: str, worse: str) -> tuple[float, float, float]:
+    """Return mean and interval of a setting's paired gain over another in the metric of a rule."""
     sign = 1.0 if rule.higher_is_better else -1.0
-    pairs = zip(values[rule.better][rule.metric], values[rule.worse][rule.metric], strict=True)
-    gain, low, high = interval([sign * (b - w) for b, w in pairs])
+    pairs = zip(values[better][rule.metric], values[worse][rule.metric], strict=True)
+    return interval([sign * (b - w) for b, w in pairs])
+
+
+def judge(rule: Rule, values: Values, floors: Iterable[str] = ()) -> dict:
+    """Apply a rule to the settings of its study, of which some are floors.
+
+    The better one of the two must have gained something over every floor that has the metric
+    (costs have none) and that the rule does not itself compare with: the paired interval lies above
+    zero. A margin must be smaller than that gain, else the floor, too, would be "no difference".
+    """
+    gain, low, high = gain_of(rule, values, rule.better, rule.worse)
+    best = rule.better if gain > 0 else rule.worse
+    below = [f for f in floors if rule.metric in values[f] and f not in (rule.better, rule.worse)]
+    over = [gain_of(rule, values, best, floor) for floor in below]
     if rule.margin:
         yes = -rule.margin < low and high < rule.margin
         no = low > rule.margin or high < -rule.margin
     else:
         yes, no = low > 0, high < 0
+    verdict = "reproduced" if yes else "contradicted" if no else "inconclusive"
+    floored = any(least <= 0 or mean <= rule.margin for mean, least, _ in over)
     words, within = ("equals", f" within {rule.margin}") if rule.margin else ("beats", "")
     return {
         "rule": f"{rule.metric}: {rule.better} {words} {rule.worse}{within}",
         "gain": gain,
         "interval": [low, high],
-        "verdict": "reproduced" if yes else "contradicted" if no else "inconclusive",
+        "verdict": "floor" if floored else verdict,
     }
 
 
 def overall(verdicts: list[str]) -> str:
-    """Combine the verdicts of all rules: any contradiction counts, else all must be reproduced."""
-    if "contradicted" in verdicts:
-        return "contradicted"
-    return "reproduced" if set(verdicts) == {"reproduced"} else "inconclusive"
+    """Combine the verdicts of all rules: a claim needs all; one against it outweighs a floor."""
+    for worst in ("contradicted", "floor", "inconclusive"):
+        if worst in verdicts:
+            return worst
+    return "reproduced"
 
 
 def run_study(
@@ -91,13 +111,9 @@ def run_study(
 ) -> dict:
     """Run what is missing of a study and return its receipt.
 
-    Args:
-        study: the claim.
-        size: size of the preset: tiny, lesson, small or gpu; empty: the study's own.
-        seeds: number of seeds, 0 .. seeds - 1.
-        jobs: notebooks at a time; the cores are shared among them.
-        runs: folder of the runs; default runs/studies in the current folder. What uncommitted code
-            makes lies apart from the rest.
+    The size is that of its presets (tiny, lesson, small, gpu; empty: the study's own); seeds count
+    from FIRST_SEED; `jobs` notebooks run at a time and share the cores; `runs` is the folder of the
+    runs, by default runs/studies in the current one. What uncommitted code makes lies apart.
     """
     if seeds < 2 or jobs < 1:
         raise Mistake(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
@@ -105,12 +121,13 @@ def run_study(
     runs = runs / "uncommitted" if origin()["dirty"] else runs
     with mistakes():
         plans = [plan(study, size or study.size, label) for label in study.settings]
-    paths = [[planned.result(runs, seed) for seed in range(seeds)] for planned in plans]
+    numbers = range(FIRST_SEED, FIRST_SEED + seeds)
+    paths = [[planned.result(runs, seed) for seed in numbers] for planned in plans]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         done = [
             pool.submit(_measure, planned, seed, path, jobs)
             for planned, row in zip(plans, paths)
-            for seed, path in enumerate(row)
+            for seed, path in zip(numbers, row)
             if not path.is_file()
         ]
         try:
@@ -147,18 +164,14 @@ class Plan(NamedTuple):
 
 
 def plan(study: Study, size: str, label: str) -> Plan:
-    """Resolve a setting.
-
-    Raises:
-        ValueError: if a preset or one of its fields is mistyped.
-    """
+    """Resolve a setting; ValueError if a preset or one of its fields is mistyped."""
     changes = study.settings[label]
     further = {name: value for name, value in changes.items() if name.isupper()}
-    base = preset(f"{further.get('METHOD', study.method)}_{size}")
+    base = override(preset(f"{further.get('METHOD', study.method)}_{size}"), study.common)
     steps, batch = study.shares.get(label, 1.0), 1.0
     if size == "lesson":
         steps, batch = steps * study.share_of_steps, study.share_of_batch
-    overrides = part_of(base.train, steps, batch)
+    overrides = {**study.common, **part_of(base.train, steps, batch)}
     overrides |= {name: value for name, value in changes.items() if name not in further}
     parameters = {"PRESET": size, "OVERRIDES": overrides, **further}
     return Plan(study, label, override(base, overrides), parameters, further)
@@ -199,7 +212,8 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         planned.label: {m: [r["metrics"][m] for r in runs] for m in runs[0]["metrics"]}
         for planned, runs in zip(plans, results)
     }
-    rules = [judge(rule, values) for rule in study.rules]
+    floors = [planned.label for planned in plans if planned.further.get("NETWORK") in FLOORS]
+    rules = [judge(rule, values, floors) for rule in study.rules]
     environments = distinct(run["environment"] for runs in results for run in runs)
     settings = {
         planned.label: {
@@ -222,6 +236,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
         "preset": base.name,
         "config": run_info(base),
         "seeds": len(results[0]),
+        "first_seed": FIRST_SEED,
         "settings": settings,
         "rules": rules,
         "verdict": overall([rule["verdict"] for rule in rules]),
@@ -230,11 +245,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
 
 
 def find(names: Sequence[str]) -> list[Study]:
-    """Return the claims of these names.
-
-    Raises:
-        ValueError: if none is named, or one is mistyped; the message has those that there are.
-    """
+    """Return the claims of these names; ValueError with those that there are, if one is not."""
     unknown = [name for name in names if name not in STUDIES]
     if unknown or not names:
         near = difflib.get_close_matches(unknown[0], STUDIES) if unknown else []
@@ -246,11 +257,12 @@ def find(names: Sequence[str]) -> list[Study]:
 def report(studies: Sequence[Study], size: str, seeds: int, jobs: int, folder: Path | None) -> None:
     """Run studies, print verdicts, write receipts: at their own size into data/receipts."""
     for study in studies:
-        own = size in ("", study.size) and seeds >= LESSON_SEEDS and not places.INSTALLED
+        count = seeds or study.seeds
+        own = size in ("", study.size) and count >= LESSON_SEEDS and not places.INSTALLED
         into = folder or (RECEIPTS if own else Path("runs/receipts") / (size or study.size))
         if into.resolve() == RECEIPTS:
             refuse_uncommitted([origin()])  # now, not after the runs
-        receipt = run_study(study, size, seeds, jobs)
+        receipt = run_study(study, size, count, jobs)
         receipts.write(into / f"{study.name}.json", receipt)
         print(f"{study.name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:

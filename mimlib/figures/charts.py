@@ -52,12 +52,7 @@ def curves(
 
 @styled
 def bars(values: Mapping[str, float], y_label: str) -> Picture:
-    """Draw one bar per name, from zero, with its value on it.
-
-    Args:
-        values: name -> value of one network or one run.
-        y_label: name and unit.
-    """
+    """Draw one bar per name (a network, a run), from zero, with its value; label: name, unit."""
     picture, axes = canvas(1, 1, max(3.2, 0.9 * len(values) + 0.8), 2.6)
     axis = axes[0, 0]
     drawn = axis.bar(list(values), list(values.values()), 0.65, color=COLORS[0])
@@ -76,11 +71,12 @@ def study(
 
     Args:
         receipt: as `mimlib.evidence.studies.run_study` returns it.
-        metric: one of its metrics.
+        metric: one of its metrics, of the settings and floors that have it.
         paper: setting -> what the paper reports, in brackets below: not comparable in size.
         paper_label: name and unit of the paper's numbers.
     """
-    found = {label: s["metrics"][metric] for label, s in receipt["settings"].items()}
+    rows = {label: row["metrics"] for label, row in receipt["settings"].items()}
+    found = {label: metrics[metric] for label, metrics in rows.items() if metric in metrics}
     picture, axes = canvas(1, 1, max(3.6, 1.35 * len(found) + 1.6), 2.8)
     axis, places = axes[0, 0], np.arange(len(found))
     seeds = [*zip(*(m["values"] for m in found.values()), strict=True)]

@@ -47,9 +47,8 @@ def table(rows: Iterable[Mapping[str, object]]) -> None:
 def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
     """Print what a claim has earned: the settings, each rule, the verdict. Returns the receipt.
 
-    Args:
-        study: name of a study whose receipt is committed, for instance "mae.1".
-        metrics: columns of the table; all of the receipt's if none is named.
+    Of a committed receipt, "mae.1" for one; columns are the metrics named, else all of it. "floor":
+    what is compared does not beat the untrained network, or an answer that never looks.
     """
     found = receipt(study)
     print(f"{study}: {found['claim']}\npaper: {found['paper']}\n")
@@ -132,7 +131,7 @@ def rounded_memory(mib: float) -> str:
 
 def _setting_row(label: str, found: Mapping, metrics: Sequence[str]) -> dict[str, str]:
     row = {"setting": label}
-    for name in metrics or found:
+    for name in (each for each in metrics or found if each in found):  # floors lack some
         metric = found[name]
         half = (metric["interval"][1] - metric["interval"][0]) / 2
         row[name] = f"{metric['mean']:.3f} +- {half:.3f}"

@@ -8,6 +8,7 @@ from mimlib.evidence.claims.croco import CROCO
 from mimlib.evidence.claims.mae import MAE
 from mimlib.evidence.claims.selfpatch import SELFPATCH
 from mimlib.evidence.claims.study import Rule, Study
+from mimlib.evidence.claims.terms import FLOORS
 
-__all__ = ["STUDIES", "Rule", "Study"]
+__all__ = ["FLOORS", "STUDIES", "Rule", "Study"]
 STUDIES = {study.name: study for study in (*MAE, *CONVMAE, *CROCO, *SELFPATCH)}

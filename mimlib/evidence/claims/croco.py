@@ -2,26 +2,28 @@
 
 from functools import partial
 
-from mimlib.evidence.claims.study import DEPTH, PROBE, Study, equal, higher, lower, vary
+from mimlib.evidence.claims.study import Study, equal, higher, lower, vary
+from mimlib.evidence.claims.terms import DEPTH, FLAT, FLOORS, OBJECTS, PROBE
 
 ABLATION, TRANSFER = "croco_ablation.ipynb", "croco_transfer.ipynb"
 RELIANCE = "reliance on the second view"  # held-out loss, blank minus true
 FLOW = "flow EPE, fine-tuned [px]"
 STEREO = "stereo EPE, fine-tuned [px]"
 MATCHED = "flow EPE gained by the second view [px]"  # with a wrong one minus with the true one
-OBJECTS = "object accuracy, frozen"
 PARAMETERS = "decoder parameters, paper size [M]"
 FLOPS = "decoder GFLOP per pair, paper size"
 EASY = {"data.level": "easy"}  # the lesson's own; said where MAE must see the same rooms
+ROTARY = {"method.encoder.class_token": False, "method.encoder.rotary": True}
+KEPT = {"encoder": "encoder", "encoder and decoder": "trained"} | {name: name for name in FLOORS}
 
-_croco = partial(Study, method="croco", notebook=ABLATION, share_of_steps=0.5)
+_croco = partial(Study, method="croco", notebook=ABLATION, share_of_steps=0.5, seeds=3)
 
 CROCO = (
     _croco(
         "croco.1",
         "Hiding 90 % is best when there is a second view",
         "figure 4: 90 % best of 75-95 %; MAE's best is 75 %",
-        vary("method.mask_ratio", {"50 %": 0.5, "75 %": 0.75, "90 %": None, "95 %": 0.95}),
+        vary("method.mask_ratio", {"50 %": 0.5, "75 %": 0.75, "90 %": None, "95 %": 0.95}) | FLOORS,
         higher(RELIANCE, "90 %", "50 %")
         + lower(DEPTH, "90 %", "50 %")
         + lower(STEREO, "90 %", ("50 %", "95 %")),
@@ -30,24 +32,24 @@ CROCO = (
         "croco.2",
         "Per-patch normalised targets help",
         "table 1: better on every task",
-        {"raw pixels": {"method.normalize_target": False}, "normalised": {}},
+        {"raw pixels": {"method.normalize_target": False}, "normalised": {}} | FLOORS,
         lower((DEPTH, STEREO), "normalised", "raw pixels"),
     ),
     _croco(
         "croco.3",
         "CatBlock has fewer parameters, CrossBlock computes less; they learn equally well",
         "section 3: CrossBlock about 9 M more parameters, about 8 GFLOP less; table 1: mixed",
-        {"CrossBlock": {}, "CatBlock": {"method.decoder.kind": "cat"}},
+        {"CrossBlock": {}, "CatBlock": {"method.decoder.kind": "cat"}} | FLOORS,
         lower(PARAMETERS, "CatBlock", "CrossBlock")
         + lower(FLOPS, "CrossBlock", "CatBlock")
-        + equal(DEPTH, "CrossBlock", "CatBlock", 0.02)
-        + equal(STEREO, "CrossBlock", "CatBlock", 0.05),
+        + equal(DEPTH, "CrossBlock", "CatBlock", **FLAT)
+        + equal(STEREO, "CrossBlock", "CatBlock", margin=0.05, higher_is_better=False),
     ),
     _croco(
         "croco.4",
         "Two viewpoints teach more than two homographies of one image",
         "table 2: ADE20K 38.8 and NYUv2 86.8 with viewpoints, 27.0 and 66.1 with homographies",
-        {"viewpoints": {}, "homographies": {"METHOD": "croco_homography"}},
+        {"viewpoints": {}, "homographies": {"METHOD": "croco_homography"}} | FLOORS,
         lower((DEPTH, STEREO), "viewpoints", "homographies")
         + higher(PROBE, "viewpoints", "homographies"),
     ),
@@ -62,7 +64,8 @@ CROCO = (
             "51-60 %, hard": {"data.level": "hard", "data.covisibility": (0.51, 0.6)},
             "50-57 %": {"data.level": "paper", "data.covisibility": (0.5, 0.57)},
             "70-97 %": {"data.level": "paper", "data.covisibility": (0.7, 0.97)},
-        },
+        }
+        | FLOORS,
         lower((DEPTH, STEREO), "51-60 %, hard", "20-39 %, hard")
         + lower((DEPTH, STEREO), "50-57 %", "70-97 %"),
     ),
@@ -74,14 +77,13 @@ CROCO = (
         "table 3, both on Habitat: NYUv2 85.6 (MAE 79.0), ADE20K 40.6 (40.3), ImageNet linear "
         "37.0 (32.5); MAE on ImageNet: 79.6, 46.1, 68.0",
         {
-            "no pre-training": EASY | {"KEEP": "nothing"},
-            "MAE": EASY
-            | {"method.encoder.class_token": False, "method.encoder.rotary": True}
-            | {"METHOD": "mae", "KEEP": "encoder"},
-            "CroCo": EASY | {"KEEP": "encoder"},
-        },
+            "MAE": ROTARY | {"METHOD": "mae", "NETWORK": "encoder"},
+            "CroCo": {"NETWORK": "encoder"},
+        }
+        | FLOORS,
         lower((DEPTH, STEREO), "CroCo", "MAE") + higher((PROBE, OBJECTS), "MAE", "CroCo"),
         notebook=TRANSFER,
+        common=EASY,
     ),
     # In a minute nothing learns to match, so that nothing could be kept of it: the longer run.
     _croco(
@@ -89,14 +91,10 @@ CROCO = (
         "Matching is good when the decoder is kept, too",
         "table 4, Sintel clean: 18.81 px from scratch, 4.63 with MAE's encoder, 3.00 with "
         "CroCo's encoder and decoder",
-        {
-            "no pre-training": {"KEEP": "nothing", "MATCHING": "flow"},
-            "encoder": {"KEEP": "encoder", "MATCHING": "flow"},
-            "encoder and decoder": {"KEEP": "everything", "MATCHING": "flow"},
-        },
+        {label: {"NETWORK": network, "MATCHING": "flow"} for label, network in KEPT.items()},
         lower(FLOW, "encoder and decoder", "encoder")
-        + lower(FLOW, "encoder", "no pre-training")
-        + higher(MATCHED, "encoder and decoder", "no pre-training"),
+        + lower(FLOW, "encoder", "untrained")
+        + higher(MATCHED, "encoder and decoder", "untrained"),
         notebook=TRANSFER,
         size="small",
     ),

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 
-DEPTH = "depth RMSE, fine-tuned [m]"
-PROBE = "semantic probe accuracy, frozen"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -13,6 +10,7 @@ class Rule:
 
     The paired difference over seeds, `better` minus `worse` (turned around where less is better),
     must have its interval above zero; with a margin, the interval must lie within +- the margin.
+    On the floor there is no verdict: see `studies.judge`.
     """
 
     metric: str
@@ -36,9 +34,9 @@ def lower(metrics: Names, better: str, worse: Names) -> tuple[Rule, ...]:
     return higher(metrics, better, worse, higher_is_better=False)
 
 
-def equal(metrics: Names, one: str, other: Names, margin: float) -> tuple[Rule, ...]:
+def equal(metrics: Names, one: str, other: Names, **margin: float) -> tuple[Rule, ...]:
     """Return the rules that metrics differ by less than a margin, in their unit."""
-    return higher(metrics, one, other, margin=margin)
+    return higher(metrics, one, other, **margin)
 
 
 def vary(name: str, values: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -61,6 +59,8 @@ class Study:
     notebook: str  # in notebooks/studies
     method: str  # presets are called <method>_<size>
     size: str = "lesson"  # of the presets its receipt is made of
+    common: Mapping[str, object] = field(default_factory=dict)  # overrides of all settings
+    seeds: int = 5  # of its receipt; 3 where a run takes more than two minutes of a core
     # Of a lesson preset's steps and of its batch, at the same rate: a study trains many times.
     share_of_steps: float = 1.0
     share_of_batch: float = 1.0

@@ -130,6 +130,7 @@ class MaskedMethod(Trainable):
             RGB in [0, 1].
         """
         images, mask, prediction = views[0], views.mask, self(views).prediction.float()
+        prediction = prediction[:, -mask.masked.shape[1] :]  # of visible ones, too, they come first
         patches = patchify(images, self.patch_size)
         if self.config.normalize_target and borrow_statistics:
             _, mean, std = normalize_patches(gather_tokens(patches, mask.masked))
