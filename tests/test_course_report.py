@@ -118,6 +118,8 @@ def test_a_floor_has_a_row_and_no_costs(shelf, capsys):
     study = {"claim": "", "paper": "", "rules": [rule], "verdict": "floor", "seeds": 5}
     study |= {"settings": {label: {"metrics": row} for label, row in rows.items()}}
     (shelf / "mae.9.json").write_text(json.dumps(study | {"environments": []}))
+    with pytest.raises(KeyError, match="mae.9 has no .'steps'.; it has"):
+        report.verdict("mae.9", ("steps", "accuracy"))
     report.verdict("mae.9", ("step [ms]", "accuracy"))
     printed = capsys.readouterr().out
     assert "floor: a beats b" in printed and "verdict: floor at this scale (5 seeds)" in printed

@@ -209,6 +209,8 @@ def test_a_study_is_drawn_seed_by_seed():
     metrics["on"]["metrics"]["step [ms]"] = metrics["off"]["metrics"]["accuracy"]
     axis = figures.study({"settings": metrics}, "step [ms]").axes[0]
     assert [t.get_text() for t in axis.get_xticklabels()] == ["on"], "the others do not have it"
+    with pytest.raises(KeyError, match="no setting has 'steps'.*accuracy"):
+        figures.study({"settings": metrics}, "steps")
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))

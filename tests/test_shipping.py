@@ -106,3 +106,13 @@ def test_what_is_shipped_fits_its_preset(name):
     assert shipping.weights_of(name).stat().st_size < 3_000_000
     receipt = json.loads((shipping.RECEIPTS / f"{name}.json").read_text(encoding="utf-8"))
     assert receipt["preset"] == name and len(set(receipt["seeds"])) >= 3
+
+
+@pytest.mark.parametrize(
+    "path", sorted(shipping.WEIGHTS.glob("*.safetensors")), ids=lambda p: p.stem
+)
+def test_a_shipped_network_has_the_receipt_of_its_preset(path):
+    receipt, run = receipts.read(path.stem), preset(path.stem)
+    assert receipt["preset"] == run.name and len(receipt["seeds"]) >= 3
+    assert receipt["config"]["train"]["steps"] == run.train.steps
+    assert shipping.shipped(path.stem).encoder.config == run.method.encoder

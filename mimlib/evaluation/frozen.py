@@ -241,7 +241,7 @@ class FrozenEvaluation:
         return self._score(self.config.classify(*samples).cpu(), truth)
 
     def run_blind(self, stride: int) -> Mapping[str, float]:
-        """Return the same of the commonest class, of each patch of a side of `stride` pixels."""
+        """Score the commonest class, of images or at each patch with a side of `stride` pixels."""
         truths = [
             majority_classes(*batch[1:], stride, self.config.num_classes)
             if isinstance(batch, DenseBatch)

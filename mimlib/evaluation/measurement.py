@@ -28,13 +28,16 @@ def split(batch: NamedTuple, batch_size: int, device: torch.device) -> Iterator[
 
 
 def answer_blind(labeled: tuple, held_out: tuple) -> tuple[Tensor, Tensor]:
-    """Return the best answer that is the same for all images, and what is true, where it is valid.
+    """Return an answer that is the same for all images, and what is true, where that is valid.
 
     From targets [B, ...] of labeled images and where they are valid, place by place: the commonest
     class id, the lowest on a tie; the mean depth [B, H, W] (of squared errors); the median of each
     component of displacements [B, H, W, C]. Valid nowhere: class 0, or the mean of all places.
+    ValueError if no place is valid in any image.
     """
     (target, valid), (truth, counted) = labeled, held_out
+    if not valid.any():
+        raise ValueError("nothing is valid in the labeled images; give some that have a truth")
     if not target.is_floating_point():
         ids = range(int(target[valid].max()) + 1)
         best = torch.stack([((target == g) & valid).sum(dim=0) for g in ids]).argmax(dim=0)

@@ -26,7 +26,7 @@ def read(name: str) -> dict:
 
 
 def write(path: Path, receipt: Mapping) -> None:
-    """Store a receipt; among the committed ones only if a commit says what code made it."""
+    """Store a receipt; Mistake if it is to be committed and no commit says what code made it."""
     if places.receipts().resolve() in path.resolve().parents:
         refuse_uncommitted(origins(receipt))
     path.parent.mkdir(parents=True, exist_ok=True)

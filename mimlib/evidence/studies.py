@@ -76,7 +76,7 @@ def judge(rule: Rule, values: Values, floors: Iterable[str] = ()) -> dict:
 
     The better one of the two must have gained something over every floor that has the metric
     (costs have none) and that the rule does not itself compare with: the paired interval lies above
-    zero. A margin must be smaller than that gain, else the floor, too, would be "no difference".
+    zero, or above the margin, else the floor, too, might be "no difference".
     """
     gain, low, high = gain_of(rule, values, rule.better, rule.worse)
     best = rule.better if gain > 0 else rule.worse
@@ -88,7 +88,7 @@ def judge(rule: Rule, values: Values, floors: Iterable[str] = ()) -> dict:
     else:
         yes, no = low > 0, high < 0
     verdict = "reproduced" if yes else "contradicted" if no else "inconclusive"
-    floored = any(least <= 0 or mean <= rule.margin for mean, least, _ in over)
+    floored = any(least <= rule.margin for _, least, _ in over)
     words, within = ("equals", f" within {rule.margin}") if rule.margin else ("beats", "")
     return {
         "rule": f"{rule.metric}: {rule.better} {words} {rule.worse}{within}",
@@ -107,14 +107,16 @@ def overall(verdicts: list[str]) -> str:
 
 
 def run_study(
-    study: Study, size: str = "", seeds: int = 3, jobs: int = 1, runs: Path | None = None
+    study: Study, size: str = "", seeds: int = 0, jobs: int = 1, runs: Path | None = None
 ) -> dict:
     """Run what is missing of a study and return its receipt.
 
-    The size is that of its presets (tiny, lesson, small, gpu; empty: the study's own); seeds count
-    from FIRST_SEED; `jobs` notebooks run at a time and share the cores; `runs` is the folder of the
-    runs, by default runs/studies in the current one. What uncommitted code makes lies apart.
+    The size is that of its presets (tiny, lesson, small, gpu; empty: the study's own); seeds (0: as
+    many as the study says) count from FIRST_SEED; `jobs` notebooks run at a time and share the
+    cores; `runs` is the folder of the runs, by default runs/studies in the current one. What
+    uncommitted code makes lies apart.
     """
+    seeds = seeds or study.seeds
     if seeds < 2 or jobs < 1:
         raise Mistake(f"got {seeds} seeds and {jobs} jobs; take 2 seeds or more and 1 job")
     runs = Path("runs/studies") if runs is None else runs
@@ -245,7 +247,7 @@ def _receipt(study: Study, plans: list[Plan], results: list[list[dict]]) -> dict
 
 
 def find(names: Sequence[str]) -> list[Study]:
-    """Return the claims of these names; ValueError with those that there are, if one is not."""
+    """Return the claims of these names; ValueError if none is named or one is unknown."""
     unknown = [name for name in names if name not in STUDIES]
     if unknown or not names:
         near = difflib.get_close_matches(unknown[0], STUDIES) if unknown else []
@@ -257,12 +259,12 @@ def find(names: Sequence[str]) -> list[Study]:
 def report(studies: Sequence[Study], size: str, seeds: int, jobs: int, folder: Path | None) -> None:
     """Run studies, print verdicts, write receipts: at their own size into data/receipts."""
     for study in studies:
-        count = seeds or study.seeds
-        own = size in ("", study.size) and count >= LESSON_SEEDS and not places.INSTALLED
+        own = size in ("", study.size) and (seeds or study.seeds) >= study.seeds
+        own = own and not places.INSTALLED
         into = folder or (RECEIPTS if own else Path("runs/receipts") / (size or study.size))
         if into.resolve() == RECEIPTS:
             refuse_uncommitted([origin()])  # now, not after the runs
-        receipt = run_study(study, size, count, jobs)
+        receipt = run_study(study, size, seeds, jobs)
         receipts.write(into / f"{study.name}.json", receipt)
         print(f"{study.name}: {receipt['verdict']} ({receipt['claim']})")
         for rule in receipt["rules"]:

@@ -77,6 +77,10 @@ def study(
     """
     rows = {label: row["metrics"] for label, row in receipt["settings"].items()}
     found = {label: metrics[metric] for label, metrics in rows.items() if metric in metrics}
+    if not found:
+        raise KeyError(
+            f"no setting has {metric!r}; there are {sorted(set().union(*rows.values()))}"
+        )
     picture, axes = canvas(1, 1, max(3.6, 1.35 * len(found) + 1.6), 2.8)
     axis, places = axes[0, 0], np.arange(len(found))
     seeds = [*zip(*(m["values"] for m in found.values()), strict=True)]

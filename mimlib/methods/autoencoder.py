@@ -39,7 +39,7 @@ class AutoencoderConfig(MaskedConfig):
     decoder_heads: int = 16  # as official
     decoder_mlp_ratio: float = 4.0  # as official
     mask_ratio: float = 0.75  # part of the patches that is hidden (figure 5)
-    predict_visible: bool = False  # all patches count in the loss: "decreases accuracy slightly"
+    predict_visible: bool = False  # visible patches count in the loss, too
 
     def __post_init__(self):
         super().__post_init__()
@@ -103,7 +103,7 @@ class Autoencoder(MaskedMethod):
         return MAEViews(normalize(batch.images), mask)
 
     def forward(self, views: MAEViews) -> Output:
-        """Predict the masked patches, or all, and compare them: [B, M, P*P*3] or [B, N, P*P*3]."""
+        """Predict the masked patches [B, M, P*P*3], or all [B, N, P*P*3], the visible ones first."""
         grid, mask = grid_of(views.images, self.patch_size), views.mask
         patches = patchify(views.images, self.patch_size)  # [B, N, P*P*3]
         memory = self.encode(patches, mask, grid)  # [B, 1 + V, D]

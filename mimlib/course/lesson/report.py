@@ -47,10 +47,14 @@ def table(rows: Iterable[Mapping[str, object]]) -> None:
 def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
     """Print what a claim has earned: the settings, each rule, the verdict. Returns the receipt.
 
-    Of a committed receipt, "mae.1" for one; columns are the metrics named, else all of it. "floor":
-    what is compared does not beat the untrained network, or an answer that never looks.
+    `study` names a committed receipt, for instance "mae.1"; the table has these metrics, by default
+    all; KeyError if there is no such metric. "floor": what is compared does not beat the untrained
+    network, or an answer that never looks.
     """
     found = receipt(study)
+    known = set().union(*(setting["metrics"] for setting in found["settings"].values()))
+    if unknown := set(metrics) - known:
+        raise KeyError(f"{study} has no {sorted(unknown)}; it has {sorted(known)}")
     print(f"{study}: {found['claim']}\npaper: {found['paper']}\n")
     table([_setting_row(label, s["metrics"], metrics) for label, s in found["settings"].items()])
     for rule in found["rules"]:

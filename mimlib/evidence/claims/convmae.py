@@ -3,7 +3,7 @@
 from functools import partial
 
 from mimlib.evidence.claims.study import Study, equal, higher, lower, vary
-from mimlib.evidence.claims.terms import DEPTH, FLAT, FLOORS, MUON, PROBE, STEP
+from mimlib.evidence.claims.terms import DEPTH, FLAT, FLOORS, PROBE, STEP
 
 ABLATION, DENSE = "convmae_ablation.ipynb", "convmae_dense.ipynb"
 MASKS = "convmae_masks.ipynb"
@@ -21,7 +21,7 @@ SHARES = {f"{name}, {b}": share for name in ("MAE", "ConvMAE") for b, share in B
 PART = {"share_of_steps": 0.375, "share_of_batch": 0.5}
 LONGER = {"x 1": 0.25, "x 2": 0.5, "x 4": 1.0, "x 8": 2.0}
 
-_convmae = partial(Study, method="convmae", notebook=ABLATION, common=MUON, **PART)
+_convmae = partial(Study, method="convmae", notebook=ABLATION, **PART)
 
 CONVMAE = (
     _convmae(

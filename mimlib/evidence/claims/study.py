@@ -64,5 +64,5 @@ class Study:
     # Of a lesson preset's steps and of its batch, at the same rate: a study trains many times.
     share_of_steps: float = 1.0
     share_of_batch: float = 1.0
-    # Label -> share of the steps of a setting that has less than the others, at every size.
+    # Label -> share of the steps of a setting that has less or more than others, at every size.
     shares: Mapping[str, float] = field(default_factory=dict)
