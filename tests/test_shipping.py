@@ -108,11 +108,9 @@ def test_what_is_shipped_fits_its_preset(name):
     assert receipt["preset"] == name and len(set(receipt["seeds"])) >= 3
 
 
-@pytest.mark.parametrize(
-    "path", sorted(shipping.WEIGHTS.glob("*.safetensors")), ids=lambda p: p.stem
-)
-def test_a_shipped_network_has_the_receipt_of_its_preset(path):
-    receipt, run = receipts.read(path.stem), preset(path.stem)
+@pytest.mark.parametrize("name", sorted(p.stem for p in shipping.WEIGHTS.glob("*.safetensors")))
+def test_a_shipped_network_has_the_receipt_of_its_preset(name):
+    receipt, run = receipts.read(name), preset(name)
     assert receipt["preset"] == run.name and len(receipt["seeds"]) >= 3
     assert receipt["config"]["train"]["steps"] == run.train.steps
-    assert shipping.shipped(path.stem).encoder.config == run.method.encoder
+    assert shipping.shipped(name).encoder.config == run.method.encoder

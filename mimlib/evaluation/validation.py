@@ -78,7 +78,7 @@ class Validation:
         return {"loss": float(torch.stack(losses) @ weights / weights.sum()), **measured}
 
     def run_blind(self, task: Task, labeled: NamedTuple) -> Mapping[str, float]:
-        """Return the metrics of `answer_blind` to dense labels: the same for all images or pairs."""
+        """Return the metrics of `answer_blind` to dense labels, one answer for all images."""
         metrics = task.metrics()
         metrics.update(*answer_blind(labeled[-2:], self.images[-2:]))
         return as_floats(metrics)

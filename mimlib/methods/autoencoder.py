@@ -103,7 +103,7 @@ class Autoencoder(MaskedMethod):
         return MAEViews(normalize(batch.images), mask)
 
     def forward(self, views: MAEViews) -> Output:
-        """Predict the masked patches [B, M, P*P*3], or all [B, N, P*P*3], the visible ones first."""
+        """Predict the masked patches [B, M, P*P*3], or all [B, N, P*P*3], visible ones first."""
         grid, mask = grid_of(views.images, self.patch_size), views.mask
         patches = patchify(views.images, self.patch_size)  # [B, N, P*P*3]
         memory = self.encode(patches, mask, grid)  # [B, 1 + V, D]
