@@ -231,7 +231,7 @@ def test_settings_may_have_a_share_of_the_steps_at_every_size():
     for size, whole in (("lesson", study.share_of_steps), ("gpu", 1.0), ("tiny", 1.0)):
         for label, share in study.shares.items():
             run = studies.plan(study, size, label).run
-            base, train = override(preset(run.name), study.common).train, run.train
+            base, train = preset(run.name).train, run.train
             assert train.steps == round(whole * share * base.steps), label
             assert train.warmup_steps == round(whole * share * base.warmup_steps)
             batch = study.share_of_batch if size == "lesson" else 1.0

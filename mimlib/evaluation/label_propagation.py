@@ -57,7 +57,9 @@ class LabelPropagation:
         pixels = self._pixels[stride]
         return {**found, **{f"pixels_{name}": value for name, value in pixels.items()}}
 
-    def score(self, features: FeatureMaps | None, stride: int, device: torch.device) -> dict:
+    def score(
+        self, features: FeatureMaps | None, stride: int, device: torch.device
+    ) -> dict[str, float]:
         """Propagate the objects of all videos by some features of their frames; None: they stay."""
         scores = VideoScores()
         for video in self.videos:

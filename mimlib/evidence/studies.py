@@ -41,10 +41,8 @@ from mimlib.runs.mistakes import Mistake, mistakes
 NOTEBOOKS = places.studies()
 RECEIPTS = places.receipts()
 CONFIDENCE = 0.95
-Values = Mapping[
-    str, Mapping[str, list[float]]
-]  # setting, metric -> one value per seed, in one order
-LESSON_SEEDS = 3  # fewer are no receipt
+# Setting -> metric -> one value per seed, in one order.
+Values = Mapping[str, Mapping[str, list[float]]]
 FIRST_SEED = 10  # rules, metrics and settings were chosen with those before it
 
 
@@ -169,11 +167,11 @@ def plan(study: Study, size: str, label: str) -> Plan:
     """Resolve a setting; ValueError if a preset or one of its fields is mistyped."""
     changes = study.settings[label]
     further = {name: value for name, value in changes.items() if name.isupper()}
-    base = override(preset(f"{further.get('METHOD', study.method)}_{size}"), study.common)
+    base = preset(f"{further.get('METHOD', study.method)}_{size}")
     steps, batch = study.shares.get(label, 1.0), 1.0
     if size == "lesson":
         steps, batch = steps * study.share_of_steps, study.share_of_batch
-    overrides = {**study.common, **part_of(base.train, steps, batch)}
+    overrides = part_of(base.train, steps, batch)
     overrides |= {name: value for name, value in changes.items() if name not in further}
     parameters = {"PRESET": size, "OVERRIDES": overrides, **further}
     return Plan(study, label, override(base, overrides), parameters, further)
@@ -259,8 +257,8 @@ def find(names: Sequence[str]) -> list[Study]:
 def report(studies: Sequence[Study], size: str, seeds: int, jobs: int, folder: Path | None) -> None:
     """Run studies, print verdicts, write receipts: at their own size into data/receipts."""
     for study in studies:
-        own = size in ("", study.size) and (seeds or study.seeds) >= study.seeds
-        own = own and not places.INSTALLED
+        fewer = 0 < seeds < study.seeds
+        own = size in ("", study.size) and not fewer and not places.INSTALLED
         into = folder or (RECEIPTS if own else Path("runs/receipts") / (size or study.size))
         if into.resolve() == RECEIPTS:
             refuse_uncommitted([origin()])  # now, not after the runs

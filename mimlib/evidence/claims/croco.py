@@ -77,13 +77,12 @@ CROCO = (
         "table 3, both on Habitat: NYUv2 85.6 (MAE 79.0), ADE20K 40.6 (40.3), ImageNet linear "
         "37.0 (32.5); MAE on ImageNet: 79.6, 46.1, 68.0",
         {
-            "MAE": ROTARY | {"METHOD": "mae", "NETWORK": "encoder"},
-            "CroCo": {"NETWORK": "encoder"},
+            "MAE": EASY | ROTARY | {"METHOD": "mae", "NETWORK": "encoder"},
+            "CroCo": EASY | {"NETWORK": "encoder"},
         }
-        | FLOORS,
+        | {label: EASY | floor for label, floor in FLOORS.items()},
         lower((DEPTH, STEREO), "CroCo", "MAE") + higher((PROBE, OBJECTS), "MAE", "CroCo"),
         notebook=TRANSFER,
-        common=EASY,
     ),
     # In a minute nothing learns to match, so that nothing could be kept of it: the longer run.
     _croco(

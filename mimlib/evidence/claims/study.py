@@ -59,7 +59,6 @@ class Study:
     notebook: str  # in notebooks/studies
     method: str  # presets are called <method>_<size>
     size: str = "lesson"  # of the presets its receipt is made of
-    common: Mapping[str, object] = field(default_factory=dict)  # overrides of all settings
     seeds: int = 5  # of its receipt; 3 where a run takes more than two minutes of a core
     # Of a lesson preset's steps and of its batch, at the same rate: a study trains many times.
     share_of_steps: float = 1.0

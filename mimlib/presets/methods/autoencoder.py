@@ -109,7 +109,7 @@ CARDS = {
     "convmae_lesson": """
         Lesson 02: some minutes on two cores, 64 x 64 views of the world, 64 cells of 8 x 8.""",
     "convmae_small": """
-        Lesson 02's longer run, on pixels of whole rooms with Muon; for three seeds.
+        Lesson 02's longer run on pixels of whole rooms, Muon; for three seeds.
 
         Measured: see data/receipts/convmae_small.json, and data/weights for the network.""",
     "convmae_gpu": scales.GPU_CARD.format("ConvMAE-S"),

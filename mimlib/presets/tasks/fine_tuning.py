@@ -63,13 +63,12 @@ def cross(
         for size, (*values, mae, convmae) in sizes.items():
             source = f"{pretraining}_{size}"
             card = f"{what} on the encoder of `{source}`: {COSTS[size]}."
-            method, data, train, evaluations = make(encoders[size], *values)
-            start = f"runs/{source}"
+            parts = (mae, convmae)[index], *make(encoders[size], *values)
+            row = Preset(*parts, pretrained=f"runs/{source}", card=card)
             if size == "small":
-                train = replace(train, **SHIPPED)
                 start = f"data/weights/{source}.safetensors"
-            parts = (mae, convmae)[index], method, data, train, evaluations
-            rows[f"{name}_{size}"] = Preset(*parts, pretrained=start, card=card)
+                row = replace(row, train=replace(row.train, **SHIPPED), pretrained=start)
+            rows[f"{name}_{size}"] = row
     return rows
 
 
