@@ -111,6 +111,18 @@ def test_verdict_prints_rules(shelf, capsys):
     assert "seconds" in table and "accuracy" not in table, "only what was asked for"
 
 
+def test_the_runs_of_a_network_have_a_row_per_seed(shelf, capsys):
+    ratio, share = {"values": [0.81, 0.8]}, {"values": [0.7, 0.71]}
+    made = {"seeds": [3, 4], "metrics": {"holes/ratio": ratio, "semantic/accuracy": share}}
+    keep(shelf, "net", made)
+    assert report.seeds("net", {"frozen": "semantic/accuracy", "error": "holes/ratio"}) == made
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["net", "frozen", "error"]
+    assert rows[2:] == [["seed", "3", "0.7", "0.81"], ["seed", "4", "0.71", "0.8"]]
+    with pytest.raises(KeyError, match="holes/error"):
+        report.seeds("net", {"error": "holes/error"})
+
+
 def test_a_floor_has_a_row_and_no_costs(shelf, capsys):
     metric = {"values": [0.4, 0.5], "mean": 0.45, "interval": [0.4, 0.5]}
     rows = {"a": {"accuracy": metric, "step [ms]": metric}, "blind": {"accuracy": metric}}

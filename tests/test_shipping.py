@@ -99,18 +99,12 @@ def test_a_network_that_is_not_there_is_named(tmp_path, monkeypatch):
         shipping.shipped(NAME)
 
 
-@pytest.mark.parametrize("name", ["croco_small", "dino_small", "mae_small", "selfpatch_small"])
-def test_what_is_shipped_fits_its_preset(name):
-    kept = shipping.shipped(name)
-    assert all(value.isfinite().all() for value in kept.state_dict().values())
-    assert shipping.weights_of(name).stat().st_size < 3_000_000
-    receipt = json.loads((shipping.RECEIPTS / f"{name}.json").read_text(encoding="utf-8"))
-    assert receipt["preset"] == name and len(set(receipt["seeds"])) >= 3
-
-
 @pytest.mark.parametrize("name", sorted(p.stem for p in shipping.WEIGHTS.glob("*.safetensors")))
 def test_a_shipped_network_has_the_receipt_of_its_preset(name):
     receipt, run = receipts.read(name), preset(name)
-    assert receipt["preset"] == run.name and len(receipt["seeds"]) >= 3
+    assert receipt["preset"] == run.name and len(set(receipt["seeds"])) >= 3
     assert receipt["config"]["train"]["steps"] == run.train.steps
-    assert shipping.shipped(name).encoder.config == run.method.encoder
+    kept = shipping.shipped(name)
+    assert kept.encoder.config == run.method.encoder
+    assert all(value.isfinite().all() for value in kept.state_dict().values())
+    assert shipping.weights_of(name).stat().st_size < 8_000_000

@@ -215,25 +215,25 @@ class Notebook:
                 yield override(further, changes)
 
 
-def test_a_study_at_lesson_scale_takes_its_share_of_the_steps():
-    study = STUDIES["croco.1"]
-    base = preset("croco_lesson").train
-    plan = studies.plan(study, "lesson", "50 %")
-    assert 0 < study.share_of_steps < 1
-    assert plan.run.train.steps == round(study.share_of_steps * base.steps)
-    assert plan.run.train.warmup_steps == round(study.share_of_steps * base.warmup_steps)
-    assert plan.run.method.mask_ratio == 0.5
-    assert studies.plan(study, "gpu", "90 %").run == preset("croco_gpu")
+def test_a_study_at_lesson_scale_takes_its_share_of_the_batch():
+    study = STUDIES["convmae.4"]
+    base = preset("convmae_lesson").train
+    plan = studies.plan(study, "lesson", "7 x 7")
+    assert 0 < study.share_of_batch < 1
+    assert plan.run.train.batch_size == round(study.share_of_batch * base.batch_size)
+    assert plan.run.train.peak_rate(1) == pytest.approx(base.peak_rate(1))
+    assert plan.run.method.encoder.kernel == 7
+    assert studies.plan(study, "gpu", "5 x 5").run == preset("convmae_gpu")
 
 
 def test_settings_may_have_a_share_of_the_steps_at_every_size():
     study = STUDIES["convmae.6"]
-    for size, whole in (("lesson", study.share_of_steps), ("gpu", 1.0), ("tiny", 1.0)):
+    for size in ("lesson", "gpu", "tiny"):
         for label, share in study.shares.items():
             run = studies.plan(study, size, label).run
             base, train = preset(run.name).train, run.train
-            assert train.steps == round(whole * share * base.steps), label
-            assert train.warmup_steps == round(whole * share * base.warmup_steps)
+            assert train.steps == round(share * base.steps), label
+            assert train.warmup_steps == round(share * base.warmup_steps)
             batch = study.share_of_batch if size == "lesson" else 1.0
             assert train.batch_size == batch * base.batch_size
             assert train.peak_rate(1) == pytest.approx(base.peak_rate(1))

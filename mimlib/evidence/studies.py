@@ -168,10 +168,8 @@ def plan(study: Study, size: str, label: str) -> Plan:
     changes = study.settings[label]
     further = {name: value for name, value in changes.items() if name.isupper()}
     base = preset(f"{further.get('METHOD', study.method)}_{size}")
-    steps, batch = study.shares.get(label, 1.0), 1.0
-    if size == "lesson":
-        steps, batch = steps * study.share_of_steps, study.share_of_batch
-    overrides = part_of(base.train, steps, batch)
+    batch = study.share_of_batch if size == "lesson" else 1.0
+    overrides = part_of(base.train, study.shares.get(label, 1.0), batch)
     overrides |= {name: value for name, value in changes.items() if name not in further}
     parameters = {"PRESET": size, "OVERRIDES": overrides, **further}
     return Plan(study, label, override(base, overrides), parameters, further)

@@ -56,7 +56,7 @@ def bars(values: Mapping[str, float], y_label: str) -> Picture:
     picture, axes = canvas(1, 1, max(3.2, 0.9 * len(values) + 0.8), 2.6)
     axis = axes[0, 0]
     drawn = axis.bar(list(values), list(values.values()), 0.65, color=COLORS[0])
-    axis.bar_label(drawn, fmt="%#.3g", padding=2, fontsize=8)
+    axis.bar_label(drawn, fmt=lambda value: f"{round(value, 9):#.3g}", padding=2, fontsize=8)
     axis.axhline(0, color=GRAY, linewidth=0.8)
     axis.set(ylabel=y_label, xmargin=0.05, ymargin=0.12)
     axis.grid(axis="x", visible=False)

@@ -69,6 +69,18 @@ def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
     return found
 
 
+def seeds(network: str, metrics: Mapping[str, str]) -> dict:
+    """Print what the runs of a shipped network reached, a row per seed. Returns the receipt.
+
+    `metrics`: column -> name in the receipt, for instance "error over smoothing" -> "holes/ratio".
+    """
+    found = receipt(network)
+    columns = (found["metrics"][name]["values"] for name in metrics.values())
+    rows = zip(found["seeds"], *columns)
+    table({network: f"seed {seed}"} | dict(zip(metrics, values)) for seed, *values in rows)
+    return found
+
+
 def banner(notebook: str, lesson: str = "") -> str:
     """Return the line of measured costs that stands at the top of a lesson.
 

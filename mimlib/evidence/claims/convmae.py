@@ -20,9 +20,7 @@ BUDGETS = {"1/4": 0.25, "1/2": 0.5, "1/1": 1.0}  # of the steps
 SHARES = {f"{name}, {b}": share for name in ("MAE", "ConvMAE") for b, share in BUDGETS.items()}
 LONGER = {"x 1": 0.25, "x 2": 0.5, "x 4": 1.0, "x 8": 2.0}
 
-_convmae = partial(
-    Study, method="convmae", notebook=ABLATION, share_of_steps=0.375, share_of_batch=0.5
-)
+_convmae = partial(Study, method="convmae", notebook=ABLATION, share_of_batch=0.5)
 
 CONVMAE = (
     _convmae(

@@ -20,7 +20,7 @@ _selfpatch = partial(Study, method="selfpatch", notebook=ABLATION, seeds=3)
 SELFPATCH = (
     _selfpatch(
         "selfpatch.1",
-        "A loss for patches adds to DINO where every place counts",
+        "A loss for patches improves on DINO in dense tasks",
         "fine-tuned, SelfPatch over DINO: COCO box AP 42.1 over 40.8, mask AP 38.5 over 37.3, "
         "ADE20K mIoU 41.2 over 38.3 (Semantic FPN) and 43.2 over 42.3 (UperNet)",
         METHODS,
@@ -78,7 +78,7 @@ SELFPATCH = (
     ),
     _selfpatch(
         "selfpatch.7",
-        "Patches look at more different things than DINO's do",
+        "Different patches attend to more different regions than in DINO",
         "a picture of attention maps",
         METHODS,
         higher(DIVERSITY, "SelfPatch", "DINO"),
@@ -93,7 +93,7 @@ SELFPATCH = (
     # Not a claim of the paper: why the lessons' patches are centred otherwise than its own.
     _selfpatch(
         "selfpatch.9",
-        "Small encoders need patches centred by their crop",
+        "Objects are followed better with patches centred by the crop than by the run",
         "not in the paper, whose patches are centred by the run",
         vary("method.patches.center", {"by the run": "run", "by the crop": "crop"}) | FLOORS,
         higher(JF, "by the crop", "by the run"),

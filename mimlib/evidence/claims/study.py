@@ -60,8 +60,7 @@ class Study:
     method: str  # presets are called <method>_<size>
     size: str = "lesson"  # of the presets its receipt is made of
     seeds: int = 5  # of its receipt; 3 where a run takes more than two minutes of a core
-    # Of a lesson preset's steps and of its batch, at the same rate: a study trains many times.
-    share_of_steps: float = 1.0
+    # Of a lesson preset's batch, at the same rate: a study trains many times.
     share_of_batch: float = 1.0
     # Label -> share of the steps of a setting that has less or more than others, at every size.
     shares: Mapping[str, float] = field(default_factory=dict)

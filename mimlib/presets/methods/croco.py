@@ -12,6 +12,7 @@ from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.vit import vit_config
 from mimlib.methods.croco import CroCoConfig
 from mimlib.presets import scales
+from mimlib.presets.methods.autoencoder import LESSON_TRAINING
 from mimlib.presets.run import Preset, with_cards
 from mimlib.training.config import TrainConfig
 
@@ -71,7 +72,7 @@ WORLD = {
         1_389_376,
         LESSON_METHOD,
         WorldPairsConfig(count=1280, size=64, level="easy"),
-        TrainConfig(steps=400, batch_size=64, base_rate=1e-2, warmup_steps=40, log_every=20),
+        replace(LESSON_TRAINING, steps=200, warmup_steps=20, save_every=0),  # pairs: two images
     ),
     "croco_gpu": Preset(
         29_948_736,
