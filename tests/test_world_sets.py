@@ -187,7 +187,7 @@ def test_sets_never_warn():
 
 
 def test_an_object_that_is_seldom_seen_well_is_waited_for():
-    """One view in fifteen that is aimed at a lamp is good: 60 rounds were too few for this group."""
+    """One view in fifteen aimed at a lamp is good: 60 rounds were too few for this group."""
     recipe = ViewsRecipe(seed=600_000, size=16, level="paper", aim="object")
     views = recipe.draw(1)
     assert len(views.label) == recipe.group_size and (views.label >= 0).all()
