@@ -78,11 +78,14 @@ class Train:
 
     def __call__(self) -> int:
         """Train, and say once for all ranks how it ended; a run that was stopped is no success."""
+        from mimlib.presets import PRESETS
         from mimlib.runs.launch import launch
 
-        out = Path(self.out or f"runs/{self.run.name}")
+        out, main = Path(self.out or f"runs/{self.run.name}"), os.environ.get("RANK", "0") == "0"
+        if main and not self.run.pretrained and (start := PRESETS[self.run.name].pretrained):
+            print(f"starts from random weights; its card says --pretrained {start}", flush=True)
         summary = launch(self.run, out, self.num_processes, self.progress).summary
-        if os.environ.get("RANK", "0") == "0":
+        if main:
             steps = self.run.train.steps
             state = f"stopped at step {summary.step} of {steps}" if summary.stopped else "finished"
             print(f"{state}: step {summary.step}, loss {summary.loss:.4f}, in {out}")

@@ -157,6 +157,16 @@ def test_the_folder_of_another_run_is_told_in_a_line(finished, capsys):
     assert "other settings (train.base_rate" in capsys.readouterr().err
 
 
+def test_a_run_that_does_not_start_where_its_card_says_is_told(tmp_path, finished, capsys):
+    brief = ["--train.device", "cpu", "--train.steps", "1", "--train.warmup-steps", "0"]
+    flags = [*brief, "--no-progress", "--out"]
+    assert cli.main(["train", "depth_tiny", *flags, str(tmp_path / "nothing")]) == 0
+    assert "random weights; its card says --pretrained runs/mae_tiny" in capsys.readouterr().out
+    start = ["--pretrained", str(finished[1].out)]
+    assert cli.main(["train", "depth_tiny", *flags, str(tmp_path / "it"), *start]) == 0
+    assert "random weights" not in capsys.readouterr().out
+
+
 def test_fewer_than_one_process_is_refused(tmp_path):
     with pytest.raises(ValueError, match="num_processes must be 1 or more"):
         launch(preset("mae_tiny"), tmp_path, num_processes=0)

@@ -98,9 +98,7 @@ def _segmentation(encoder: EncoderConfig, channels: int, *numbers: int) -> tuple
 # Few labeled images, so that what pre-training knows can matter; no crops: meters stay.
 _depth = partial(_on_world_images, DepthTaskConfig, {"target": "depth", "crop_scale": (1.0, 1.0)})
 _classes = partial(
-    _on_world_images,
-    partial(ClassifierConfig, num_classes=len(world.CLASSES)),
-    OBJECTS,
+    _on_world_images, partial(ClassifierConfig, num_classes=len(world.CLASSES)), OBJECTS
 )
 
 
