@@ -24,7 +24,7 @@ ADAMW = {"betas": (0.9, 0.999), "no_decay": ("pos_embed", "cls_token")}  # MAE, 
 EPOCH = IMAGENET_TRAIN_IMAGES // 1024  # steps
 # Segmentation after 500 steps, one seed: mIoU 0.42; with AdamW 0.24.
 MUON = {"optimizer": "muon", "base_rate": 8e-2}
-SHIPPED = {"threads": 1, "evaluate_every": 250}
+TRAINING = {"lesson": MUON, "small": MUON | {"threads": 1, "evaluate_every": 250}}  # by size
 NYU_TRAIN_IMAGES = 795  # of 1,449 labeled ones
 ADE20K_SIZE, ADE20K_STRIDE = 512, 341  # pixels: crops and windows, and windows' distance
 ADE20K_BATCH = 16
@@ -64,14 +64,11 @@ def cross(
         for size, (*values, mae, convmae) in sizes.items():
             source = f"{pretraining}_{size}"
             card = f"{what} on the encoder of `{source}`: {COSTS[size]}."
-            parts = (mae, convmae)[index], *make(encoders[size], *values)
-            row = Preset(*parts, pretrained=f"runs/{source}", card=card)
-            if size in ("lesson", "small"):
-                row = replace(row, train=replace(row.train, **MUON))
-            if size == "small":
-                start = f"data/weights/{source}.safetensors"
-                row = replace(row, train=replace(row.train, **SHIPPED), pretrained=start)
-            rows[f"{name}_{size}"] = row
+            start = f"data/weights/{source}.safetensors" if size == "small" else f"runs/{source}"
+            method, data, train, measures = make(encoders[size], *values)
+            train = replace(train, **TRAINING.get(size, {}))
+            parts = (mae, convmae)[index], method, data, train, measures
+            rows[f"{name}_{size}"] = Preset(*parts, pretrained=start, card=card)
     return rows
 
 
