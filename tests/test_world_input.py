@@ -79,7 +79,7 @@ def test_a_group_that_cannot_be_filled_says_so():
         good[0] = len(rounds) == 1
         return Views(torch.ones(count), torch.ones(count), torch.ones(count)), good
 
-    with pytest.raises(RuntimeError, match="only 1 of 5 toys in 60 rounds"):
+    with pytest.raises(RuntimeError, match="only 1 of 5 toys in 1000 rounds"):
         fill_group(5, attempt, "toys")
     assert len(rounds) == MAX_ROUNDS
 
