@@ -7,7 +7,6 @@ Letters: B images, A heads, K tokens, d width per head, h and w the patch grid, 
 """
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,13 +26,10 @@ def rotary_table(
     and read by index like those of any position table. ValueError if d is not a multiple of 4.
     """
     check_quarters("width per head", head_width)
-    h, w = grid
     quarter = head_width // 4
     frequency = base ** (-torch.arange(quarter, device=device) / quarter)  # [d/4]
-    row = torch.arange(h, device=device)[:, None] * frequency  # [h, d/4]
-    column = torch.arange(w, device=device)[:, None] * frequency  # [w, d/4]
-    row = repeat(row, "h f -> (h w) f", w=w)  # [N, d/4]
-    column = repeat(column, "w f -> (h w) f", h=h)  # [N, d/4]
+    places = torch.cartesian_prod(*(torch.arange(side, device=device) for side in grid))  # [N, 2]
+    row, column = (places.T[:, :, None] * frequency).unbind()  # [N, d/4] each
     cosines = [angle.cos() for angle in (row, row, column, column)]
     sines = [-row.sin(), row.sin(), -column.sin(), column.sin()]
     return torch.cat([*cosines, *sines], dim=1)  # [N, 2*d]
