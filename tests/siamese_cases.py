@@ -20,6 +20,7 @@ VIT = {
 }  # fmt: skip
 PLAIN = ViTConfig(**VIT, class_token=False)
 WITH_CLASS = ViTConfig(**VIT)
+TURNED = replace(WITH_CLASS, learned_positions=False, rotary=True)
 SWIN = SwinConfig(
     first_width=8, depths=(1, 2), heads=(1, 2), first_patch=4, window=2, image_size=32
 )
@@ -37,6 +38,7 @@ SELFPATCH = {"encoder": PLAIN, "crops": CROPS, "image": IMAGES, "patches": PATCH
 
 CASES = {
     "dino": (DINOConfig, DINO),
+    "dino-rope": (DINOConfig, DINO | {"encoder": TURNED}),
     "dino-swin": (DINOConfig, DINO | {"encoder": SWIN}),
     "moby": (DINOConfig, DINO | {"image": NEGATIVES, "crops": TWO}),
     "moby-swin-positives": (DINOConfig, DINO | {"image": POSITIVES, "encoder": SWIN}),

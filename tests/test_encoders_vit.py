@@ -8,15 +8,18 @@ import torch
 from mimlib.encoders.vit import VIT_SIZES, ViTConfig, vit_config
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_bool, random_mask
 from mimlib.layers.patches import patchify, unpatchify
+from mimlib.layers.rope import rotary_table, rotate
 from mimlib.protocol import Encoder, PatchMask
 
 TINY = {"width": 16, "depth": 3, "heads": 2, "patch_size": 8, "image_size": 32}
+KINDS = [(True, False), (False, False), (True, True), (False, True)]  # class token, rotary
 
 
-@pytest.fixture(params=[True, False], ids=["class", "no-class"])
+@pytest.fixture(params=KINDS, ids=["class", "no-class", "class-rope", "no-class-rope"])
 def encoder(request):
     torch.manual_seed(0)
-    return ViTConfig(**TINY, class_token=request.param).build()
+    class_token, rotary = request.param
+    return ViTConfig(**TINY, class_token=class_token, rotary=rotary).build()
 
 
 def draw(batch, num_patches, num_masked):
@@ -83,7 +86,7 @@ def test_the_order_of_visible_patches_does_not_matter(encoder):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"class_token": False}, {"class_token": False, "rotary": True},
+    {}, {"class_token": False}, {"class_token": False, "rotary": True}, {"rotary": True},
     {"learned_positions": True, "position_nudge": 0.1},
 ])  # fmt: skip
 def test_sizes_in_one_pass_are_one_pass_each(changes):
@@ -112,6 +115,29 @@ def test_attention_maps_are_those_of_the_block(encoder):
     assert all(m.shape == (2, 2, rows, rows) for m in maps)
     torch.testing.assert_close(maps[0].sum(dim=-1), torch.ones(2, 2, rows))
     assert torch.equal(maps[1], maps[2]) and not torch.allclose(maps[0], maps[1])
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 7)])
+def test_rotary_positions_turn_patches_by_their_places_and_the_class_token_not_at_all(grid):
+    torch.manual_seed(0)
+    encoder, places = ViTConfig(**TINY, rotary=True).build(), rotary_table(grid, 8)
+    num_patches = grid[0] * grid[1]
+    for mask in (None, draw(2, num_patches, num_patches // 2)):
+        seen = torch.arange(num_patches)[None] if mask is None else mask.visible
+        tokens, sight = encoder.enter(torch.randn(2, num_patches, 192), grid, mask)
+        alone = encoder.cls_token[0, 0]
+        assert torch.equal(tokens[:, 0], alone.expand(2, -1)), "the class token has no position"
+        block = encoder.blocks[0]
+        queries, keys, _ = block.attn.project(block.norm1(tokens))[0].unbind(2)  # [2, 1 + K, D]
+        turned = []
+        for part in (queries, keys):
+            part = part.unflatten(-1, (2, 8)).transpose(1, 2)  # [2, A, 1 + K, d]
+            turned.append(torch.cat([part[:, :, :1], rotate(part[:, :, 1:], places[seen])], dim=2))
+        expected = (turned[0] @ turned[1].transpose(-2, -1) / 8**0.5).softmax(dim=-1)
+        torch.testing.assert_close(block.weigh(tokens, sight), expected)
+        assert not torch.allclose(block.weigh(tokens), expected)
+        bare = ViTConfig(**TINY, rotary=True, class_token=False).build().rope(grid, mask)
+        assert torch.equal(sight.rope[:, 1:], bare)
 
 
 def test_layers_are_numbered_from_the_pixels():

@@ -212,9 +212,10 @@ def test_what_is_no_pair_is_refused():
 @pytest.mark.parametrize("change,message", [
     (lambda: croco(mask_ratio=0.05), "hides 0 of 16 patches"),
     (lambda: CroCoConfig(encoder=ViTConfig(**VIT)), "no class token"),
+    (lambda: CroCoConfig(encoder=ViTConfig(**VIT, rotary=True)), "no class token"),
     (lambda: PairDecoderConfig(width=20, heads=3), "width 20 must be a multiple"),
     (lambda: PairDecoderConfig(depth=0), "depth is 0"),
-    (lambda: ViTConfig(**VIT, rotary=True), "class_token=True"),
+    (lambda: ViTConfig(**VIT, learned_positions=True, rotary=True), "learned_positions=True"),
     (lambda: ViTConfig(**{**VIT, "heads": 4}, class_token=False, rotary=True), "6 channels"),
     (lambda: CroCoConfig(
         encoder=ViTConfig(**VIT, class_token=False, rotary=True),

@@ -61,11 +61,11 @@ class ViTConfig(GridConfig):
         if self.width % 4 and not self.learned_positions:
             raise ValueError(f"width {self.width} is not a multiple of 4; the positions need that")
         self.check_grid()
-        if self.rotary and (self.class_token or self.learned_positions or self.head_width % 4):
+        if self.rotary and (self.learned_positions or self.head_width % 4):
             raise ValueError(
-                f"rotary positions with class_token={self.class_token}, learned_positions="
-                f"{self.learned_positions} and {self.head_width} channels per head; switch both "
-                "off, and choose width and heads so that a head has a multiple of 4"
+                f"rotary positions with learned_positions={self.learned_positions} and "
+                f"{self.head_width} channels per head; switch learned positions off, and choose "
+                "width and heads so that a head has a multiple of 4"
             )
 
     @property
@@ -176,11 +176,11 @@ class ViT(GridEncoder):
         if mask is not None:
             patches = gather_tokens(patches, mask.visible)  # [B, V, P*P*3]
         tokens = self.patch_embed(patches)  # [B, K, D]
-        if self.config.rotary:
-            return tokens.to(self.norm.weight.dtype)  # as the sum with a table would be
         if self.cls_token is not None:
             class_token = self.cls_token.expand(len(tokens), -1, -1)
             tokens = torch.cat([class_token, tokens], dim=1)  # [B, 1 + K, D]
+        if self.config.rotary:
+            return tokens.to(self.norm.weight.dtype)  # as the sum with a table would be
         nudge = self.config.position_nudge
         table = resize_table(self.pos_embed[0], self.config.grid, grid, nudge)  # [N + 1, D]
         rows = table if mask is None else look_up(table, mask.visible, self.config.class_token)
@@ -189,12 +189,14 @@ class ViT(GridEncoder):
     def rope(
         self, grid: tuple[int, int], mask: PatchMask | None = None
     ) -> Float[Tensor, "_ K factors"] | None:
-        """Return the rotary positions of the (visible) patches; None without such positions."""
+        """Return the rotary positions of (class token and visible) patches; None without such."""
         if not self.config.rotary:
             return None
         config, device = self.config, self.patch_embed.proj.weight.device
         table = rotary_table(grid, config.head_width, device, config.rotary_base)  # [N, factors]
-        return table[None] if mask is None else look_up(table, mask.visible, class_token=False)
+        if config.class_token:  # it does not rotate, as the first place does not
+            table = torch.cat([table[:1], table])  # [N + 1, factors]
+        return table[None] if mask is None else look_up(table, mask.visible, config.class_token)
 
     def enter(
         self,
