@@ -213,11 +213,40 @@ def test_a_study_is_drawn_seed_by_seed():
         figures.study({"settings": metrics}, "steps")
 
 
+@pytest.mark.parametrize(
+    ("means", "half", "words"),
+    [
+        ((1.0712, 1.0736), 0.0083, {"1.071", "1.074"}),  # stereo, px: the intervals are narrow
+        ((0.0076, 0.0391), 0.034, {"0.0076", "0.0391"}),
+        ((-0.00007, 4.5197), 0.2, {"0.00", "4.52"}),
+        ((14.41, 22.25), 0.0, {"14.4", "22.2"}),
+        ((98.4, 143.2), 0.0, {"98", "143"}),
+        ((0.0, 0.0), 0.0, {"0"}),
+    ],
+)
+def test_the_means_of_a_study_have_equally_many_decimals(means, half, words):
+    settings = {
+        str(i): {"metrics": {"x": {"values": [m], "mean": m, "interval": [m - half, m + half]}}}
+        for i, m in enumerate(means)
+    }
+    axis = figures.study({"settings": settings}, "x").axes[0]
+    assert {text.get_text() for text in axis.texts} == words
+
+
+NEITHER = {"reliance on the second view", "attention diversity"}  # more is not better by itself
+
+
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_an_axis_says_what_the_rules_of_a_study_take_for_better(name):
     for rule in STUDIES[name].rules:
         better = "more" if rule.higher_is_better else "less"
-        assert f"({better} is better)" in charts.directed(rule.metric)
+        direction = "" if rule.metric in NEITHER else f"\n({better} is better)"
+        assert charts.directed(rule.metric) == f"{rule.metric}{direction}"
+
+
+def test_some_metrics_have_no_better_end():
+    for metric in NEITHER:
+        assert charts.directed(metric) == metric
 
 
 @pytest.mark.parametrize(
@@ -306,7 +335,7 @@ def test_looking_into_the_other_image():
         ] * 2
     shown = lit.images[0].get_array()
     assert np.allclose(shown[8:, 16:], two.images[0].get_array()[8:, 16:])  # where it looks
-    assert np.allclose(shown[:8], 0.12 * two.images[0].get_array()[:8])
+    assert np.allclose(shown[:8], style.DARKEST * two.images[0].get_array()[:8])
     assert not figures.looks(IMAGES[0], IMAGES[1], maps, 8).axes[1].lines, "no truth, no ring"
 
 

@@ -12,7 +12,7 @@ A lesson uses these names:
     check.gradients(loss, module_or_named_tensors) -> dict
         to be handed to `check.same`, mine against ours.
 
-    report.band("loss", value, 0.4, 0.6)     asserts; prints the band, not the value
+    report.band("loss", value, 0.4, 0.6)     asserts; prints the value and its band
     report.table([{"name": ..., ...}, ...])  aligned text: integers, words, receipts
     report.verdict("mae.1")                  prints a study's receipt and returns it
     report.receipt("runs/mae_gpu")           any file of data/receipts/

@@ -1,5 +1,7 @@
 """Pictures made of numbers: curves with bands, bars with intervals, histograms."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,10 +10,8 @@ from scipy import stats
 
 from mimlib.figures.style import COLORS, GRAY, Picture, canvas, styled
 
-LESS_IS_BETTER = (
-    *("RMSE", "REL", "EPE", "off by", "loss", "[ms", "GFLOP", "tokens", "hidden pixels move"),
-    "parameters",
-)
+LESS_IS_BETTER = re.compile(r"RMSE|REL|EPE(?! gain)|off by|loss|\[ms|GFLOP|tokens|move|parameters")
+NEITHER_IS_BETTER = re.compile("reliance|diversity")  # what a network does, not how well
 
 
 @styled
@@ -78,27 +78,24 @@ def study(
     rows = {label: row["metrics"] for label, row in receipt["settings"].items()}
     found = {label: metrics[metric] for label, metrics in rows.items() if metric in metrics}
     if not found:
-        raise KeyError(
-            f"no setting has {metric!r}; there are {sorted(set().union(*rows.values()))}"
-        )
+        known = sorted(set().union(*rows.values()))
+        raise KeyError(f"no setting has {metric!r}; there are {known}")
     picture, axes = canvas(1, 1, max(3.6, 1.35 * len(found) + 1.6), 2.8)
     axis, places = axes[0, 0], np.arange(len(found))
-    seeds = [*zip(*(m["values"] for m in found.values()), strict=True)]
-    for values in seeds:
-        axis.plot(places - 0.12, values, "o", color=COLORS[0], markersize=4, alpha=0.7)
+    seeds = np.array([m["values"] for m in found.values()])  # [settings, seeds]
+    axis.plot(places - 0.12, seeds, "o", color=COLORS[0], markersize=4, alpha=0.7)
     means = np.array([m["mean"] for m in found.values()])
-    ends = np.array([m["interval"] for m in found.values()]).T  # [2, settings]
-    axis.errorbar(
-        places + 0.12, means, abs(ends - means), fmt="s", color=COLORS[5], markersize=5, capsize=4
-    )
-    for place, mean in zip(places, means):
-        axis.annotate(f"{mean:#.3g}", (place + 0.2, mean), fontsize=8, va="center")
+    half = abs(np.array([m["interval"] for m in found.values()]).T - means)  # [2, settings]
+    axis.errorbar(places + 0.12, means, half, fmt="s", color=COLORS[5], markersize=5, capsize=4)
+    digits = _digits(means, half)
+    for place, mean in zip(places, means.round(digits) + 0.0):  # never "-0.00"
+        axis.annotate(f"{mean:.{digits}f}", (place + 0.2, mean), fontsize=8, va="center")
     told = paper or {}
     axis.set_xticks(places, [f"{n}\n({told[n]})" if n in told else n for n in found])
     axis.set(ylabel=directed(metric), xlim=(-0.5, len(found) - 0.3))
     axis.set_xlabel(f"in brackets: {paper_label},\nnot comparable in size" if paper else "")
     axis.grid(axis="x", visible=False)
-    axis.legend(handles=_key(len(seeds)), loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axis.legend(handles=_key(seeds.shape[1]), loc="center left", bbox_to_anchor=(1.0, 0.5))
     return picture
 
 
@@ -120,9 +117,15 @@ def scatter(
 
 
 def directed(metric: str) -> str:
-    """Say whether more or less of a metric is better."""
-    less = any(word in metric for word in LESS_IS_BETTER) and "gained" not in metric
-    return f"{metric}\n({'less' if less else 'more'} is better)"
+    """Say whether more or less of a metric is better, of those that have a better end."""
+    better = "less" if LESS_IS_BETTER.search(metric) else "more"
+    return metric if NEITHER_IS_BETTER.search(metric) else f"{metric}\n({better} is better)"
+
+
+def _digits(means: np.ndarray, half: np.ndarray) -> int:
+    """Count decimals: three digits of the largest mean; more if the widest interval needs them."""
+    sizes = abs(means).max() / 100, half.max()
+    return max([0, *(-math.floor(math.log10(size)) for size in sizes if size > 0)])
 
 
 def _key(num_seeds: int) -> list[Line2D]:

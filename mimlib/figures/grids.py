@@ -138,7 +138,7 @@ def attention_rows(
     columns = 1 + max(map(len, named.values()))
     picture, axes = canvas(len(named), columns, size, size * 1.12)
     for line, (name, maps) in zip(axes, named.items()):
-        show_image(line[0], image, name or "patches that ask")
+        show_image(line[0], image, name or "query patches")
         for (query, weights), axis, color in zip(maps.items(), line[1:], itertools.cycle(ASKING)):
             for framed in (line[0], axis):
                 frame_patch(framed, query, weights.shape[1], patch_size, color)

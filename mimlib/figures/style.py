@@ -21,7 +21,7 @@ GRAY = "#8C8C8C"  # numbers of a paper, patches that are hidden
 SEQUENTIAL = "cividis"  # amounts from low to high
 DIVERGING = "PuOr"  # amounts around zero
 ASKING = tuple(COLORS[i] for i in (1, 4, 3, 6, 2))  # all of them show on photographs
-DARKEST = 0.12  # brightness where a patch does not look at all
+DARKEST = 0.3  # brightness where a patch does not look at all
 DPI = 120
 RULES = {
     "font.size": 9,

@@ -48,8 +48,9 @@ def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
     """Print what a claim has earned: the settings, each rule, the verdict. Returns the receipt.
 
     `study` names a committed receipt, for instance "mae.1"; the table has these metrics, by default
-    all; KeyError if there is no such metric. "floor": what is compared does not beat the untrained
-    network, or an answer that never looks.
+    all, as mean over seeds +- half of the 95 % interval by Student's t; KeyError if there is no
+    such metric. "floor": what is compared does not beat the untrained network, or an answer that
+    never looks.
     """
     found = receipt(study)
     known = set().union(*(setting["metrics"] for setting in found["settings"].values()))
@@ -58,11 +59,8 @@ def verdict(study: str, metrics: Sequence[str] = ()) -> dict:
     print(f"{study}: {found['claim']}\npaper: {found['paper']}\n")
     table([_setting_row(label, s["metrics"], metrics) for label, s in found["settings"].items()])
     for rule in found["rules"]:
-        low, high = rule["interval"]
-        print(
-            f"{rule['verdict']}: {rule['rule']}; gain {rule['gain']:.3f}, 95 % interval "
-            f"{low:.3f} to {high:.3f}"
-        )
+        gain, low, high = (f"{value:.3f}" for value in (rule["gain"], *rule["interval"]))
+        print(f"{rule['verdict']}: {rule['rule']}; gain {gain}, 95 % interval {low} to {high}")
     made = receipts.origins(found)
     print(f"verdict: {found['verdict']} at this scale ({found['seeds']} seeds)")
     print("measured", *(f"on {receipts.hardware_of(m)} by {receipts.code_of(m)}" for m in made))
@@ -148,9 +146,8 @@ def rounded_memory(mib: float) -> str:
 def _setting_row(label: str, found: Mapping, metrics: Sequence[str]) -> dict[str, str]:
     row = {"setting": label}
     for name in (each for each in metrics or found if each in found):  # floors lack some
-        metric = found[name]
-        half = (metric["interval"][1] - metric["interval"][0]) / 2
-        row[name] = f"{metric['mean']:.3f} +- {half:.3f}"
+        mean, (low, high) = found[name]["mean"], found[name]["interval"]
+        row[name] = f"{mean:.3f} +- {(high - low) / 2:.3f}"
     return row
 
 
