@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mimlib.checks import check_positive
 from mimlib.data.images.configs import ImageFolderConfig, WorldImagesConfig
-from mimlib.evaluation.measurement import evaluating
+from mimlib.evaluation.measurement import Measurement, evaluating
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.protocol import Encoder, Trainable
 
@@ -69,16 +69,13 @@ class AttentionDiversityConfig:
 
     def build(self) -> "AttentionDiversity":
         """Make the measurement with its images."""
-        return AttentionDiversity(self.source.build().first(self.num_images).images, self)
+        return AttentionDiversity(self.source.build(), self)
 
 
-class AttentionDiversity:
+class AttentionDiversity(Measurement):
     """Measure the attention of an encoder, averaged over images."""
-
-    def __init__(self, images: Tensor, config: AttentionDiversityConfig) -> None:
-        self.name, self.images, self.config = config.name, images, config
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return `diversity`, 0 if all patches look at the same, 1 if no two of them do."""
-        attention = patch_attention(model.encoder, self.images, self.config.block)
+        attention = patch_attention(model.encoder, self.images.images, self.config.block)
         return {"diversity": float(attention_diversity(attention).mean())}

@@ -13,9 +13,8 @@ from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DetectionBatch
 from mimlib.data.objects.coco import CocoConfig
 from mimlib.data.objects.masks import coco_results
-from mimlib.data.objects.views import DetectionSource
 from mimlib.data.objects.world import WorldDetectionConfig
-from mimlib.evaluation.measurement import evaluating
+from mimlib.evaluation.measurement import Measurement, evaluating
 from mimlib.metrics.detection import average_precision
 from mimlib.tasks.detection import DetectionTask, postprocess
 
@@ -38,11 +37,8 @@ class AveragePrecisionConfig:
         return AveragePrecision(self.source.build(), self)
 
 
-class AveragePrecision:
+class AveragePrecision(Measurement):
     """Detect on held-out images and compare with the truth that their batches carry."""
-
-    def __init__(self, source: DetectionSource, config: AveragePrecisionConfig) -> None:
-        self.name, self.source, self.config = config.name, source, config
 
     def run(self, model: DetectionTask, device: torch.device) -> Mapping[str, float]:
         """Return box_ap, mask_ap, and each at overlaps and for sizes: see `average_precision`.

@@ -23,9 +23,8 @@ from mimlib.checks import check_positive, check_range
 from mimlib.data.batches import DensePairBatch
 from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
-from mimlib.data.source import IndexedSource
 from mimlib.data.transforms.crops import take_window
-from mimlib.evaluation.measurement import evaluating, split
+from mimlib.evaluation.measurement import Measurement, evaluating, split
 from mimlib.layers.masking import as_bool, mask_from_bool
 from mimlib.layers.patches import grid_of, normalize
 from mimlib.protocol import Trainable
@@ -66,19 +65,15 @@ class ShiftedPairs(NamedTuple):
     valid: Tensor  # [B, S, S] bool, False where there is no ground truth
 
 
-class CrossView:
+class CrossView(Measurement):
     """Measure a method whose decoder looks from one image into another."""
-
-    def __init__(self, source: IndexedSource, config: CrossViewConfig) -> None:
-        self.name, self.source, self.config = config.name, source, config
 
     @cached_property
     def pairs(self) -> ShiftedPairs:
         """The held-out pairs, on the CPU."""
         config = self.config
-        whole = self.source.first(config.num_images)
         generator = torch.Generator().manual_seed(config.seed)
-        return shifted_pairs(whole, config.size, config.largest_shift, generator)
+        return shifted_pairs(self.images, config.size, config.largest_shift, generator)
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return losses by second view, `reliance`, and the shares of patches that look right.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mimlib.checks import check_positive
 from mimlib.data.batches import ImageBatch
-from mimlib.evaluation.measurement import evaluating, split
+from mimlib.evaluation.measurement import Measurement, evaluating, split
 from mimlib.evaluation.validation import SourceConfig
 from mimlib.layers.masking import as_bool
 from mimlib.layers.patches import grid_of
@@ -62,14 +62,11 @@ class HolesConfig:
 
     def build(self) -> "Holes":
         """Make the measurement with its images."""
-        return Holes(self.source.build().first(self.num_images).images, self)
+        return Holes(self.source.build(), self)
 
 
-class Holes:
+class Holes(Measurement):
     """Measure what is painted without a look at the truth, colors in [0, 1]."""
-
-    def __init__(self, images: Tensor, config: HolesConfig) -> None:
-        self.name, self.images, self.config = config.name, images, config
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return the mean squared errors `painted` and `smoothed`, and their `ratio`.
@@ -83,7 +80,7 @@ class Holes:
         generator = torch.Generator(device).manual_seed(self.config.seed)
         squares, count = torch.zeros(2, device=device), 0
         with evaluating(model):
-            for batch in split(ImageBatch(self.images), self.config.batch_size, device):
+            for batch in split(ImageBatch(self.images.images), self.config.batch_size, device):
                 views = model.sample_views(batch, generator)
                 times = len(views.mask.masked) // len(batch.images)  # complementary masks: several
                 truth = (batch.images / 255).repeat(times, 1, 1, 1)

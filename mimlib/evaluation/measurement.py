@@ -1,11 +1,24 @@
-"""What every measurement needs: evaluation mode, parts of a batch, answers that never look."""
+"""What measurements need: held-out images, evaluation mode, parts, answers that never look."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Measurement:
+    """What is measured on the images of one source, as its `config` says."""
+
+    def __init__(self, source: object, config: object) -> None:
+        self.name, self.source, self.config = config.name, source, config
+
+    @cached_property
+    def images(self) -> NamedTuple:
+        """The held-out batch."""
+        return self.source.first(self.config.num_images)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ measurement leaves the model's mode and parameters as they were.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -17,8 +16,7 @@ from mimlib.data.dense.segmentation import SegmentationFilesConfig
 from mimlib.data.images.configs import ImageFolderConfig, WorldImagesConfig
 from mimlib.data.matching.source import MatchingFilesConfig
 from mimlib.data.pairs.world import WorldPairsConfig
-from mimlib.data.source import IndexedSource
-from mimlib.evaluation.measurement import answer_blind, evaluating, split
+from mimlib.evaluation.measurement import Measurement, answer_blind, evaluating, split
 from mimlib.metrics.dense import as_floats, update_metrics
 from mimlib.protocol import Trainable
 from mimlib.tasks.task import Task
@@ -46,16 +44,8 @@ class ValidationConfig:
         return Validation(self.source.build(), self)
 
 
-class Validation:
+class Validation(Measurement):
     """Run a method or task on held-out images in evaluation mode."""
-
-    def __init__(self, source: IndexedSource, config: ValidationConfig) -> None:
-        self.name, self.source, self.config = config.name, source, config
-
-    @cached_property
-    def images(self) -> NamedTuple:
-        """The held-out batch."""
-        return self.source.first(self.config.num_images)
 
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return `loss`, the mean over all that counts in it, and for a task its metrics.

@@ -5,22 +5,15 @@ from mimlib.evidence.claims.terms import FLOORS
 
 DEPTHS = tuple(f"depth RMSE, fine-tuned on {labels} labels [m]" for labels in (16, 64, 256, 512))
 SEGMENTATIONS = tuple(f"segmentation mIoU, fine-tuned on {labels} labels" for labels in (64, 512))
+CLAIM = "Pre-training helps depth and segmentation, with few labels and with many"
+PAPER = "not in the paper, which fine-tunes on all of ImageNet, COCO and ADE20K"
+NETWORKS = {"pre-trained": {}} | FLOORS
+RULES = lower(DEPTHS, "pre-trained", "untrained")
+RULES += higher(SEGMENTATIONS, "pre-trained", "untrained")
+SHARED = {"notebook": "labels.ipynb", "size": "small", "seeds": 3}
 
 LABELS = tuple(
-    Study(
-        name,
-        "Pre-training helps depth and segmentation, with few labels and with many",
-        "not in the paper, which fine-tunes on all of ImageNet, COCO and ADE20K",
-        {
-            label: {"METHOD": method} | floor
-            for label, floor in ({"pre-trained": {}} | FLOORS).items()
-        },
-        lower(DEPTHS, "pre-trained", "untrained")
-        + higher(SEGMENTATIONS, "pre-trained", "untrained"),
-        notebook="labels.ipynb",
-        method=method,
-        size="small",
-        seeds=3,
-    )
-    for name, method in (("mae.6", "mae"), ("convmae.8", "convmae"))
+    Study(f"{method}.{number}", CLAIM, PAPER, settings, RULES, method=method, **SHARED)
+    for method, number in (("mae", 6), ("convmae", 8))
+    for settings in [{name: {"METHOD": method} | each for name, each in NETWORKS.items()}]
 )
