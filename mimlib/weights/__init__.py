@@ -1,13 +1,14 @@
 """Published checkpoints and ours: names, both directions, and loading parts from a file.
 
-One adapter per way of naming: `mae` (and ConvMAE), `croco`, `selfpatch`. Each translates a file
-into the state of our method (`our_names`), and back (`published_names`). `dpt` does so for the
-dense head of CroCo's stereo and flow models.
+One adapter per way of naming: `mae` (and ConvMAE), `croco`, `selfpatch`, `constcl`. Each translates
+a file into the state of our method (`our_names`), and back (`published_names`). `dpt` does so for
+the dense head of CroCo's stereo and flow models.
 
 Published files of MAE hold the weights under the key `model`, in three kinds: the whole model of
 pre-training (254 tensors for ViT-B), the encoder alone (150), and fine-tuned networks, which have
 `fc_norm` and `head` in place of `norm`. Those of CroCo hold the whole model, and beside it
-`croco_kwargs`. The released ConvMAE holds an encoder, perhaps without its final `norm`.
+`croco_kwargs`. The released ConvMAE holds an encoder, perhaps without its final `norm`. Those of
+ConST-CL are TensorFlow's: whoever has it lists their variables by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +18,24 @@ from torch import Tensor
 
 from mimlib.decoders.pair import PairDecoder
 from mimlib.encoders.convvit import ConvViT
+from mimlib.encoders.r3d import R3D
 from mimlib.encoders.vit import ViT
 from mimlib.methods.autoencoder import Autoencoder
 from mimlib.methods.croco import CroCo
 from mimlib.methods.selfpatch import SelfPatch
 from mimlib.protocol import Encoder, Trainable
-from mimlib.weights import croco, mae, selfpatch
+from mimlib.weights import constcl, croco, mae, selfpatch
 from mimlib.weights.files import copy_weights, part_of, read_weights, strip
 
 FINAL_NORM = ("norm.weight", "norm.bias")
 # What published files hold beside the encoder: the decoder, and the head of a fine-tuned network.
 FUSION = ("stage1_output_decode.", "stage2_output_decode.")  # of ConvMAE
-BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.", *FUSION)
+BRANCHES = ("local_stage.", "global_head.")  # of ConST-CL
+BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.", *FUSION, *BRANCHES)
 
 
 def load_official(
-    model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT, state_dict: Mapping[str, Tensor]
+    model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT | R3D, state_dict: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Copy published weights into a pre-training model or into an encoder.
 
@@ -50,7 +53,7 @@ def load_official(
         ValueError: naming all missing, unexpected and mis-shaped entries.
     """
     state = _our_names(state_dict)
-    if isinstance(model, ViT | ConvViT):
+    if isinstance(model, ViT | ConvViT | R3D):
         return _copy_encoder(model, _encoder_part(state), "the given weights")
     if isinstance(model, Autoencoder):
         own = model.encoder.state_dict().keys()
@@ -59,11 +62,14 @@ def load_official(
     return {}
 
 
-def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT) -> dict:
+def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT | R3D) -> dict:
     """Return the weights of a pre-training model or an encoder under their published names.
 
     A ViT alone gets those of MAE. Of a SelfPatch these are the entries of a training file.
     """
+    if isinstance(model, R3D):
+        state = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
+        return constcl.published_names(state)
     kinds = {SelfPatch: selfpatch, CroCo: croco}
     adapter = next((a for kind, a in kinds.items() if isinstance(model, kind)), mae)
     return adapter.published_names(model.state_dict())
@@ -105,7 +111,7 @@ def _stored(path: str | Path) -> dict[str, Tensor]:
 def _our_names(content: Mapping) -> dict[str, Tensor]:
     """Translate what a file holds; names that no adapter knows are ours, or MAE's."""
     state = content.get("model", content)
-    adapter = next((a for a in (selfpatch, croco) if a.is_published(state)), mae)
+    adapter = next((a for a in (constcl, selfpatch, croco) if a.is_published(state)), mae)
     return adapter.our_names(state)
 
 
@@ -124,8 +130,10 @@ def _copy_encoder(
     if windows and "cls_token" in state:  # windows have no place for it, as in ViTDet
         del state["cls_token"]
         state["pos_embed"] = state["pos_embed"][:, 1:]
-    may_lack_norm = "fc_norm.weight" in unused or not encoder.config.class_token  # SelfPatch
-    _copy_part(encoder, state, source, [*windows, *(FINAL_NORM if may_lack_norm else ())])
+    may_lack_norm = "fc_norm.weight" in unused or not getattr(encoder.config, "class_token", False)
+    counters = [name for name in encoder.state_dict() if name.endswith(constcl.STEPS)]
+    may_miss = [*windows, *counters, *(FINAL_NORM if may_lack_norm else ())]  # SelfPatch: no norm
+    _copy_part(encoder, state, source, may_miss)
     return unused
 
 
