@@ -2,6 +2,7 @@
 
 import json
 
+from parity_constcl import constcl_outputs
 from parity_convmae import convmae_outputs
 from parity_croco import croco_outputs
 from parity_downstream import downstream_croco_outputs
@@ -18,6 +19,7 @@ METHODS = {
     "downstream_croco": downstream_croco_outputs,
     "selfpatch": selfpatch_outputs,
     "downstream_selfpatch": propagation_outputs,
+    "constcl": constcl_outputs,
 }
 
 

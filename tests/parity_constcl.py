@@ -6,8 +6,17 @@ right) in shares of the frame. Everything is computed in float64, as most of the
 
 import torch
 from einops import rearrange
+from torch.nn import functional
 
 from mimlib.encoders.r3d import R3DConfig
+from mimlib.layers.regions import (
+    LENGTH_EPS,
+    RandomBoxConfig,
+    align_regions,
+    key_frame,
+    make_boxes,
+    pool_regions,
+)
 from mimlib.weights.constcl import our_names, published_names
 from mimlib.weights.files import copy_weights, part_of
 
@@ -157,8 +166,66 @@ def norms_alone(both, inputs):
     return {n: last(norm(first(inputs[name]))) for n, (norm, name) in norms.items()}
 
 
+def xyxy(boxes):
+    """Boxes in our order."""
+    return boxes[..., [1, 0, 3, 2]]
+
+
+def regions_outputs(golden):
+    """Looked up in boxes of given maps: inside, tiny and reversed ones; and the vectors of voxels.
+
+    Boxes beyond the frame are left out: what is there differs.
+    """
+    inputs, out = doubled(golden.inputs), {}
+    sides = {f"crop{side}": side for side in golden.facts["crop_sizes"]}
+    assert golden.facts["sample_offset"] == 0.5 and golden.facts["crop_size"] == 4
+    for name, maps in ((n, inputs[n]) for n in ("map", "map_wide")):
+        maps = rearrange(maps, "b h w c -> b c h w")
+        for group in ("inside", "small", "reversed"):
+            boxes = xyxy(inputs[f"boxes_{group}"]).expand(len(maps), -1, -1)
+            crops = {n: align_regions(maps, boxes, side) for n, side in sides.items()}
+            if group == "inside":  # a quarter into each bin instead of half
+                moved = boxes - (boxes[..., [2, 3, 2, 3]] - boxes[..., [0, 1, 0, 1]]) / 16
+                crops["offset_0.25.crop4"] = align_regions(maps, moved, 4)
+            out |= {f"{name}.{group}.{n}": t.movedim(2, -1) for n, t in crops.items()}
+            out[f"{name}.{group}.pooled4"] = pool_regions(maps, boxes)
+    ramp, cells = inputs["ramp"][..., 0][None], xyxy(inputs["ramp_boxes_in_cells"])
+    out["ramp.crop4"] = align_regions(ramp, cells / 7, 4).movedim(2, -1)
+    out["ramp.pooled4"] = pool_regions(ramp, cells / 7)
+    return out | voxel_outputs(inputs)
+
+
+def voxel_outputs(inputs):
+    """Vectors of unit length, and region vectors of maps of such, with their gradients."""
+    voxels = inputs["voxels"].clone().requires_grad_()
+    maps, boxes = first(voxels), inputs["instances_position"]
+    boxes = xyxy(boxes[:, boxes.shape[1] // 2])
+    normalized = functional.normalize(maps, dim=1, eps=LENGTH_EPS)
+    regions = pool_regions(key_frame(normalized), boxes)
+    loss = (regions * inputs["cotangent.regions"]).sum()
+    tiny = inputs["tiny_vectors"].clone().requires_grad_()
+    small = functional.normalize(tiny, dim=1, eps=LENGTH_EPS)
+    (loss + (small * inputs["cotangent.tiny"]).sum()).backward()
+    return {
+        "voxels.regions": regions, "voxels.loss": loss, "voxels.grad.voxels": voxels.grad,
+        "voxels.normalised_key_frame": last(key_frame(normalized)),
+        "voxels.regions_without_normalisation": pool_regions(key_frame(maps), boxes),
+        "tiny.normalised": small, "tiny.grad": tiny.grad,
+    }  # fmt: skip
+
+
+def boxes_outputs(golden):
+    """The released boxes, a family with one parameter, which is where they begin."""
+    config = RandomBoxConfig(locked=True)
+    left = xyxy(golden.outputs["graph_boxes"].double())[..., :1].flatten(0, 1)
+    boxes = xyxy(make_boxes(left.expand(-1, -1, 4), config))
+    return {"graph_boxes": boxes.unflatten(0, golden.outputs["graph_boxes"].shape[:2])}
+
+
 PARTS = {
     "constcl_backbone": backbone_outputs,
+    "constcl_regions": regions_outputs,
+    "constcl_boxes": boxes_outputs,
 }
 
 

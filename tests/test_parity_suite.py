@@ -55,12 +55,12 @@ def test_files_are_found_by_their_method_under_any_name(tmp_path):
 
 
 def test_other_methods_are_left_to_others(tmp_path):
-    path = rewrite(tmp_path, "mae", facts=lambda facts: facts.update(method="constcl_backbone"))
+    path = rewrite(tmp_path, "mae", facts=lambda facts: facts.update(method="glid_decoder"))
     assert method_of(path) is None
     with pytest.raises(pytest.skip.Exception, match="keys_x: mimlib does not have this model"):
         check_table("keys_x", {"stem.conv.kernel": [5, 7, 7, 3, 64]})
-    with pytest.raises(pytest.skip.Exception, match="lr_x: .* 'constcl_lr_schedule' yet"):
-        check_table("lr_x", {"method": "constcl_lr_schedule"})
+    with pytest.raises(pytest.skip.Exception, match="lr_x: .* 'glid_lr_schedule' yet"):
+        check_table("lr_x", {"method": "glid_lr_schedule"})
 
 
 @pytest.mark.parametrize("name,part,argument,value,message", [

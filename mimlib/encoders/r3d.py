@@ -1,8 +1,8 @@
 """R3D: a residual network on clips, whose kernels see frames and positions in turn.
 
 Yuan et al., "Contextualized Spatio-Temporal Contrastive Learning with Self-Supervision" (ConST-CL),
-CVPR 2022, arXiv 2112.05181, section 4.1, after Qian et al. (CVRL), CVPR 2021, arXiv 2008.03800,
-table 1: a ResNet-50 whose later stages look at three frames.
+CVPR 2022, arXiv 2112.05181, use the R3D-50 of Qian et al. (CVRL), CVPR 2021, arXiv 2008.03800: a
+ResNet-50 whose later stages look at three frames.
 
 Letters: B clips, T frames, C channels, D width of the last stage, D_s of stage s, h and w the grid
 of the last stage, t its frames.

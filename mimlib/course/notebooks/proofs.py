@@ -52,6 +52,10 @@ NOT_PROVED = {
     "mimlib.layers.convolution3d.MaxPool3d": "of ConST-CL",
     "mimlib.layers.convolution3d.pad": "of ConST-CL",
     "mimlib.layers.convolution3d.paddings": "of ConST-CL",
+    "mimlib.layers.regions.align_regions": "of ConST-CL",
+    "mimlib.layers.regions.key_frame": "of ConST-CL",
+    "mimlib.layers.regions.make_boxes": "of ConST-CL",
+    "mimlib.layers.regions.pool_regions": "of ConST-CL",
 }
 
 
