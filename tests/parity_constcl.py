@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional
 
+from mimlib.decoders.context import UNIT_NORM_EPS, ContextDecoderConfig, Unit, context_frames
 from mimlib.encoders.r3d import R3DConfig
 from mimlib.layers.regions import (
     LENGTH_EPS,
@@ -215,17 +216,118 @@ def voxel_outputs(inputs):
 
 
 def boxes_outputs(golden):
-    """The released boxes, a family with one parameter, which is where they begin."""
+    """The released boxes, a family with one parameter, which is where they begin; context frames.
+
+    The start frames of clips are left out, and boxes of other draws.
+    """
     config = RandomBoxConfig(locked=True)
     left = xyxy(golden.outputs["graph_boxes"].double())[..., :1].flatten(0, 1)
     boxes = xyxy(make_boxes(left.expand(-1, -1, 4), config))
-    return {"graph_boxes": boxes.unflatten(0, golden.outputs["graph_boxes"].shape[:2])}
+    out = {"graph_boxes": boxes.unflatten(0, golden.outputs["graph_boxes"].shape[:2])}
+    counts = golden.inputs["context_lengths"].tolist()
+    for name in (n for n in golden.outputs if n.startswith("context_indices.L")):
+        length = int(name.partition("L")[2])
+        out[name] = torch.tensor([context_frames(count, length) for count in counts])
+    return out
+
+
+DECODER = "model/layer_with_weights-2/"
+LAYERS = f"{DECODER}_attention_decoder/"
+UNIT = f"{LAYERS}_layers/0/_mha_units/0/"
+HEAD = {  # of the decoder: official argument: ours
+    "context_level": "frames", "num_tx_channels": "width", "num_tx_layers": "depth",
+    "num_tx_heads": "units",
+}  # fmt: skip
+
+
+def decoder_config(given):
+    """The decoder that a file describes, and the width of the encoder before it."""
+    given.expect(crop_size=4, sample_offset=0.5, use_bias=True, activation="gelu")
+    given.expect(dropout_rate=0.0, layer_norm_epsilon=UNIT_NORM_EPS)
+    given.expect(use_positional_embedding=True, normalize_inputs=True)
+    return ContextDecoderConfig(**given.read(HEAD)), given.take("num_output_channels")
+
+
+def decoder_outputs(golden):
+    """One unit, the layers alone, and the local head from maps to vectors."""
+    with golden.arguments() as given:
+        config, width = decoder_config(given)
+        given.expect(feature_channels=width)
+        channels = given.take("small_unit_channels")
+    inputs, decoder = doubled(golden.inputs), config.build(width).double()
+    unit = part_of(decoder_state(golden, "small_unit", UNIT), "layers.0.units.0.")
+    out = unit_outputs(unit, inputs["small_query"], inputs["small_memory"], channels)
+    load_part(decoder.layers, decoder_state(golden, "decoder", LAYERS), "layers.")
+    out |= layers_outputs(decoder, inputs)
+    load_part(decoder, decoder_state(golden, "reconstructor", DECODER), "")
+    return out | head_outputs(decoder, inputs)
+
+
+def decoder_state(golden, name, place):
+    """One of a file's states under our names, as if it lay at that place of a checkpoint."""
+    state = part_of(doubled(golden.state), f"{name}/")
+    return part_of(our_names({f"{place}{n}": t for n, t in state.items()}), "decoder.")
+
+
+def unit_outputs(state, queries, memory, channels):
+    """One unit with either epsilon."""
+    out = {}
+    for name, eps in (("1e-12", 1e-12), ("1e-6", 1e-6)):
+        unit = Unit(queries.shape[-1], memory.shape[-1], channels, eps).double()
+        unit.load_state_dict(state)
+        out[f"small_unit.eps_{name}.hidden_states"] = unit(queries, memory)
+        out[f"small_unit.eps_{name}.attention_weights"] = unit.weigh(queries, memory)
+    return out
+
+
+def layers_outputs(decoder, inputs):
+    """The layers on given queries and memory."""
+    queries, given = (inputs[n].clone().requires_grad_() for n in ("query", "memory"))
+    memory = given.flatten(1, 3)
+    hidden = decoder.decode(queries, memory)
+    loss = (hidden * inputs["cotangent.decoder"]).sum()
+    loss.backward()
+    out = {"hidden_states": hidden, "loss": loss, "grad.query": queries.grad}
+    out |= {"grad.memory": given.grad} | decoder_gradients(decoder.layers, "layers.", LAYERS)
+    for layer in range(decoder.config.depth):
+        for i, weights in enumerate(decoder.attention_maps(queries, memory, layer).unbind(1)):
+            out[f"attention.{layer}.{i}"] = weights
+    return {f"decoder.{n}": t for n, t in out.items()}
+
+
+def decoder_gradients(module, prefix, place):
+    """Gradients under published names, without what leads to them."""
+    named = {f"decoder.{prefix}{n}": p.grad for n, p in module.named_parameters()}
+    found = published_names(named).items()
+    out = {f"grad.{n.removeprefix(place)}": g.clone() for n, g in found}
+    module.zero_grad()
+    return out
+
+
+def head_outputs(decoder, inputs):
+    """Region vectors of both views, told from one to the other."""
+    features = inputs["features"].clone().requires_grad_()
+    maps, frame = first(features), inputs["instances_position"].shape[1] // 2
+    voxels = functional.normalize(maps, dim=1, eps=LENGTH_EPS)
+    regions = pool_regions(key_frame(voxels), xyxy(inputs["instances_position"][:, frame]))
+    memory = decoder.remember(voxels)
+    (a, b), (of_a, of_b) = regions.chunk(2), memory.chunk(2)
+    vectors = {"inst_a": a, "inst_b": b, "inst_a2b": decoder(a, of_b), "inst_b2a": decoder(b, of_a)}
+    loss = sum((vectors[n] * inputs[f"cotangent.{n}"]).sum() for n in vectors)
+    loss.backward()
+    grid = (decoder.config.frames, *maps.shape[-2:])
+    masks = dict(zip(("masks_a", "masks_b"), inputs["instances_mask"][:, frame].chunk(2)))
+    out = vectors | masks | {"loss": loss, "grad.features": features.grad}
+    out |= {"position_code": decoder.encode_positions(grid), "memory": memory.unflatten(1, grid)}
+    out |= decoder_gradients(decoder, "", DECODER)
+    return {f"reconstructor.{n}": t for n, t in out.items()}
 
 
 PARTS = {
     "constcl_backbone": backbone_outputs,
     "constcl_regions": regions_outputs,
     "constcl_boxes": boxes_outputs,
+    "constcl_context_decoder": decoder_outputs,
 }
 
 

@@ -45,6 +45,10 @@ NOT_PROVED = {
     "mimlib.methods.siamese.initialize": "draws random numbers; tested in tests/",
     "mimlib.methods.objectives.masked.MaskedMethod": "proved as MAE, ConvMAE and CroCo",
     # Of ConST-CL, which has no lesson yet; tested in tests/, and against the official numbers.
+    "mimlib.decoders.context.ContextDecoder": "of ConST-CL",
+    "mimlib.decoders.context.Layer": "of ConST-CL",
+    "mimlib.decoders.context.Unit": "of ConST-CL",
+    "mimlib.decoders.context.context_frames": "of ConST-CL",
     "mimlib.encoders.r3d.Bottleneck": "of ConST-CL",
     "mimlib.encoders.r3d.R3D": "of ConST-CL",
     "mimlib.layers.convolution3d.ClipNorm": "of ConST-CL",
