@@ -49,20 +49,39 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return (centered * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
 
 
-def gather_from_ranks(rows: Shaped[Tensor, "B ..."]) -> tuple[Shaped[Tensor, "C ..."], int]:
-    """Return the rows of all ranks, without gradient, and where those of this rank begin.
+def gather_from_ranks(
+    rows: Shaped[Tensor, "B ..."], gradient: bool = False
+) -> tuple[Shaped[Tensor, "C ..."], int]:
+    """Return the rows of all ranks, and where those of this rank begin.
 
-    Every rank gives equally many.
+    Every rank gives equally many. With `gradient`, the rows of each rank learn from the losses of
+    all ranks; otherwise none learns.
     """
-    rows = rows.detach()
+    rows = rows if gradient else rows.detach()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows, 0
     first = dist.get_rank() * len(rows)
     if rows.is_meta:  # counting operations
         return rows.repeat(dist.get_world_size(), *[1] * (rows.ndim - 1)), first
-    everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyone, rows.contiguous())
-    return torch.cat(everyone), first
+    return RowsOfRanks.apply(rows), first
+
+
+class RowsOfRanks(torch.autograd.Function):
+    """The rows of all ranks, one rank's after the other's; each rank's move the losses of all."""
+
+    @staticmethod
+    def forward(context: object, rows: Tensor) -> Tensor:
+        """Gather the rows."""
+        everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyone, rows.contiguous())
+        return torch.cat(everyone)
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        """Return what the losses of all ranks say of the rows of this one."""
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 class SumOverRanks(torch.autograd.Function):

@@ -21,6 +21,7 @@ NOT_PROVED = {
     "mimlib.layers.recompute.recompute": "calls again; every proof of Block.forward runs it",
     "mimlib.layers.blocks.ResidualBlock": "every proof of Block.forward runs it",
     "mimlib.layers.collectives.SumOverRanks": "a sum over processes; tested in tests/",
+    "mimlib.layers.collectives.RowsOfRanks": "rows of several processes; tested in tests/",
     "mimlib.layers.collectives.SyncBatchNorm": "statistics over processes; tested in tests/",
     "mimlib.layers.cells.side_of": "a product of two numbers",
     "mimlib.encoders.convvit.convvit_config": "a table look-up",
@@ -60,6 +61,11 @@ NOT_PROVED = {
     "mimlib.layers.regions.key_frame": "of ConST-CL",
     "mimlib.layers.regions.make_boxes": "of ConST-CL",
     "mimlib.layers.regions.pool_regions": "of ConST-CL",
+    "mimlib.methods.objectives.clips.clip_logits": "of ConST-CL",
+    "mimlib.methods.objectives.clips.contrast_clips": "of ConST-CL",
+    "mimlib.methods.objectives.clips.contrast_regions": "of ConST-CL",
+    "mimlib.methods.objectives.clips.match_regions": "of ConST-CL",
+    "mimlib.methods.objectives.clips.region_logits": "of ConST-CL",
 }
 
 
