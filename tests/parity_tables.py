@@ -16,6 +16,7 @@ from mimlib.methods.mae import MAEConfig
 from mimlib.methods.objectives.distillation import DistillationConfig
 from mimlib.methods.selfpatch import SelfPatchConfig
 from mimlib.tasks.classification import ClassifierConfig
+from mimlib.training.config import TrainConfig
 from mimlib.training.optimizer import parameter_groups
 from mimlib.training.schedules import scheduled
 from mimlib.weights import to_official
@@ -47,6 +48,16 @@ def cosines(name, facts):
             ours = step * warm / max(1, warm - 1) if step < warm else step
             found = scheduled(ours, steps, case["base"], warm, case["final"])
             assert found == pytest.approx(value, rel=1e-9, abs=1e-18), (name, case["what"], step)
+
+
+def whole_cosines(name, facts):
+    """Rates of ConST-CL, which are told in float32; 40.96 is of a batch of 1024."""
+    for schedule in facts["schedules"].values():
+        steps = schedule["train_steps"]
+        shape = {"steps": steps, "warmup_steps": 2500, "schedule": "whole_cosine"}
+        config = TrainConfig(batch_size=1024, base_rate=40.96 / 4, **shape)
+        found = [config.rate(step, 1) for step in schedule["step"]]
+        assert found == pytest.approx(schedule["learning_rate"], rel=1e-6, abs=1e-5), name
 
 
 def layer_decay(name, facts):
@@ -163,6 +174,7 @@ TABLES = {  # what a file says it holds
     "MAE layer-wise learning-rate decay": layer_decay,
     "MAE learning-rate schedule": rates,
     "SelfPatch schedules": cosines,
+    "constcl_lr_schedule": whole_cosines,
 }
 
 

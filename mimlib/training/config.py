@@ -30,7 +30,7 @@ class TrainConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of blocks
     base_rate: float = 1.5e-4  # learning rate per 256 images of a step over all ranks
     warmup_steps: int = 0  # steps of linear warm-up from 0
-    schedule: Literal["cosine", "linear"] = "cosine"  # how the rate falls after the warm-up
+    schedule: Literal["cosine", "linear", "whole_cosine"] = "cosine"  # how the rate falls
     schedule_steps: int = 0  # steps the fall is laid out for, if more than are run; 0 = steps
     min_rate: float = 0.0  # learning rate at the end of the fall
     weight_decay: float = 0.05  # decoupled (AdamW), not for 1-D tensors and biases
