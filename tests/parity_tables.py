@@ -10,6 +10,7 @@ from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.views.multicrop import MultiCropConfig
+from mimlib.methods.constcl import ConSTCLConfig
 from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.croco import CroCoConfig
 from mimlib.methods.mae import MAEConfig
@@ -89,6 +90,20 @@ def names_and_shapes(name, shapes):
     with torch.device("meta"):
         state = to_official(build(shapes).build())
     assert {n: list(t.shape) for n, t in state.get("teacher", state).items()} == shapes, name
+
+
+def constcl_names(name, facts):
+    """Every variable of the published ConST-CL, and how large its parts are."""
+    with torch.device("meta"):
+        method = ConSTCLConfig().build()
+    shapes = {n: list(t.shape) for n, t in to_official(method).items()}
+    assert shapes == facts["checkpoint"], name
+    sizes = {n: sum(p.numel() for p in part.parameters()) for n, part in method.named_children()}
+    told = facts["trainable"]
+    assert sum(sizes.values()) == told["total"], name
+    assert sizes["encoder"] == told["one_branch"] == told["y_backbone"] - told["second_res5"], name
+    heads = [sizes[part] for part in ("local_stage", "global_head", "decoder")]
+    assert heads == [told[n] for n in ("second_res5", "global_head", "local_head")], name
 
 
 def count(shapes, prefix):
@@ -175,6 +190,7 @@ TABLES = {  # what a file says it holds
     "MAE learning-rate schedule": rates,
     "SelfPatch schedules": cosines,
     "constcl_lr_schedule": whole_cosines,
+    "keys_constcl_r3d50": constcl_names,
 }
 
 

@@ -131,6 +131,7 @@ def test_outputs_that_nobody_computes_are_named_and_the_others_count(tmp_path):
     ("mae_lr_decay_vit_base_patch16_0.65", ("table", "blocks.3.norm1.bias", "weight_decay"), 0.05),
     ("selfpatch_schedules", ("cases", 1, "final"), 0.5),
     ("constcl_lr_schedule", ("schedules", "200k", "learning_rate", 8), 40.96),
+    ("keys_constcl_r3d50", ("checkpoint", "backbone/_stem_bn/beta"), [65]),
     ("keys_croco_v1", ("enc_blocks.3.norm1.bias",), [769]),
     ("keys_convmae_base", ("blocks1.0.attn.weight",), [256, 1, 3, 3]),
 ])  # fmt: skip

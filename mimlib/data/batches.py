@@ -40,6 +40,15 @@ class PairBatch(NamedTuple):
     image_2: Tensor  # [B, 3, H, W] uint8
 
 
+class ClipPairBatch(NamedTuple):
+    """Two clips of each video, perhaps with boxes in their middle frames."""
+
+    clip_a: Tensor  # [B, 3, T, H, W] uint8
+    clip_b: Tensor  # [B, 3, T, H, W] uint8
+    boxes_a: Tensor | None = None  # [B, R, 4] float32 xyxy in pixels, right and bottom exclusive;
+    boxes_b: Tensor | None = None  # a clip with fewer boxes has some without area
+
+
 class DensePairBatch(NamedTuple):
     """Two images and where each pixel of the first one is in the second."""
 

@@ -126,16 +126,15 @@ class ContextDecoder(nn.Module):
             return None
         context = maps[:, :, context_frames(maps.shape[2], self.config.frames)]
         context = rearrange(context, "b d l h w -> b l h w d")
-        code = self.encode_positions(context.shape[1:4]).expand(len(maps), -1, -1, -1, -1)
+        code = self.encode_positions(context[0, ..., 0]).expand(len(maps), -1, -1, -1, -1)
         return torch.cat([context, code], dim=-1).flatten(1, 3)  # [B, K, D + CODE]
 
-    def encode_positions(self, grid: tuple[int, int, int]) -> Float[Tensor, "L h w code"]:
-        """Return a code for every position of a grid: small MLPs of the steps from its middle.
+    def encode_positions(self, context: Float[Tensor, "L h w"]) -> Float[Tensor, "L h w code"]:
+        """Return a code for every position of a context: small MLPs of the steps from its middle.
 
         As official, a frame counts by its place in the context, and queries have no such code.
         """
-        weight = self.temporal_code[0].weight
-        steps = [torch.arange(side).to(weight) - (side - 1) / 2 for side in grid]
+        steps = [torch.arange(side).to(context) - (side - 1) / 2 for side in context.shape]
         frame, row, column = torch.meshgrid(*steps, indexing="ij")  # [L, h, w]
         codes = []
         for mlp, places in ((self.temporal_code, [frame]), (self.spatial_code, [row, column])):

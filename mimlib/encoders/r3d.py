@@ -164,7 +164,7 @@ class R3D(Encoder):
         for stage in self.stages:
             maps = stage(maps)  # [B, D_s, t, h_s, w_s]
             found.append(maps)
-        tokens = rearrange(maps, "b d t h w -> b (t h w) d")
+        tokens = rearrange(maps, "b d t h w -> b (t h w) d").contiguous()  # FSDP2 warns of views
         return Features(tokens, None, tuple(maps.shape[-2:]), tuple(found[i] for i in levels))
 
     def layer_of(self, name: str) -> int:

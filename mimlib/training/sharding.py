@@ -1,5 +1,6 @@
 """Weights cut over the ranks with FSDP2, for models that one device cannot hold."""
 
+from inspect import ismethod
 from itertools import chain
 
 import torch
@@ -25,9 +26,10 @@ def shard_in_place(method: Trainable, device: torch.device) -> Trainable:
         dist.broadcast(tensor, 0)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     lists = [part for part in method.modules() if isinstance(part, nn.ModuleList)]
-    for part in [*chain.from_iterable(lists), method.encoder, method]:
+    inside_out = chain.from_iterable(reversed(lists))  # a list may hold parts that have lists
+    for part in [*inside_out, method.encoder, method]:
         fully_shard(part, mesh=mesh, reshard_after_forward=part is not method.encoder)
         for name in ENTRANCES if part is not method else ():
-            if hasattr(part, name):
+            if ismethod(getattr(part, name, None)):
                 register_fsdp_forward_method(part, name)
     return method

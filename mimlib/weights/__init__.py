@@ -21,6 +21,7 @@ from mimlib.encoders.convvit import ConvViT
 from mimlib.encoders.r3d import R3D
 from mimlib.encoders.vit import ViT
 from mimlib.methods.autoencoder import Autoencoder
+from mimlib.methods.constcl import ConSTCL
 from mimlib.methods.croco import CroCo
 from mimlib.methods.selfpatch import SelfPatch
 from mimlib.protocol import Encoder, Trainable
@@ -34,15 +35,16 @@ BRANCHES = ("local_stage.", "global_head.")  # of ConST-CL
 BESIDE_ENCODER = ("mask_token", "decoder", "fc_norm.", "head.", *FUSION, *BRANCHES)
 
 
-def load_official(
-    model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT | R3D, state_dict: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+Known = Autoencoder | CroCo | SelfPatch | ConSTCL | ViT | ConvViT | R3D
+
+
+def load_official(model: Known, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy published weights into a pre-training model or into an encoder.
 
     Args:
-        model: an MAE, a ConvMAE, a CroCo or a SelfPatch, which take a whole pre-training model, or
-            an encoder, which takes its part of any of the kinds of file (the teacher's, where there
-            are two); its image size may differ.
+        model: an MAE, a ConvMAE, a CroCo, a SelfPatch or a ConSTCL, which take a whole pre-training
+            model, or an encoder, which takes its part of any of the kinds of file (the teacher's,
+            where there are two, and the global branch's); its image size may differ.
         state_dict: published names to tensors, or a file's content, which holds them below.
 
     Returns:
@@ -58,11 +60,12 @@ def load_official(
     if isinstance(model, Autoencoder):
         own = model.encoder.state_dict().keys()
         state = {f"encoder.{name}" if name in own else name: t for name, t in state.items()}
-    copy_weights(model, state, "the given weights", selfpatch.CENTERS)
+    may_miss = [*selfpatch.CENTERS, *constcl.counters(model)]
+    copy_weights(model, state, "the given weights", may_miss)
     return {}
 
 
-def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT | R3D) -> dict:
+def to_official(model: Known) -> dict:
     """Return the weights of a pre-training model or an encoder under their published names.
 
     A ViT alone gets those of MAE. Of a SelfPatch these are the entries of a training file.
@@ -70,7 +73,7 @@ def to_official(model: Autoencoder | CroCo | SelfPatch | ViT | ConvViT | R3D) ->
     if isinstance(model, R3D):
         state = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
         return constcl.published_names(state)
-    kinds = {SelfPatch: selfpatch, CroCo: croco}
+    kinds = {SelfPatch: selfpatch, CroCo: croco, ConSTCL: constcl}
     adapter = next((a for kind, a in kinds.items() if isinstance(model, kind)), mae)
     return adapter.published_names(model.state_dict())
 
@@ -131,9 +134,8 @@ def _copy_encoder(
         del state["cls_token"]
         state["pos_embed"] = state["pos_embed"][:, 1:]
     may_lack_norm = "fc_norm.weight" in unused or not getattr(encoder.config, "class_token", False)
-    counters = [name for name in encoder.state_dict() if name.endswith(constcl.STEPS)]
-    may_miss = [*windows, *counters, *(FINAL_NORM if may_lack_norm else ())]  # SelfPatch: no norm
-    _copy_part(encoder, state, source, may_miss)
+    may_miss = [*windows, *constcl.counters(encoder)]
+    _copy_part(encoder, state, source, [*may_miss, *(FINAL_NORM if may_lack_norm else ())])
     return unused
 
 

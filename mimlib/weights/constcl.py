@@ -12,12 +12,12 @@ A checkpoint lists variables by the attributes that lead to them. Kernels of con
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimlib.weights.files import rename
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of every name, where a checkpoint is listed as it is
-STEPS = "num_batches_tracked"  # of norms; TensorFlow does not count them
+STEPS = "num_batches_tracked"  # of a norm
 PREFIXES = {  # ours -> published
     "encoder.stem_conv.": "backbone/_stem_conv/",
     "encoder.stem_norm.": "backbone/_stem_bn/",
@@ -44,6 +44,11 @@ LEAVES = {  # published -> ours
     "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias",
     "moving_mean": "running_mean", "moving_variance": "running_var",
 }  # fmt: skip
+
+
+def counters(model: nn.Module) -> list[str]:
+    """Return the names of what TensorFlow does not keep: how often each norm was updated."""
+    return [name for name in model.state_dict() if name.endswith(STEPS)]
 
 
 def is_published(content: Mapping) -> bool:

@@ -46,7 +46,7 @@ def clip_logits(
     of_others, first = gather_from_ranks(others, gradient=True)
     of_own, _ = gather_from_ranks(clips, gradient=True)
     own = torch.arange(first, first + len(clips), device=clips.device)
-    logits = clips @ torch.cat([of_others, of_own]).T / temperature
+    logits = (clips @ torch.cat([of_others, of_own]).T).float() / temperature
     itself = F.one_hot(own + len(of_others), logits.shape[1]).bool()
     return logits.masked_fill(itself, -torch.inf), own
 
@@ -99,7 +99,7 @@ def region_logits(
     everyone, first = gather_from_ranks(targets, gradient=True)
     num_videos, num_regions = everyone.shape[:2]
     own = torch.arange(first, first + len(decoded), device=decoded.device)  # [B]
-    logits = torch.einsum("brd,csd->brcs", decoded, everyone) / temperature
+    logits = torch.einsum("brd,csd->brcs", decoded, everyone).float() / temperature
     same_video = F.one_hot(own, num_videos).bool()[:, None, :, None]  # [B, 1, C, 1]
     unmatched = ~F.one_hot(match, num_regions).bool()[:, :, None]  # [B, R, 1, R]
     logits = logits.masked_fill(same_video & unmatched, -torch.inf).flatten(2)
