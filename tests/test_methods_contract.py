@@ -201,7 +201,7 @@ def test_two_images_can_be_learned_by_heart(name):
     assert float(loss.detach()) < first / 5
 
 
-@pytest.mark.parametrize("name", ["mae", "convmae", "croco", "selfpatch"])
+@pytest.mark.parametrize("name", ["mae", "convmae", "croco", "selfpatch", "constcl"])
 def test_the_stored_digest(name):
     """A refactoring must not move these numbers; tests/golden/update_digest.py rewrites them."""
     sys.path.insert(0, str(GOLDEN))

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import torch
 
+from mimlib.decoders.context import ContextDecoderConfig
 from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.convvit import ConvViTConfig
+from mimlib.encoders.r3d import R3DConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.layers.masking import mask_from_noise
+from mimlib.layers.regions import RandomBoxConfig, make_boxes
 from mimlib.layers.views.multicrop import MultiCropConfig, MultiCropViews
+from mimlib.methods.constcl import ClipViews, ConSTCLConfig
 from mimlib.methods.convmae import ConvMAEConfig
 from mimlib.methods.croco import CroCoConfig, CroCoViews
 from mimlib.methods.mae import MAEConfig, MAEViews
@@ -70,6 +74,17 @@ def digest_selfpatch() -> dict:
     return measure(config.build(), MultiCropViews(*crops))
 
 
+def digest_constcl() -> dict:
+    """The same of a tiny ConST-CL in float64; its numbers are its two losses."""
+    encoder = R3DConfig(widths=(4, 6), depths=(1, 1), kernels=(1, 3), strides=(1, 2), stem_width=8)
+    decoder = ContextDecoderConfig(frames=3, width=8, depth=2, units=2)
+    config = ConSTCLConfig(encoder=encoder, decoder=decoder, hidden=16, outputs=8, local_weight=0.5)
+    clips = waves((2, 4, 3, 6, 32, 40), 3.1).double()
+    boxes = make_boxes(waves((8, 3, 4), 2.3).double() / 2 + 0.5, RandomBoxConfig()).chunk(2)
+    valid = torch.ones(2, 4, 3, dtype=torch.bool)
+    return measure(config.build().double(), ClipViews(*clips, *boxes, *valid))
+
+
 def measure(model: torch.nn.Module, views: tuple) -> dict:
     """Fill the parameters with waves, run once, take the numbers."""
     with torch.no_grad():
@@ -80,11 +95,14 @@ def measure(model: torch.nn.Module, views: tuple) -> dict:
     output.loss.backward()
     learned = (p for p in model.parameters() if p.requires_grad)
     norms = torch.stack([p.grad.double().norm() for p in learned])
-    numbers = output.state["patches"] if output.prediction is None else output.prediction.flatten()
+    if output.prediction is not None:
+        numbers = output.prediction.flatten()
+    else:
+        numbers = output.state["patches"] if output.state else torch.stack([*output.terms.values()])
     return {
         "loss": float(output.loss.detach()),
         "gradient_norm": float(norms.norm()),
-        "prediction": numbers[:: len(numbers) // 16][:16].tolist(),
+        "prediction": numbers[:: max(1, len(numbers) // 16)][:16].tolist(),
     }
 
 
@@ -93,6 +111,7 @@ DIGESTS = {
     "convmae": digest_convmae,
     "croco": digest_croco,
     "selfpatch": digest_selfpatch,
+    "constcl": digest_constcl,
 }
 
 if __name__ == "__main__":
