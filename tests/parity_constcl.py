@@ -19,7 +19,6 @@ from parity_constcl_losses import (
     global_outputs,
     local_outputs,
     region_contrast,
-    unit_length,
 )
 from parity_constcl_regions import (
     DECODER,
@@ -30,6 +29,7 @@ from parity_constcl_regions import (
     xyxy,
 )
 
+from mimlib.layers.regions import normalize_length
 from mimlib.methods.constcl import ClipViews, ConSTCLConfig
 from mimlib.methods.objectives.clips import contrast_clips
 from mimlib.weights.constcl import our_names, published_names
@@ -87,7 +87,7 @@ def on_the_way(method, views):
     regions, decoded = method.decode(local, views)
     out = {"res4": shared, "res5": res5, "res5_1": local}
     out = {n: last(t) for n, t in out.items()} | {"global_pooled": res5.mean(dim=(2, 3, 4))}
-    out |= {"global_embeddings": vectors, "global_vectors_after_l2": unit_length(vectors)}
+    out |= {"global_embeddings": vectors, "global_vectors_after_l2": normalize_length(vectors)}
     out |= dict(zip(("inst_a", "inst_b"), regions.chunk(2)))
     return out | dict(zip(("inst_a2b", "inst_b2a"), decoded.chunk(2)))
 
@@ -97,7 +97,7 @@ def contrasts(found, masks, config):
     a, b = found["global_vectors_after_l2"].chunk(2)
     out = {"loss": contrast_clips(a, b, config.global_temperature)}
     out |= clip_statistics(a, b, config.global_temperature)
-    vectors = {f"instances_{n[5:]}": unit_length(t) for n, t in found.items() if "inst" in n}
+    vectors = {f"instances_{n[5:]}": normalize_length(t) for n, t in found.items() if "inst" in n}
     masks = dict(zip(("masks_a", "masks_b"), masks))
     local = region_contrast(vectors, masks, config.local_temperature)
     out = {f"global_loss.{n}": t for n, t in out.items()}

@@ -1,9 +1,8 @@
 """The stored numbers of the losses of ConST-CL; see parity_constcl.py."""
 
 import torch
-from torch.nn import functional
 
-from mimlib.layers.regions import LENGTH_EPS
+from mimlib.layers.regions import normalize_length
 from mimlib.methods.objectives.clips import (
     clip_logits,
     contrast_clips,
@@ -19,18 +18,13 @@ def global_outputs(golden):
     out = {}
     for case in golden.facts["cases"]:
         given = golden.inputs[case["input"]].double().requires_grad_()
-        vectors = unit_length(given) if case["normalize_inputs"] else given
+        vectors = normalize_length(given) if case["normalize_inputs"] else given
         loss = contrast_clips(*vectors.chunk(2), case["temperature"])
         loss.backward()
         found = clip_statistics(*vectors.detach().chunk(2), case["temperature"])
         found |= {"loss": loss, "grad": given.grad}
         out |= {f"{case['name']}.{n}": t for n, t in found.items()}
     return out
-
-
-def unit_length(vectors):
-    """Vectors of length 1."""
-    return functional.normalize(vectors, dim=-1, eps=LENGTH_EPS)
 
 
 def clip_statistics(a, b, temperature):
@@ -49,7 +43,7 @@ def local_outputs(golden):
     for case in golden.facts["cases"]:
         given = part_of(golden.inputs, f"{case['input']}.")
         vectors = {n: t.double().requires_grad_() for n, t in given.items() if "masks" not in n}
-        named = {n: unit_length(t) for n, t in vectors.items()}
+        named = {n: normalize_length(t) for n, t in vectors.items()}
         found = region_contrast(
             named if case["normalize_inputs"] else vectors, given, case["temperature"]
         )

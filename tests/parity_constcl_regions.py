@@ -3,15 +3,14 @@
 import torch
 from einops import rearrange
 from parity_constcl_encoder import doubled, first, last, load_part
-from torch.nn import functional
 
 from mimlib.decoders.context import UNIT_NORM_EPS, ContextDecoderConfig, Unit, context_frames
 from mimlib.layers.regions import (
-    LENGTH_EPS,
     RandomBoxConfig,
     align_regions,
     key_frame,
     make_boxes,
+    normalize_length,
     pool_regions,
 )
 from mimlib.weights.constcl import our_names, published_names
@@ -52,11 +51,11 @@ def voxel_outputs(inputs):
     voxels = inputs["voxels"].clone().requires_grad_()
     maps, boxes = first(voxels), inputs["instances_position"]
     boxes = xyxy(boxes[:, boxes.shape[1] // 2])
-    normalized = functional.normalize(maps, dim=1, eps=LENGTH_EPS)
+    normalized = normalize_length(maps, dim=1)
     regions = pool_regions(key_frame(normalized), boxes)
     loss = (regions * inputs["cotangent.regions"]).sum()
     tiny = inputs["tiny_vectors"].clone().requires_grad_()
-    small = functional.normalize(tiny, dim=1, eps=LENGTH_EPS)
+    small = normalize_length(tiny)
     (loss + (small * inputs["cotangent.tiny"]).sum()).backward()
     return {
         "voxels.regions": regions, "voxels.loss": loss, "voxels.grad.voxels": voxels.grad,
@@ -159,7 +158,7 @@ def head_outputs(decoder, inputs):
     """Region vectors of both views, told from one to the other."""
     features = inputs["features"].clone().requires_grad_()
     maps, frame = first(features), inputs["instances_position"].shape[1] // 2
-    voxels = functional.normalize(maps, dim=1, eps=LENGTH_EPS)
+    voxels = normalize_length(maps, dim=1)
     regions = pool_regions(key_frame(voxels), xyxy(inputs["instances_position"][:, frame]))
     memory = decoder.remember(voxels)
     (a, b), (of_a, of_b) = regions.chunk(2), memory.chunk(2)

@@ -16,8 +16,11 @@ from mimlib.encoders.r3d import R3DConfig
 from mimlib.layers.regions import RandomBoxConfig
 from mimlib.methods.constcl import ConSTCLConfig
 from mimlib.protocol import Output
-from mimlib.training.optimizer import parameter_groups
+from mimlib.training.config import TrainConfig
+from mimlib.training.optimizer import parameter_groups, set_rate
+from mimlib.training.profile import count_flops
 from mimlib.training.sharding import shard_in_place
+from mimlib.training.trainer import Trainer
 
 DECODER = ContextDecoderConfig(frames=3, width=8, depth=2, units=2)
 TINY = {
@@ -34,6 +37,7 @@ CASES = {
     "locked boxes": {"boxes": RandomBoxConfig(num_boxes=3, locked=True)},
     "cvrl": {"local_weight": 0.0},
 }
+IN_RANKS = ("constcl", "no context", "cvrl")
 
 
 def build(name="constcl", **changes):
@@ -194,12 +198,55 @@ def test_four_videos_can_be_told_apart():
     assert output.terms["local"] < first.terms["local"] / 2
 
 
+class Clips:
+    """A source of the same clips for ever."""
+
+    def batches(self, start, batch_size, seed, rank=0, num_ranks=1):
+        while True:
+            yield clips(batch_size)
+
+    def identity(self):
+        return "noise"
+
+
+def train(out, steps):
+    """Train up to some step of five, going on with what is stored."""
+    method = build()
+    config = TrainConfig(
+        steps=5, batch_size=4, base_rate=0.1, schedule="whole_cosine", warmup_steps=2,
+        precision="float32", device="cpu",
+    )  # fmt: skip
+    trainer = Trainer(method, Clips(), config, out=out, progress=False)
+    trainer.restore()
+    trainer.method.train()
+    for step in range(trainer.step, steps):
+        set_rate(trainer.optimizer, config.rate(step, 1), config.decay(step))
+        trainer.train_step(clips(4), step)
+        trainer.step = step + 1
+    trainer.save()
+    return method.state_dict()
+
+
+def test_three_steps_and_two_are_five(tmp_path):
+    whole = train(tmp_path / "whole", 5)
+    train(tmp_path / "parts", 3)
+    resumed = train(tmp_path / "parts", 5)
+    assert all(torch.equal(whole[n], resumed[n]) for n in whole)
+    assert whole["encoder.stem_norm.num_batches_tracked"] == 5
+
+
+def test_operations_are_counted_on_shapes():
+    method = build()
+    more = count_flops(method, draw_views(method, batch=8))
+    assert more > 1.9 * count_flops(method, draw_views(method, batch=4)) > 0
+
+
 def find(rank):
     """One of two ranks: the mean gradient of both halves of every case, by DDP and by FSDP2."""
     from torch.nn.parallel import DistributedDataParallel
 
     found = {}
-    for name in CASES:
+    for name in IN_RANKS:
         method = build(name)
         views = draw_views(method)
         mine = type(views)(*(each[2 * rank : 2 * rank + 2] for each in views))
@@ -213,9 +260,11 @@ def find(rank):
     return found
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one(tmp_path):
+    """Negatives and batch statistics are those of all ranks."""
     first, second = in_two_ranks(find, tmp_path)
-    for name in CASES:
+    for name in IN_RANKS:
         method = build(name)
         method(draw_views(method)).loss.backward()
         whole = torch.cat([p.grad.flatten() for p in method.parameters()])

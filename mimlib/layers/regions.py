@@ -12,6 +12,7 @@ Letters: B clips, D channels, T frames, H and W height and width of a map, R box
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
@@ -20,8 +21,7 @@ from torchvision.ops import roi_align
 from mimlib.checks import check_range
 
 LARGEST = 0.999  # as official: of right and bottom, so a box that begins behind it is reversed
-# As official: the squared length is at least 1e-12. It counts for vectors shorter than 1e-6 alone.
-LENGTH_EPS = 1e-6
+LENGTH_EPS = 1e-6  # as official: 1e-12 for the square; torch's own default is smaller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,11 @@ def make_boxes(shares: Float[Tensor, "B R 4"], config: RandomBoxConfig) -> Float
     aspect = config.aspect[0] + (config.aspect[1] - config.aspect[0]) * aspect
     right, bottom = left + width, top + width * aspect
     return torch.stack([left, top, right.clamp(max=LARGEST), bottom.clamp(max=LARGEST)], dim=-1)
+
+
+def normalize_length(vectors: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
+    """Scale vectors to length 1; those shorter than 1e-6 a million times."""
+    return F.normalize(vectors, dim=dim, eps=LENGTH_EPS)
 
 
 def key_frame(maps: Float[Tensor, "B D T H W"]) -> Float[Tensor, "B D H W"]:

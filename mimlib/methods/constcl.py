@@ -17,10 +17,10 @@ of a clip, t, h and w the grid of the last stage, h2 and w2 that of the one befo
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from mimlib.decoders.context import ContextDecoderConfig
 from mimlib.encoders.r3d import R3DConfig
 from mimlib.layers.blocks import initialize
 from mimlib.layers.projection import RowNorm
-from mimlib.layers.regions import LENGTH_EPS, RandomBoxConfig, key_frame, pool_regions
+from mimlib.layers.regions import RandomBoxConfig, key_frame, normalize_length, pool_regions
 from mimlib.methods.objectives.clips import contrast_clips, contrast_regions, match_regions
 from mimlib.protocol import Output, Trainable
 
@@ -85,12 +85,10 @@ class ConSTCL(Trainable):
         super().__init__()
         self.config, width = config, config.encoder.width
         self.encoder = config.encoder.build()  # with the branch of the global loss
-        layers: list[nn.Module] = []
-        for inputs in [width, *[config.hidden] * config.hidden_layers][: config.hidden_layers]:
-            linear = nn.Linear(inputs, config.hidden, bias=False)
-            layers += [linear, RowNorm(config.hidden), nn.ReLU()]
-        inputs = config.hidden if config.hidden_layers else width
-        self.global_head = nn.Sequential(*layers, nn.Linear(inputs, config.outputs))
+        widths, layers = [width] + [config.hidden] * config.hidden_layers, []
+        for inputs, hidden in pairwise(widths):
+            layers += [nn.Linear(inputs, hidden, bias=False), RowNorm(hidden), nn.ReLU()]
+        self.global_head = nn.Sequential(*layers, nn.Linear(widths[-1], config.outputs))
         self.global_head.apply(initialize)
         self.local_stage = self.decoder = None
         if config.local_weight:
@@ -117,7 +115,7 @@ class ConSTCL(Trainable):
         """Compare clips with all others, and regions with those of all other videos."""
         clips = torch.cat([views.clip_a, views.clip_b])
         shared, last = self.encoder(clips, levels=(-2, -1)).levels
-        vectors = F.normalize(self.embed(last), dim=-1, eps=LENGTH_EPS)
+        vectors = normalize_length(self.embed(last))
         loss = contrast_clips(*vectors.chunk(2), self.config.global_temperature)
         terms = {"global": loss.detach()}
         if self.decoder is not None:
@@ -139,7 +137,7 @@ class ConSTCL(Trainable):
         self, maps: Float[Tensor, "clips D t h w"], views: ClipViews
     ) -> tuple[Float[Tensor, "clips R D"], Float[Tensor, "clips R D"]]:
         """Return the regions of all clips, and what becomes of each in the video's other clip."""
-        voxels = F.normalize(maps, dim=1, eps=LENGTH_EPS)
+        voxels = normalize_length(maps, dim=1)
         boxes = torch.cat([views.boxes_a, views.boxes_b])
         regions = pool_regions(key_frame(voxels), boxes)  # [2 * B, R, D]
         memory = self.decoder.remember(voxels)
@@ -148,12 +146,14 @@ class ConSTCL(Trainable):
         return regions, self.decoder(regions, memory)
 
     def contrast_both(
-        self, regions: Float[Tensor, "clips R D"], decoded: Float[Tensor, "clips R D"],
+        self,
+        regions: Float[Tensor, "clips R D"],
+        decoded: Float[Tensor, "clips R D"],
         views: ClipViews,
-    ) -> Float[Tensor, ""]:  # fmt: skip
+    ) -> Float[Tensor, ""]:
         """Return the local loss, the mean of both directions."""
-        a, b = F.normalize(regions, dim=-1, eps=LENGTH_EPS).chunk(2)
-        from_a, from_b = F.normalize(decoded, dim=-1, eps=LENGTH_EPS).chunk(2)
+        a, b = normalize_length(regions).chunk(2)
+        from_a, from_b = normalize_length(decoded).chunk(2)
         of_a, of_b = match_regions(a, b)
         tau = self.config.local_temperature
         forth = contrast_regions(from_a, b, of_a, tau, views.valid_a)

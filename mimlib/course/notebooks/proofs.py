@@ -60,6 +60,7 @@ NOT_PROVED = {
     "mimlib.layers.regions.align_regions": "of ConST-CL",
     "mimlib.layers.regions.key_frame": "of ConST-CL",
     "mimlib.layers.regions.make_boxes": "of ConST-CL",
+    "mimlib.layers.regions.normalize_length": "of ConST-CL",
     "mimlib.layers.regions.pool_regions": "of ConST-CL",
     "mimlib.methods.constcl.ConSTCL": "of ConST-CL",
     "mimlib.methods.objectives.clips.clip_logits": "of ConST-CL",
