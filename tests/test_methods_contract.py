@@ -1,14 +1,13 @@
 """What holds for every pre-training method: purity, masks, leaks, gradients, pictures, learning."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from method_cases import CASES, PATCH, PLAIN, gradients, rows_of
+from one_graph import assert_one_graph
 from two_ranks import in_two_ranks
 
 from mimlib.layers.masking import as_bool, gather_tokens, mask_from_bool
@@ -249,39 +248,15 @@ def test_two_ranks_are_one(tmp_path):
 
 COMPILE = """
 import sys
-import torch
 from method_cases import CASES
-torch.set_num_threads(1)
+from one_graph import compare
 for name in sys.argv[1:]:
     case = CASES[name]
     model = case.build()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for seed in range(3):
-        views = case.draw(model, seed=seed)
-        model.zero_grad()
-        plain = model(views).loss
-        plain.backward()
-        expected = [p.grad.clone() for p in model.parameters()]
-        model.zero_grad()
-        with torch.compiler.set_stance("fail_on_recompile" if seed else "default"):
-            loss = compiled(views).loss
-            loss.backward()
-        torch.testing.assert_close(loss, plain)
-        for parameter, gradient in zip(model.parameters(), expected):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
-    print(name, "is one graph")
+    compare(name, model, case.draw, model.parameters(), num_batches=3, rtol=1e-4)
 """
 
 
 @pytest.mark.slow
 def test_forward_compiles_to_one_graph():
-    """In a process of its own: the shape checks of the other tests break compilation."""
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, *PLAIN],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("is one graph") == len(PLAIN)
+    assert_one_graph(COMPILE, *PLAIN)

@@ -1,13 +1,11 @@
 """What holds for every student and teacher: purity, gradients, centres, ranks, resuming."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from one_graph import assert_one_graph
 from siamese_cases import (
     CASES,
     DISTILLED,
@@ -251,42 +249,19 @@ def test_two_ranks_are_one(tmp_path):
 
 
 COMPILE = """
-import torch
+import sys
 from dataclasses import replace
+from one_graph import compare
 from siamese_cases import build, configure, draw_views, trained
-torch.set_num_threads(1)
-for name in ("dino", "selfpatch", "selfpatch-moby"):
+for name in sys.argv[1:]:
     method = build(name, encoder=replace(configure(name).encoder, depth=1))
-    compiled = torch.compile(method, fullgraph=True, backend="aot_eager")
-    for seed in range(2):
-        views = draw_views(method, seed=seed)
-        method.zero_grad()
-        plain = method(views).loss
-        plain.backward()
-        expected = [p.grad.clone() for p in trained(method).values()]
-        method.zero_grad()
-        with torch.compiler.set_stance("fail_on_recompile" if seed else "default"):
-            loss = compiled(views).loss
-            loss.backward()
-        torch.testing.assert_close(loss, plain)
-        for parameter, gradient in zip(trained(method).values(), expected):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
-    print(name, "is one graph")
+    compare(name, method, draw_views, trained(method).values())
 """
 
 
 @pytest.mark.slow
 def test_forward_compiles_to_one_graph():
-    """In a process of its own: the shape checks of the other tests break compilation."""
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("is one graph") == 3
+    assert_one_graph(COMPILE, "dino", "selfpatch", "selfpatch-moby")
 
 
 @pytest.mark.parametrize("changes,message", [

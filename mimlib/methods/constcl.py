@@ -42,9 +42,7 @@ class ConSTCLConfig:
     encoder: R3DConfig = R3DConfig()
     decoder: ContextDecoderConfig = ContextDecoderConfig()  # g; frames=0: regions without context
     boxes: RandomBoxConfig | None = RandomBoxConfig()  # None: those of the batch
-    branches: Literal["y", "shared"] = (
-        "y"  # each loss has a last stage of its own, or both the same
-    )
+    branches: Literal["y", "shared"] = "y"  # a last stage for each loss, or one for both
     hidden: int = 2048  # width of the head of clips
     hidden_layers: int = 3  # of that head
     outputs: int = 128  # E

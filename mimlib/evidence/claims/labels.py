@@ -13,7 +13,14 @@ RULES += higher(SEGMENTATIONS, "pre-trained", "untrained")
 SHARED = {"notebook": "labels.ipynb", "size": "small", "seeds": 3}
 
 LABELS = tuple(
-    Study(f"{method}.{number}", CLAIM, PAPER, settings, RULES, method=method, **SHARED)
+    Study(
+        f"{method}.{number}",
+        CLAIM,
+        PAPER,
+        {name: {"METHOD": method} | each for name, each in NETWORKS.items()},
+        RULES,
+        method=method,
+        **SHARED,
+    )
     for method, number in (("mae", 6), ("convmae", 8))
-    for settings in [{name: {"METHOD": method} | each for name, each in NETWORKS.items()}]
 )
