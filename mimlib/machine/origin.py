@@ -40,7 +40,8 @@ def hardware() -> str:
     """Name the GPU, or the cores and the processor."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{num_cores()} cores of {processor()}"
+    cores = num_cores()
+    return f"{cores} {'core' if cores == 1 else 'cores'} of {processor()}"
 
 
 @lru_cache

@@ -13,6 +13,7 @@ MATCHED = "flow EPE gained by the second view [px]"  # with a wrong one minus wi
 PARAMETERS = "decoder parameters, paper size [M]"
 FLOPS = "decoder GFLOP per pair, paper size"
 EASY = {"data.level": "easy"}  # the lesson's own; said where MAE must see the same rooms
+CAT = {"method.decoder.kind": "cat"}
 ROTARY = {"method.encoder.class_token": False, "method.encoder.rotary": True}
 KEPT = {"encoder": "encoder", "encoder and decoder": "trained"} | {name: name for name in FLOORS}
 
@@ -40,7 +41,7 @@ CROCO = (
         "CatBlock has fewer parameters, CrossBlock computes less; they learn equally well",
         "section 3: CrossBlock about 9 M more parameters, about 8 GFLOP less; table 1: mixed "
         "(recalled, not verified)",
-        {"CrossBlock": {}, "CatBlock": {"method.decoder.kind": "cat"}} | FLOORS,
+        {"CrossBlock": {}, "CatBlock": CAT, "untrained CatBlock": CAT | FLOORS["untrained"]} | FLOORS,
         lower(PARAMETERS, "CatBlock", "CrossBlock")
         + lower(FLOPS, "CrossBlock", "CatBlock")
         + equal(DEPTH, "CrossBlock", "CatBlock", **FLAT)

@@ -15,7 +15,7 @@ MOBY = {"METHOD": "selfpatch_moby"}
 MOBY_FLOORS = {label: MOBY | floor for label, floor in FLOORS.items()}
 PADDED = {"method.wrap": False}  # small crops have no room for wide windows on a torus
 
-_selfpatch = partial(Study, method="selfpatch", notebook=ABLATION, seeds=3)
+_selfpatch = partial(Study, method="selfpatch", notebook=ABLATION, size="small", seeds=3)
 
 SELFPATCH = (
     _selfpatch(
