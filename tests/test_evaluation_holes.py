@@ -1,15 +1,20 @@
 """Holes: the filling that knows nothing, and the measurement beside it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mimlib.data.images.configs import WorldImagesConfig
+from mimlib.data.pairs.world import WorldPairsConfig
+from mimlib.decoders.pair import PairDecoderConfig
 from mimlib.encoders.convvit import ConvViTConfig
 from mimlib.encoders.vit import ViTConfig
 from mimlib.evaluation.holes import HolesConfig, hole_pixels, smooth
 from mimlib.layers.masking import as_bool
-from mimlib.layers.patches import normalize
+from mimlib.layers.patches import denormalize, normalize
 from mimlib.methods.convmae import ConvMAEConfig
+from mimlib.methods.croco import CroCoConfig
 from mimlib.methods.mae import MAE, MAEConfig
 
 ENCODER = ViTConfig(width=16, depth=1, heads=2, patch_size=8, image_size=32)
@@ -95,3 +100,28 @@ def test_what_cannot_be_measured_is_said():
 def test_sizes_that_measure_nothing_are_refused():
     with pytest.raises(ValueError, match="num_images"):
         HolesConfig(source=HELD_OUT, num_images=0)
+
+
+def test_of_pairs_the_second_view_is_exchanged(monkeypatch):
+    """A method that paints its second view: right with the true one, wrong with another's."""
+    pairs = WorldPairsConfig(count=4, size=32, level="easy", seed=3, margin=0.0, jitter=0.0)
+    method = CroCoConfig(
+        encoder=replace(ENCODER, class_token=False),
+        decoder=PairDecoderConfig(width=16, depth=1, heads=2),
+    ).build()
+
+    def paint(views, borrow_statistics):
+        assert not borrow_statistics
+        return denormalize(views.image_2)
+
+    monkeypatch.setattr(method, "reconstruct", paint)
+    found = HolesConfig(source=pairs, num_images=4, batch_size=4).build().run(method, CPU)
+    batch = pairs.build().first(4)
+    views = method.sample_views(batch, torch.Generator().manual_seed(0))
+    holes = hole_pixels(as_bool(views.mask), (4, 4), 8).expand(-1, 3, -1, -1)
+    truth, second = batch.image_1 / 255, batch.image_2 / 255
+    for name, answer in (("painted", second), ("painted_wrong", second.roll(1, 0))):
+        expected = (answer - truth)[holes].square().mean()
+        assert found[name] == pytest.approx(float(expected), rel=1e-4)
+    assert found["ratio_wrong"] == found["painted_wrong"] / found["smoothed"]
+    assert found["painted"] < found["painted_wrong"]

@@ -3,8 +3,10 @@
 Letters: B images, N patches, P patch side.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mimlib.checks import check_positive
-from mimlib.data.batches import ImageBatch
+from mimlib.data.pairs.world import WorldPairsConfig
 from mimlib.evaluation.measurement import Measurement, evaluating, split
 from mimlib.evaluation.validation import SourceConfig
 from mimlib.layers.masking import as_bool
@@ -51,7 +53,7 @@ def hole_pixels(
 class HolesConfig:
     """Squared error in the holes of held-out images, the network's and that of smoothing."""
 
-    source: SourceConfig
+    source: SourceConfig | WorldPairsConfig  # of pairs the first view has the holes
     num_images: int = 256
     batch_size: int = 64  # images measured at once
     seed: int = 0  # of the masks; the same draws every time
@@ -71,25 +73,34 @@ class Holes(Measurement):
     def run(self, model: Trainable, device: torch.device) -> Mapping[str, float]:
         """Return the mean squared errors `painted` and `smoothed`, and their `ratio`.
 
-        Raises ValueError if the method does not paint single images.
+        Of pairs also `painted_wrong`, with the second view of another pair, and `ratio_wrong`.
+        Raises ValueError if the method paints no holes.
         """
         if not hasattr(model, "reconstruct"):
             raise ValueError(
                 f"{type(model).__name__} paints no holes; measure a masked autoencoder"
             )
         generator = torch.Generator(device).manual_seed(self.config.seed)
-        squares, count = torch.zeros(2, device=device), 0
+        squares, count = defaultdict(float), 0
         with evaluating(model):
-            for batch in split(ImageBatch(self.images.images), self.config.batch_size, device):
+            for batch in split(self.images, self.config.batch_size, device):
                 views = model.sample_views(batch, generator)
-                times = len(views.mask.masked) // len(batch.images)  # complementary masks: several
-                truth = (batch.images / 255).repeat(times, 1, 1, 1)
+                times = len(views.mask.masked) // len(batch[0])  # complementary masks: several
+                truth = (batch[0] / 255).repeat(times, 1, 1, 1)
                 grid = grid_of(truth, model.patch_size)
                 holes = hole_pixels(as_bool(views.mask), grid, model.patch_size)
-                painted = model.reconstruct(views, borrow_statistics=False)
-                filled = torch.stack([painted, smooth(truth, holes)])  # [2, B, 3, H, W]
-                squares += ((filled - truth).square() * holes).sum((1, 2, 3, 4))
+                filled = _painted(model, views) | {"smoothed": smooth(truth, holes)}
+                for name, images in filled.items():
+                    squares[name] += float(((images - truth).square() * holes).sum())
                 count += 3 * int(holes.sum())
-        painted, smoothed = squares / count
-        found = {"painted": painted, "smoothed": smoothed, "ratio": painted / smoothed}
-        return {name: float(value) for name, value in found.items()}
+        found = {name: square / count for name, square in squares.items()}
+        ratios = {n.replace("painted", "ratio"): e / found["smoothed"] for n, e in found.items()}
+        return found | {n: ratio for n, ratio in ratios.items() if n != "smoothed"}
+
+
+def _painted(model: Trainable, views: NamedTuple) -> dict[str, Tensor]:
+    """Paint without a look at the truth; with a wrong second view, too, where there is one."""
+    seen = {"painted": views}
+    if "image_2" in views._fields:
+        seen["painted_wrong"] = views._replace(image_2=views.image_2.roll(1, dims=0))
+    return {name: model.reconstruct(each, borrow_statistics=False) for name, each in seen.items()}

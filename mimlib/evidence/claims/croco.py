@@ -41,7 +41,8 @@ CROCO = (
         "CatBlock has fewer parameters, CrossBlock computes less; they learn equally well",
         "section 3: CrossBlock about 9 M more parameters, about 8 GFLOP less; table 1: mixed "
         "(recalled, not verified)",
-        {"CrossBlock": {}, "CatBlock": CAT, "untrained CatBlock": CAT | FLOORS["untrained"]} | FLOORS,
+        {"CrossBlock": {}, "CatBlock": CAT, "untrained CatBlock": CAT | FLOORS["untrained"]}
+        | FLOORS,
         lower(PARAMETERS, "CatBlock", "CrossBlock")
         + lower(FLOPS, "CrossBlock", "CatBlock")
         + equal(DEPTH, "CrossBlock", "CatBlock", **FLAT)

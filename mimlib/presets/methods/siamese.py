@@ -109,8 +109,8 @@ METHODS = {
         momentum=(0.996, 0.996),
     ),
     "lesson": _methods(
-        # Rotary positions: with those of a table, fixed or not, an untrained network follows objects
-        # by where they were, and what training adds is hidden.
+        # Rotary positions: with a table of them even an untrained network follows objects by where
+        # they were, and what training adds is hidden.
         encoder=ViTConfig(width=96, depth=3, heads=3, patch_size=4, image_size=64, rotary=True),
         swin=LESSON_SWIN,
         # Colors stay: they are what the things of the world are told apart by. No local crops: with
