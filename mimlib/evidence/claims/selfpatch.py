@@ -15,7 +15,7 @@ MOBY = {"METHOD": "selfpatch_moby"}
 MOBY_FLOORS = {label: MOBY | floor for label, floor in FLOORS.items()}
 PADDED = {"method.wrap": False}  # small crops have no room for wide windows on a torus
 
-_selfpatch = partial(Study, method="selfpatch", notebook=ABLATION, size="small", seeds=3)
+_selfpatch = partial(Study, method="selfpatch", notebook=ABLATION, seeds=3)
 
 SELFPATCH = (
     _selfpatch(
@@ -25,6 +25,7 @@ SELFPATCH = (
         "ADE20K mIoU 41.2 over 38.3 (Semantic FPN) and 43.2 over 42.3 (UperNet)",
         METHODS,
         higher((JF, PROBE), "SelfPatch", "DINO"),
+        size="small",
     ),
     _selfpatch(
         "selfpatch.2",
@@ -56,6 +57,7 @@ SELFPATCH = (
         higher(JF, "lambda 0.1", ("DINO", "lambda 0"))
         + higher(JF, "lambda 1", "lambda 0")
         + higher(JF, "lambda 5", "lambda 0"),
+        size="small",
     ),
     _selfpatch(
         "selfpatch.5",
@@ -82,6 +84,7 @@ SELFPATCH = (
         "a picture of attention maps",
         METHODS,
         higher(DIVERSITY, "SelfPatch", "DINO"),
+        size="small",
     ),
     _selfpatch(
         "selfpatch.8",
@@ -89,6 +92,7 @@ SELFPATCH = (
         "a direction, ImageNet; numbers not at hand",
         METHODS,
         higher(OBJECTS, "SelfPatch", "DINO"),
+        size="small",
     ),
     # Not a claim of the paper: why the lessons' patches are centred otherwise than its own.
     _selfpatch(
