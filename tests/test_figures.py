@@ -154,6 +154,13 @@ def test_charts_name_their_axes():
     assert words == {"a, 95 % interval", "b", "mean"}
 
 
+def test_few_places_of_a_logarithmic_axis_have_their_numbers():
+    lines = {"a": ((16, 64, 256), (1, 2, 3)), "b": ((512,), (1,))}
+    (axes,) = figures.curves(lines, "labels", "error", log_x=True).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["16", "64", "256", "512"]
+    assert not axes.get_xticks(minor=True).size
+
+
 def test_a_band_is_the_interval_of_the_runs():
     runs = [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
     axis = figures.curves({"a": ([0, 1], runs)}, "step", "loss", {"mean": 1.0}).axes[0]

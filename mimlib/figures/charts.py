@@ -45,6 +45,10 @@ def curves(
     for (name, value), style in zip((references or {}).items(), ("--", ":", "-.", (0, (1, 3)))):
         axis.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear")
+    places = sorted({float(value) for x, _ in series.values() for value in x})
+    if log_x and len(places) < 10:  # few places: each has its number
+        axis.set_xticks(places, [f"{value:g}" for value in places])
+        axis.minorticks_off()
     if len(series) > 1 or references:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return picture
