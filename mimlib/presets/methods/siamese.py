@@ -197,7 +197,7 @@ CARDS = {
     "selfpatch_lesson": """
         Lesson 04: DINO and patches, 64 x 64 views of the world, 256 patches of 4 x 4.""",
     "selfpatch_small": """
-        Seven to eight minutes on one core, measured by label propagation in clips of 64 x 64.
+        Eight to nine minutes on one core, measured by label propagation in clips of 64 x 64.
 
         Measured: see data/receipts/selfpatch_small.json, and data/weights for the network.""",
     "selfpatch_gpu": scales.GPU_CARD.format("ViT-S"),
