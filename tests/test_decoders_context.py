@@ -74,10 +74,10 @@ def test_the_memory_is_the_context_with_its_positions(decoder):
     assert torch.equal(code[0, 1, 2, 8:], code[2, 1, 2, 8:])  # of row and column alone
     assert not torch.equal(code[0, 1, 2, 8:], code[0, 2, 1, 8:])
     parts = ((decoder.temporal_code, 1), (decoder.spatial_code, 2))
-    middle = [mlp[1](mlp[0](torch.zeros(coordinates)).relu()) for mlp, coordinates in parts]
-    # Of one row and of many a product may round otherwise, as some processors do.
-    code = decoder.encode_positions(torch.empty(1, 3, 5))[0, 1, 2]
-    torch.testing.assert_close(code, torch.cat(middle), rtol=0, atol=1e-6)
+    # As many rows as there are positions: of one row alone a product may round otherwise.
+    zeros = (torch.zeros(1, 3, 5, coordinates) for _, coordinates in parts)
+    middle = [mlp[1](mlp[0](zero).relu())[0, 1, 2] for (mlp, _), zero in zip(parts, zeros)]
+    assert torch.equal(decoder.encode_positions(torch.empty(1, 3, 5))[0, 1, 2], torch.cat(middle))
 
 
 def test_regions_do_not_know_of_each_other(decoder):

@@ -45,8 +45,8 @@ def curves(
     for (name, value), style in zip((references or {}).items(), ("--", ":", "-.", (0, (1, 3)))):
         axis.axhline(value, color=GRAY, linestyle=style, linewidth=1.2, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear")
-    places = sorted({float(value) for x, _ in series.values() for value in x})
-    if log_x and len(places) < 10:  # few places: each has its number
+    places = sorted({float(value) for x, _ in series.values() for value in x}) if log_x else []
+    if 0 < len(places) < 10:  # so few on a logarithmic axis have their numbers
         axis.set_xticks(places, [f"{value:g}" for value in places])
         axis.minorticks_off()
     if len(series) > 1 or references:
