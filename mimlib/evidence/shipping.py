@@ -25,6 +25,7 @@ from mimlib.training.resume import newest_good
 
 WEIGHTS = weights()
 LEAST_SEEDS = 3  # fewer are no receipt
+FREE_IN_RECEIPTS = ("seed", "device", "threads", "compile")  # of a preset's training
 
 
 def weights_of(name: str) -> Path:
@@ -91,13 +92,13 @@ def receipt_of(name: str, folders: Sequence[Path]) -> dict:
 
 
 def _finished(expected: dict, folder: Path) -> dict:
-    """Read the summary of a run that differs from the preset in its seed and start at most."""
+    """Read the summary of a run with the preset's settings but for seed, start and machine."""
     path = folder / SUMMARY_FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run; expected {SUMMARY_FILE} in it")
     found = json.loads(path.read_text(encoding="utf-8"))
-    seed = found["run"]["train"]["seed"]
-    free = {"train": expected["train"] | {"seed": seed}, "pretrained": found["run"]["pretrained"]}
+    own = {key: found["run"]["train"][key] for key in FREE_IN_RECEIPTS}
+    free = {"train": expected["train"] | own, "pretrained": found["run"]["pretrained"]}
     if found["run"] != expected | free:
         raise ValueError(
             f"{folder} is a run of {found['run']['name']!r} with settings that are not those of "

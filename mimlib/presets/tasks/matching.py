@@ -84,6 +84,21 @@ def _on_the_world(size: str) -> dict[str, Preset]:
     return rows
 
 
+def _on_textured_rooms(lesson: str, parameters: int) -> Preset:
+    """Fine-tune the network of `croco_small` for longer, where every place has its own color."""
+    row = WORLD[lesson]
+    rooms = replace(row.data, count=4096, level="textured", margin=0.5, jitter=0.0)
+    return replace(
+        row,
+        parameters=parameters,
+        method=replace(row.method, **_network("croco_small")),
+        data=rooms,
+        train=replace(row.train, steps=2_400, warmup_steps=50, evaluate_every=400, threads=1),
+        evaluations=(held_out(rooms, 256),),
+        pretrained="data/weights/croco_small.safetensors",
+    )
+
+
 def _network(pretraining: str) -> dict[str, object]:
     """Encoder, decoder and image size of a CroCo, so that its weights fit."""
     row = croco.PRESETS[pretraining]
@@ -109,8 +124,6 @@ def _paper_training(epochs: int, epoch: int, batch_size: int, rate: float) -> Tr
 
 
 WORLD = {name: row for size in SIZES for name, row in _on_the_world(size).items()}
-LESSON = WORLD["flow_lesson"]
-ROOMS = replace(LESSON.data, count=4096, level="textured", margin=0.5, jitter=0.0)
 NETWORK, PUBLISHED = _network("crocov2_vitl_base"), "CroCo_V2_ViTLarge_BaseDecoder.pth"
 FLOW_PARTS = tuple(
     _part(*row, without=(*SINTEL_HELD_OUT, "TEST"), **FLOW_CROP) for row in FLOW_SETS
@@ -120,13 +133,8 @@ STEREO_PARTS = tuple(
 )
 STEREO_EPOCH = sum(repeats * count for repeats, count, *_ in STEREO_SETS)  # pairs
 ROWS = {
-    "flow_small": replace(
-        LESSON,
-        data=ROOMS,
-        train=replace(LESSON.train, steps=2_400, warmup_steps=50, evaluate_every=400, threads=1),
-        evaluations=(held_out(ROOMS, 256),),
-        pretrained="data/weights/croco_small.safetensors",
-    ),
+    "flow_small": _on_textured_rooms("flow_lesson", 2_174_739),
+    "stereo_small": _on_textured_rooms("stereo_lesson", 2_174_706),
     "crocoflow_vitl_base": Preset(
         436_237_763,  # as official 437.4 M, without an unused residual unit of 1,180,160
         FlowTaskConfig(**NETWORK | {"window": FLOW_CROP["size"]}),
@@ -153,6 +161,8 @@ CARDS = {
 
         Up to 12 pixels. Without pre-training it stays at the error of a constant for these 2,400
         steps.""",
+    "stereo_small": """
+        Stereo from `croco_small`, a quarter of an hour on one core: rectified textured rooms.""",
     "crocoflow_vitl_base": """
         CroCo-Flow: CroCo v2 ViT-L/16 with the Base decoder, crops of 320 x 384, batch 8.
 
