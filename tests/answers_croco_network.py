@@ -10,7 +10,7 @@ from einops import einsum, rearrange
 from torch import nn
 
 
-@right("croco.3")
+@right("croco.2")
 def by_cosines(heads, places):
     quarter = heads.shape[1] // 4
     angle = places[..., None] * 100 ** (-torch.arange(quarter) / quarter)  # [K, 2, q]
@@ -19,7 +19,7 @@ def by_cosines(heads, places):
     return torch.stack(turned, dim=2).flatten(1)
 
 
-@right("croco.3")
+@right("croco.2")
 def by_complex_numbers_in_double(heads, places):
     quarter, parts = heads.shape[1] // 4, []
     frequency = 100 ** (-torch.arange(quarter).double() / quarter)
@@ -29,7 +29,7 @@ def by_complex_numbers_in_double(heads, places):
     return torch.cat(parts, dim=1)
 
 
-@right("croco.3")
+@right("croco.2")
 def by_turned_halves(heads, places):
     """As the official code: x cos + (-v, u) sin, the table laid out twice."""
     quarter = heads.shape[1] // 4
@@ -40,7 +40,7 @@ def by_turned_halves(heads, places):
     return (halves * angle.cos() + torch.cat([-v, u], -1) * angle.sin()).flatten(1)
 
 
-@right("croco.3")
+@right("croco.2")
 def number_by_number(heads, places):
     table, quarter = heads.tolist(), heads.shape[1] // 4
     for row, place in zip(table, places.tolist()):
@@ -53,47 +53,47 @@ def number_by_number(heads, places):
     return table
 
 
-@right("croco.3")
+@right("croco.2")
 def in_the_arguments(heads, places):
     heads.copy_(by_cosines(heads, places))
     places.zero_()
     return heads
 
 
-@wrong("croco.3", "the sense of rotation is wrong")
+@wrong("croco.2", "the sense of rotation is wrong")
 def backwards(heads, places):
     return by_cosines(heads, -places)
 
 
-@wrong("croco.3", "published weights would look along the wrong axis")
+@wrong("croco.2", "published weights would look along the wrong axis")
 def columns_first(heads, places):
     return number_by_number(heads, places.flip(1))
 
 
-@wrong("croco.3", "the frequencies are 100 ** (-i / q)")
+@wrong("croco.2", "the frequencies are 100 ** (-i / q)")
 def twice_as_fast(heads, places):
     return by_cosines(heads, 2 * places)
 
 
-@wrong("croco.3", "got complex64, expected float32")
+@wrong("croco.2", "got complex64, expected float32")
 def left_complex(heads, places):
     return by_cosines(heads, places).to(torch.complex64)
 
 
-@right("croco.4")
+@right("croco.3")
 def by_einsum(tokens, memory, to_queries, to_keys, heads):
     q = rearrange(tokens @ to_queries, "m (a d) -> a m d", a=heads)
     k = rearrange(memory @ to_keys, "r (a d) -> a r d", a=heads)
     return (einsum(q, k, "a m d, a r d -> a m r") / q.shape[-1] ** 0.5).softmax(dim=-1)
 
 
-@right("croco.4")
+@right("croco.3")
 def head_by_head(tokens, memory, to_queries, to_keys, heads):
     q, k = (tokens @ to_queries).chunk(heads, 1), (memory @ to_keys).chunk(heads, 1)
     return [F.softmax(a @ b.T / math.sqrt(a.shape[1]), dim=1) for a, b in zip(q, k)]
 
 
-@right("croco.4")
+@right("croco.3")
 def by_numpy_exponentials(tokens, memory, to_queries, to_keys, heads):
     q, k = tokens.numpy() @ to_queries.numpy(), memory.numpy() @ to_keys.numpy()
     q, k = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k))
@@ -101,34 +101,34 @@ def by_numpy_exponentials(tokens, memory, to_queries, to_keys, heads):
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
-@right("croco.4")
+@right("croco.3")
 def by_the_module_of_torch(tokens, memory, to_queries, to_keys, heads):
     layer = nn.MultiheadAttention(tokens.shape[1], heads, bias=False)
     layer.in_proj_weight.data[: 2 * len(to_keys)] = torch.cat([to_queries.T, to_keys.T])
     return layer(tokens, memory, memory, average_attn_weights=False)[1]
 
 
-@wrong("croco.4", "the width of one head")
+@wrong("croco.3", "the width of one head")
 def by_the_width_of_a_token(tokens, memory, to_queries, to_keys, heads):
     return by_einsum(tokens, memory, to_queries / heads**0.5, to_keys, heads)
 
 
-@wrong("croco.4", "divide by the root of d before")
+@wrong("croco.3", "divide by the root of d before")
 def not_divided(tokens, memory, to_queries, to_keys, heads):
     return by_einsum(tokens, memory, to_queries * (len(to_keys) / heads) ** 0.5, to_keys, heads)
 
 
-@wrong("croco.4", "q = (tokens @ to_queries)")
+@wrong("croco.3", "q = (tokens @ to_queries)")
 def as_if_d_were_four(tokens, memory, to_queries, to_keys, heads):
     return by_einsum(tokens, memory, to_queries * (len(to_keys) / heads) ** 0.5 / 2, to_keys, heads)
 
 
-@wrong("croco.4", "q = (tokens @ to_queries)")
+@wrong("croco.3", "q = (tokens @ to_queries)")
 def by_linear(tokens, memory, to_queries, to_keys, heads):
     return by_einsum(tokens, memory, to_queries.T, to_keys.T, heads)
 
 
-@wrong("croco.4", "got shape [2, 3], expected [1, 2, 3]")
+@wrong("croco.3", "got shape [2, 3], expected [1, 2, 3]")
 def averaged_over_heads(tokens, memory, to_queries, to_keys, heads):
     return by_einsum(tokens, memory, to_queries, to_keys, heads).mean(dim=0)
 

@@ -44,7 +44,7 @@ def _neighbors(heads, places):
 
 
 TURN = Exercise(
-    name="croco.3",
+    name="croco.2",
     answer=_turned,
     source=rotate,
     cases=_turn_cases,
@@ -101,7 +101,7 @@ def _cut_across(tokens, memory, wq, wk, heads):
 
 
 LOOK = Exercise(
-    name="croco.4",
+    name="croco.3",
     answer=_look,
     source=CrossAttention,
     cases=_look_cases,

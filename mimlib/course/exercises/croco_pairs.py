@@ -32,7 +32,7 @@ def _below(noise, mask_ratio, sorts=1, count=lambda n, ratio: int(n * ratio)):
 
 
 HIDDEN = Exercise(
-    name="croco.1",
+    name="croco.4",
     answer=_hidden,
     source=CroCo.sample_views,
     cases=_hidden_cases,
@@ -77,7 +77,7 @@ def _seen(
 
 
 SHARE = Exercise(
-    name="croco.2",
+    name="croco.1",
     answer=_share,
     source=covisibility,
     cases=_share_cases,
