@@ -131,12 +131,12 @@ CARDS = {
         Pairs of one image by two homographies, from as many images of the same kind of rooms.""",
     "croco_homography_gpu": "The same beside `croco_gpu`.",
     "croco_small": """
-        Lesson 03's longer run, three quarters of an hour on one core: rooms where matching pays.
+        Lesson 03's longer run, an hour on one core: rooms where matching pays.
 
         Rooms whose every place has a color of its own teach to match, plain rooms to do so with
         less; crops of views a quarter larger, up to 16 pixels apart, teach what the measures ask.
-        With --train.compile it is a third faster. Measured: see data/receipts/croco_small.json,
-        and data/weights for the network.""",
+        With --train.compile it took 37 minutes. Measured: see data/receipts/croco_small.json, and
+        data/weights for the network.""",
     "croco_vitb16_habitat": """
         CroCo ViT-B/16 on Habitat pairs: 400 epochs of a schedule of 800, batch 256.
 

@@ -157,12 +157,12 @@ ROWS = {
 }
 CARDS = {
     "flow_small": """
-        Flow from `croco_small`, a quarter of an hour on one core: textured rooms.
+        Flow from `croco_small`, ten minutes on one core: textured rooms.
 
         Up to 12 pixels. Without pre-training it stays at the error of a constant for these 2,400
         steps.""",
     "stereo_small": """
-        Stereo from `croco_small`, a quarter of an hour on one core: rectified textured rooms.""",
+        Stereo from `croco_small`, eleven minutes on one core: rectified textured rooms.""",
     "crocoflow_vitl_base": """
         CroCo-Flow: CroCo v2 ViT-L/16 with the Base decoder, crops of 320 x 384, batch 8.
 
